@@ -1,0 +1,1 @@
+"""The inference engines a worker can drive, behind one protocol."""

@@ -1,0 +1,143 @@
+"""What a worker needs of an inference engine.
+
+An engine takes the client's own bytes (`forward`) and gives its own bytes back, so nothing on the way re-serialises a
+token; `generate` is the same thing for callers without an OpenAI body. Everything an engine can do wrong is one of the
+errors below: the worker maps them to the link's end codes and decides nothing else by exception type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from neurogate.inference import GenerationEvent, Prompt
+
+
+class EngineError(Exception):
+    """Base of everything an engine can do wrong. The text is written for the person who runs the worker."""
+
+
+class EngineUnavailableError(EngineError):
+    """It could not be reached, died before answering, or is still loading: another worker may do better."""
+
+
+class EngineBrokenError(EngineError):
+    """It broke off, stalled or reported an error after its answer had begun."""
+
+
+class EngineRefusedError(EngineError):
+    """It answered a `generate` with an HTTP error status before the first token."""
+
+    def __init__(self, status: int, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnsupportedError(EngineError):
+    """It has no such API."""
+
+
+class EngineFatalError(EngineError):
+    """It can never start as configured, for example because the model file is missing. The worker must exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCall:
+    """One request as the client sent it."""
+
+    path: str
+    """The HTTP path, for example `/v1/chat/completions`."""
+    body: bytes
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReply:
+    """The engine's answer as it arrives."""
+
+    status: int
+    content_type: str
+    """Without parameters, for example `text/event-stream`."""
+    body: AsyncIterator[bytes]
+    """Bytes as they arrive. Raises EngineBrokenError when the engine breaks off at the transport level."""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model the engine can serve."""
+
+    name: str
+    loaded: bool = True
+    context_length: int = 0
+    """Tokens; 0 when unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the engine says of itself, asked about once a second."""
+
+    ready: bool
+    detail: str = ""
+    """Why it is not ready; empty when it is."""
+    version: str = ""
+    models: tuple[ModelInfo, ...] = ()
+    slots_total: int = 1
+    slots_busy: int | None = None
+    """None when the engine does not tell."""
+    queued: int | None = None
+    """None when the engine does not tell."""
+    kv_used_ratio: float | None = None
+    restarts: int = 0
+    """How often a managed engine was restarted after it died."""
+
+
+class Engine(Protocol):
+    """One engine, driven by one worker, on one event loop.
+
+    `start` returns when the engine is under way, not when it is ready: readiness is what `observe` tells. `stop` is
+    idempotent, leaves no process, task or socket behind, and may be called at any time after construction.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`llamacpp`, `llama-server`, `ollama`, `openai` or `sim`."""
+        ...
+
+    async def start(self) -> None:
+        """Begin. Raises EngineFatalError when the configuration can never work."""
+        ...
+
+    async def run(self) -> None:
+        """Supervise until cancelled. Engines without anything to supervise just wait.
+
+        Raises EngineFatalError when the engine turns out never to be able to start.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """End everything `start` began."""
+        ...
+
+    async def observe(self) -> Observation:
+        """Ask the engine how it is. Never raises for an engine that is down: that is an observation."""
+        ...
+
+    def forward(self, call: EngineCall) -> AbstractAsyncContextManager[EngineReply]:
+        """Send the client's bytes and give the engine's bytes back.
+
+        Leaving the context early, or cancelling the task inside it, aborts the engine's generation and frees its slot.
+        Raises EngineUnavailableError before the reply's head, EngineUnsupportedError for an API it has not.
+        """
+        ...
+
+    def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
+        """Generate text for one prompt; the last event is Finished.
+
+        Closing the generator aborts the generation. Raises EngineUnavailableError or EngineRefusedError before the
+        first event, EngineBrokenError after it, and for a stream that ended without the engine's own end mark.
+        """
+        ...

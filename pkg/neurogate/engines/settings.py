@@ -1,0 +1,79 @@
+"""Which engine a worker drives, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from neurogate.config import env
+from neurogate.errors import ConfigError
+
+EngineKind = Literal["llamacpp", "llama-server", "ollama", "openai", "sim"]
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Speed and faults of the simulated engine."""
+
+    prefill_tps: Annotated[
+        float, env("NEUROGATE_SIM_PREFILL_TPS", "Prompt tokens a second one slot processes; 0 is instant.", ge=0)
+    ] = 2000.0
+    decode_tps: Annotated[
+        float, env("NEUROGATE_SIM_DECODE_TPS", "Tokens a second each active slot generates; 0 is instant.", ge=0)
+    ] = 50.0
+    slots: Annotated[int, env("NEUROGATE_SIM_SLOTS", "Requests decoded at the same time; others queue.", ge=1)] = 4
+    faults: Annotated[
+        str, env("NEUROGATE_SIM_FAULTS", "Faults to inject, for example `error=0.1,cut_after=5`; empty is none.")
+    ] = ""
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine of one worker."""
+
+    engine: Annotated[
+        EngineKind | Literal[""],
+        env(
+            "NEUROGATE_ENGINE",
+            "llamacpp (managed, the default), llama-server, ollama, openai or sim. OLLAMA_URL alone selects ollama.",
+        ),
+    ] = ""
+    url: Annotated[str, env("NEUROGATE_ENGINE_URL", "Base URL of an external llama-server, Ollama or OpenAI API.")] = ""
+    ollama_url: Annotated[str, env("OLLAMA_URL", "Base URL of Ollama; selects the engine ollama when alone.")] = ""
+    model: Annotated[
+        str, env("NEUROGATE_MODEL", "A model's name, or for llamacpp also a path to a GGUF file or a hub reference.")
+    ] = ""
+    threads: Annotated[
+        int, env("NEUROGATE_ENGINE_THREADS", "CPU threads of a managed engine; 0 takes every core.", ge=0)
+    ] = 0
+    slots: Annotated[
+        int, env("NEUROGATE_ENGINE_SLOTS", "Requests a managed engine decodes at the same time.", ge=1, le=256)
+    ] = 4
+    context_length: Annotated[
+        int, env("NEUROGATE_ENGINE_CONTEXT", "Context of each slot of a managed engine, in tokens.", ge=64)
+    ] = 4096
+    gpu_layers: Annotated[
+        int, env("NEUROGATE_ENGINE_GPU_LAYERS", "Layers a managed engine puts on the GPU; -1 lets it decide.", ge=-1)
+    ] = -1
+    port: Annotated[
+        int, env("NEUROGATE_ENGINE_PORT", "Loopback port of a managed engine; 0 takes a free one.", ge=0, le=65535)
+    ] = 0
+    llama_server_bin: Annotated[
+        str, env("NEUROGATE_LLAMA_SERVER_BIN", "A llama-server binary to manage instead of the bundled llama.cpp.")
+    ] = ""
+    api_key: Annotated[str, env("NEUROGATE_ENGINE_API_KEY", "Bearer key an external engine asks for.")] = ""
+    connect_timeout_s: Annotated[
+        float, env("NEUROGATE_ENGINE_CONNECT_TIMEOUT_S", "Seconds to connect to the engine.", gt=0)
+    ] = 5.0
+
+    @property
+    def kind(self) -> EngineKind:
+        """The engine that these settings select.
+
+        Raises ConfigError when an external engine has no URL.
+        """
+        kind: EngineKind = self.engine or ("ollama" if self.ollama_url else "llamacpp")
+        if kind in {"llama-server", "openai"} and not self.url:
+            raise ConfigError(f"NEUROGATE_ENGINE_URL: must be set for NEUROGATE_ENGINE={kind}")
+        return kind

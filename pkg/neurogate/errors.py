@@ -1,0 +1,131 @@
+"""Errors a client can see. Each class knows its HTTP status, code and whether another worker may do better.
+
+Only the HTTP edge renders them; everything below raises or returns them. A message says what to change.
+"""
+
+from __future__ import annotations
+
+
+class NeuroGateError(Exception):
+    """Base of the project's own errors."""
+
+
+class ConfigError(NeuroGateError):
+    """A setting is wrong. The message names the key; the process exits with 78 (EX_CONFIG)."""
+
+
+class GatewayError(NeuroGateError):
+    """A request cannot be answered as asked."""
+
+    status = 500
+    code = "internal_error"
+    kind = "server_error"
+    """OpenAI's `error.type`."""
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class BadRequestError(GatewayError):
+    """The body is not what the endpoint takes."""
+
+    status = 400
+    code = "invalid_request"
+    kind = "invalid_request_error"
+
+
+class UnauthorizedError(GatewayError):
+    """No key, or one that is not known."""
+
+    status = 401
+    code = "invalid_api_key"
+    kind = "invalid_request_error"
+
+
+class NotFoundError(GatewayError):
+    """No such route."""
+
+    status = 404
+    code = "not_found"
+    kind = "invalid_request_error"
+
+
+class ModelNotFoundError(GatewayError):
+    """No worker has the model."""
+
+    status = 404
+    code = "model_not_found"
+    kind = "invalid_request_error"
+
+
+class MethodNotAllowedError(GatewayError):
+    """The route exists, with other methods."""
+
+    status = 405
+    code = "method_not_allowed"
+    kind = "invalid_request_error"
+
+
+class BodyTimeoutError(GatewayError):
+    """The client did not send its body in time."""
+
+    status = 408
+    code = "body_timeout"
+    kind = "invalid_request_error"
+
+
+class TooLargeError(GatewayError):
+    """The body is over the limit."""
+
+    status = 413
+    code = "request_too_large"
+    kind = "invalid_request_error"
+
+
+class UnsupportedError(GatewayError):
+    """The engine has no such API."""
+
+    status = 501
+    code = "not_supported"
+    kind = "not_supported_error"
+
+
+class EngineFailedError(GatewayError):
+    """The engine answered with a failure, on every worker that was tried."""
+
+    status = 502
+    code = "engine_failed"
+
+
+class NoWorkerError(GatewayError):
+    """No worker can take the request now."""
+
+    status = 503
+    code = "no_worker_available"
+    kind = "unavailable_error"
+
+
+class BusyError(GatewayError):
+    """Every worker that could serve the request refused it for load."""
+
+    status = 503
+    code = "workers_busy"
+    kind = "unavailable_error"
+
+
+class DeadlineError(GatewayError):
+    """The request's time ran out."""
+
+    status = 504
+    code = "deadline_exceeded"
+    kind = "timeout_error"
+
+
+class StreamBrokenError(GatewayError):
+    """The answer broke off after its first bytes and could not be continued."""
+
+    status = 502
+    code = "stream_broken"

@@ -1,0 +1,1 @@
+"""The gateway process: the HTTP edge in front of the data plane."""

@@ -1,0 +1,67 @@
+"""Settings of a gateway process."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from neurogate.config import env
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Listeners, workers, limits and policies of one gateway."""
+
+    host: Annotated[str, env("NEUROGATE_HOST", "Address the HTTP and ops ports listen on.")] = "0.0.0.0"
+    http_port: Annotated[int, env("HTTP_PORT", "HTTP API port.", ge=0, le=65535)] = 8080
+    metrics_port: Annotated[int, env("METRICS_PORT", "Ops port: /metrics, /health, /ready.", ge=0, le=65535)] = 9091
+    worker_addresses: Annotated[
+        tuple[str, ...], env("WORKER_ADDRESSES", "Comma-separated host:port of the workers.", min_length=1)
+    ] = ("localhost:50051",)
+    api_keys: Annotated[
+        tuple[str, ...], env("API_KEYS", "Comma-separated bearer keys; none turns authentication off.")
+    ] = ()
+    balancer: Annotated[
+        Literal["round_robin", "least_requests"], env("NEUROGATE_BALANCER", "round_robin or least_requests.")
+    ] = "round_robin"
+    max_body_bytes: Annotated[
+        int, env("NEUROGATE_MAX_BODY_BYTES", "Largest request body accepted, in bytes.", ge=1024)
+    ] = 10 * 1024 * 1024
+    body_timeout_s: Annotated[
+        float, env("NEUROGATE_BODY_TIMEOUT_S", "Seconds a client may take to send its body.", gt=0)
+    ] = 30.0
+    max_answer_bytes: Annotated[
+        int, env("NEUROGATE_MAX_ANSWER_BYTES", "Largest unstreamed answer held for a client, in bytes.", ge=65536)
+    ] = 64 * 1024 * 1024
+    stream_buffer_bytes: Annotated[
+        int, env("NEUROGATE_STREAM_BUFFER_BYTES", "Bytes held for a slow client before its request is cancelled.", ge=0)
+    ] = 1024 * 1024
+    request_timeout_s: Annotated[
+        float, env("NEUROGATE_REQUEST_TIMEOUT_S", "Seconds a request may take in all, queueing included.", gt=0)
+    ] = 300.0
+    failfast_s: Annotated[
+        float, env("NEUROGATE_FAILFAST_S", "Seconds a request waits for any usable worker before its 503.", ge=0)
+    ] = 2.0
+    max_waiting: Annotated[
+        int, env("NEUROGATE_MAX_WAITING", "Requests that may wait for a usable worker at once.", ge=0)
+    ] = 1024
+    retries: Annotated[int, env("NEUROGATE_RETRIES", "Other workers tried before the first byte.", ge=0, le=10)] = 2
+    retry_budget: Annotated[
+        float, env("NEUROGATE_RETRY_BUDGET", "Retries after an engine's failure, as a share of requests.", ge=0, le=1)
+    ] = 0.2
+    breaker_failures: Annotated[
+        int, env("NEUROGATE_BREAKER_FAILURES", "Consecutive failures that open a worker's breaker.", ge=1)
+    ] = 3
+    breaker_reset_s: Annotated[
+        float, env("NEUROGATE_BREAKER_RESET_S", "Seconds a breaker stays open before one probe.", gt=0)
+    ] = 30.0
+    link_silence_s: Annotated[
+        float, env("NEUROGATE_LINK_SILENCE_S", "Seconds without a frame after which a worker counts as hung.", gt=0)
+    ] = 3.0
+    drain_timeout_s: Annotated[
+        float, env("NEUROGATE_DRAIN_TIMEOUT_S", "Seconds in-flight requests may take to finish on SIGTERM.", ge=0)
+    ] = 30.0
+    log_level: Annotated[Literal["debug", "info", "warn", "error"], env("LOG_LEVEL", "Least severe level logged.")] = (
+        "info"
+    )
+    log_format: Annotated[Literal["text", "json"], env("LOG_FORMAT", "text or json.")] = "text"

@@ -1,0 +1,40 @@
+"""Settings of a worker process."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from neurogate.config import env
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Ports, limits and logging of one worker; its engine has settings of its own."""
+
+    worker_id: Annotated[str, env("NEUROGATE_WORKER_ID", "Name in logs and status; empty takes host:port.")] = ""
+    host: Annotated[str, env("NEUROGATE_WORKER_HOST", "Address both ports listen on.")] = "0.0.0.0"
+    grpc_port: Annotated[int, env("GRPC_PORT", "gRPC port: link, health, reflection.", ge=0, le=65535)] = 50051
+    metrics_port: Annotated[int, env("METRICS_PORT", "Ops port: /metrics, /health, /ready.", ge=0, le=65535)] = 9090
+    max_requests: Annotated[
+        int, env("NEUROGATE_WORKER_MAX_REQUESTS", "Requests held at once; more are refused as busy.", ge=1)
+    ] = 1024
+    max_body_bytes: Annotated[
+        int, env("NEUROGATE_MAX_BODY_BYTES", "Largest request body accepted, in bytes.", ge=1024)
+    ] = 10 * 1024 * 1024
+    outbox_bytes: Annotated[
+        int, env("NEUROGATE_LINK_OUTBOX_BYTES", "Bytes queued to one gateway before engines are paused.", ge=65536)
+    ] = 8 * 1024 * 1024
+    linger_ms: Annotated[
+        float, env("NEUROGATE_LINK_LINGER_MS", "How long a busy link gathers tokens into one frame, in ms.", ge=0, le=50)
+    ] = 1.0
+    stats_interval_s: Annotated[
+        float, env("NEUROGATE_STATS_INTERVAL_S", "Seconds between reports to each gateway.", gt=0, le=1)
+    ] = 1.0
+    drain_timeout_s: Annotated[
+        float, env("NEUROGATE_DRAIN_TIMEOUT_S", "Seconds in-flight requests may take to finish on SIGTERM.", ge=0)
+    ] = 30.0
+    log_level: Annotated[Literal["debug", "info", "warn", "error"], env("LOG_LEVEL", "Least severe level logged.")] = (
+        "info"
+    )
+    log_format: Annotated[Literal["text", "json"], env("LOG_FORMAT", "text or json.")] = "text"
