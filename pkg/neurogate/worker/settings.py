@@ -26,7 +26,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, env("NEUROGATE_LINK_OUTBOX_BYTES", "Bytes queued to one gateway before engines are paused.", ge=65536)
     ] = 8 * 1024 * 1024
     linger_ms: Annotated[
-        float, env("NEUROGATE_LINK_LINGER_MS", "How long a busy link gathers tokens into one frame, in ms.", ge=0, le=50)
+        float,
+        env("NEUROGATE_LINK_LINGER_MS", "Longest time a busy link gathers tokens for a frame, in ms.", ge=0, le=50),
     ] = 1.0
     stats_interval_s: Annotated[
         float, env("NEUROGATE_STATS_INTERVAL_S", "Seconds between reports to each gateway.", gt=0, le=1)
