@@ -1,0 +1,1 @@
+"""The public gRPC API, first version (llm.v1)."""

@@ -1,0 +1,1 @@
+"""The private wire between a gateway and its workers (neurogate.v1)."""
