@@ -1,0 +1,1 @@
+"""Pickers: pure choices of one endpoint from one snapshot."""

@@ -1,0 +1,108 @@
+"""The seam between the data plane and the wire: calls go to a worker through a channel, answers come back to a sink.
+
+Everything here is synchronous and callback-shaped on purpose: one frame of the link carries tokens of hundreds of
+requests, and a callback per token is the cheapest hand-over Python has (ADR 0001). The same seam lets tests and the
+simulator run the data plane on virtual time against workers in memory.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from neurogate.endpoint import WorkerReport
+from neurogate.inference import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One admitted request, as it goes to a worker."""
+
+    path: str
+    body: bytes
+    """The client's own bytes."""
+    stream: bool
+    """The client wants tokens as they come; otherwise one whole answer."""
+    deadline: float
+    """Loop time at which the answer is of no more use."""
+    request_id: str = ""
+    traceparent: str = ""
+    model: str = ""
+    """Empty means any worker's default model."""
+
+
+class EndCode(enum.IntEnum):
+    """How a call ended on one worker. Values up to INTERNAL are those of the wire's EndCode."""
+
+    ANSWERED = 0
+    """The engine answered; `http_status` tells how."""
+    UNAVAILABLE = 1
+    BROKEN = 2
+    DEADLINE = 3
+    CANCELLED = 4
+    BUSY = 5
+    UNSUPPORTED = 6
+    INTERNAL = 7
+    LINK_LOST = 100
+    """The worker died, hangs or cannot be reached: seen by the gateway itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last word on one call."""
+
+    code: EndCode = EndCode.ANSWERED
+    http_status: int = 0
+    content_type: str = ""
+    """Empty means application/json."""
+    body: bytes = b""
+    """The engine's answer when `http_status` is not 2xx."""
+    usage: Usage | None = None
+    finish_reason: str = ""
+    retry_after_s: float | None = None
+    message: str = ""
+
+
+class Sink(Protocol):
+    """Takes one call's answer. Called on the event loop; must not block and must not raise."""
+
+    def on_chunk(self, data: bytes) -> None:
+        """Take bytes of a successful answer; a streamed one arrives in whole events."""
+        ...
+
+    def on_end(self, end: End) -> None:
+        """Take the end: called exactly once, and nothing after it, unless the call was cancelled."""
+        ...
+
+
+class WorkerChannel(Protocol):
+    """The way to one worker."""
+
+    def submit(self, call: Call, sink: Sink) -> int:
+        """Send a call and return its ticket. Never blocks; a failure to send arrives at the sink as LINK_LOST."""
+        ...
+
+    def cancel(self, ticket: int) -> None:
+        """Forget the call: its sink is not called again, and the worker frees the slot. Unknown tickets are ignored."""
+        ...
+
+
+class LinkObserver(Protocol):
+    """Hears what a channel learns about its worker. Called on the event loop."""
+
+    def link_up(self, report: WorkerReport) -> None:
+        """The worker answered with its first report."""
+        ...
+
+    def link_report(self, report: WorkerReport) -> None:
+        """A further report."""
+        ...
+
+    def link_down(self, reason: str, *, planned: bool) -> None:
+        """An open link ended. `planned` when the worker had said that it drains. Calls in flight end right after."""
+        ...
+
+    def connect_failed(self, reason: str) -> None:
+        """An attempt to open the link failed."""
+        ...

@@ -1,0 +1,147 @@
+"""The dispatcher: who gets a request, whether it may be tried again, and what is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from neurogate.balancing.picker import Picker
+from neurogate.channel import Call
+from neurogate.dataplane.exchange import Exchange, Receiver
+from neurogate.dataplane.lease import Lease
+from neurogate.dataplane.member import Member
+from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.snapshot import Snapshot
+from neurogate.dataplane.verdict import Retry
+from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError
+from neurogate.resilience.retry import RetryBudget
+
+
+class DispatchObserver(Protocol):
+    """Hears of retries, for metrics."""
+
+    def retried(self, worker_id: str, reason: str) -> None:
+        """A request left this worker for another one before its first byte."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchLimits:
+    """Bounds of every exchange."""
+
+    retries: int = 2
+    """Other workers tried before the first byte."""
+    failfast_s: float = 2.0
+    """Seconds a request waits for any usable worker."""
+    max_waiting: int = 1024
+    """Requests that may wait so at once."""
+    max_answer_bytes: int = 64 * 1024 * 1024
+    """Largest unstreamed answer held in memory."""
+
+
+class Dispatcher:
+    """Starts exchanges and answers their questions. Single-threaded, on one event loop."""
+
+    def __init__(
+        self,
+        pool: EndpointPool,
+        picker: Picker,
+        *,
+        budget: RetryBudget,
+        limits: DispatchLimits,
+        loop: asyncio.AbstractEventLoop,
+        observer: DispatchObserver,
+    ) -> None:
+        self.pool = pool
+        self.loop = loop
+        self.observer = observer
+        self.failfast_s = limits.failfast_s
+        self.max_answer_bytes = limits.max_answer_bytes
+        self._limits = limits
+        self._picker = picker
+        self._budget = budget
+        self._exchanges: set[Exchange] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not ended."""
+        return len(self._exchanges)
+
+    def dispatch(self, call: Call, receiver: Receiver) -> Exchange:
+        """Send a request on its way; the receiver hears the rest, possibly before this returns."""
+        self._budget.deposit()
+        exchange = Exchange(self, call, receiver)
+        if not exchange.finished:
+            self._exchanges.add(exchange)
+        return exchange
+
+    def acquire(self, model: str, tried: Collection[str]) -> Lease | None:
+        """A lease on a worker that has the model and was not tried yet, or None when there is none now."""
+        snapshot = self.pool.snapshot
+        candidates = snapshot.admitting(model)
+        exclude = tried
+        while True:
+            member = self._picker.pick(candidates, exclude)
+            if member is None:
+                return self._last_resort(snapshot, model, tried)
+            permit = member.breaker.try_acquire() if member.usable else None
+            if permit is not None:
+                return Lease(member, permit)
+            exclude = (*exclude, member.id)
+
+    def may_retry(self, exchange: Exchange, retry: Retry) -> bool:
+        """Whether an exchange whose attempt failed may ask another worker; charges the budget if it must."""
+        if exchange.attempts > self._limits.retries:
+            return False
+        return retry is Retry.FREE or self._budget.withdraw()
+
+    def refuse_to_wait(self, model: str) -> GatewayError | None:
+        """Why a request without a worker must not wait for one; None when it may."""
+        models = self.pool.snapshot.models
+        if model and models and model not in models:
+            return ModelNotFoundError(
+                f"no worker has the model {model!r}; the models are: {', '.join(sorted(models))}", param="model"
+            )
+        if self.failfast_s <= 0 or self.pool.waiting >= self._limits.max_waiting:
+            return self.nobody_usable(model)
+        return None
+
+    def nobody_usable(self, model: str) -> GatewayError:
+        """The error for a request that no worker can take, saying what each of them lacks."""
+        members = self.pool.snapshot.members
+        states = "; ".join(f"{member.id}: {_why_not(member, model)}" for member in members[:5])
+        more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
+        told = states + more or "WORKER_ADDRESSES names none"
+        return NoWorkerError(f"no worker can take the request now ({told})", retry_after_s=self._retry_after_s())
+
+    def ended(self, exchange: Exchange) -> None:
+        """An exchange is over."""
+        self._exchanges.discard(exchange)
+
+    def _last_resort(self, snapshot: Snapshot, model: str, tried: Collection[str]) -> Lease | None:
+        """With no breaker closed, the least bad worker is tried: a fleet never ejects its last member (ADR 0002)."""
+        usable = [m for m in (*snapshot.admitting(model), *snapshot.suspended(model)) if m.usable]
+        untried = [member for member in usable if member.id not in tried]
+        if not untried or any(member.breaker.state == "closed" for member in usable):
+            return None
+        least_bad = min(untried, key=lambda member: member.breaker.retry_at)
+        return Lease(least_bad, least_bad.breaker.force())
+
+    def _retry_after_s(self) -> float:
+        now = self.loop.time()
+        waits = [m.breaker.retry_at - now for m in self.pool.snapshot.members if m.breaker.state == "open"]
+        return max(1.0, min(waits, default=1.0))
+
+
+def _why_not(member: Member, model: str) -> str:
+    if not member.linked:
+        return f"not reachable ({member.last_error or member.report.detail})"
+    if member.report.draining:
+        return "draining"
+    if not member.report.ready:
+        return f"not ready ({member.report.detail})"
+    if not member.serves(model):
+        return f"has not the model {model}"
+    return f"breaker {member.breaker.state}"

@@ -1,0 +1,77 @@
+"""One worker as the pool sees it: its breaker, its channel, what it last said, and how much it holds."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from neurogate.channel import WorkerChannel
+from neurogate.endpoint import Endpoint, WorkerReport
+from neurogate.resilience.breaker import EndpointBreaker
+
+NEVER_HEARD = WorkerReport(detail="not connected yet")
+
+
+class LinkChannel(WorkerChannel, Protocol):
+    """A channel with a life of its own."""
+
+    async def run(self) -> None:
+        """Keep the link open, reconnecting with backoff, until cancelled; then end every call in flight."""
+        ...
+
+
+class Member:
+    """Mutable state of one endpoint. The pool alone writes it; pickers and the edge read it."""
+
+    __slots__ = (
+        "_others",
+        "breaker",
+        "channel",
+        "endpoint",
+        "id",
+        "in_flight",
+        "last_error",
+        "linked",
+        "reachable_once",
+        "report",
+        "reported_at",
+    )
+
+    def __init__(self, endpoint: Endpoint, breaker: EndpointBreaker) -> None:
+        self.id = endpoint.id
+        self.endpoint = endpoint
+        self.breaker = breaker
+        self.channel: LinkChannel
+        self.in_flight = 0
+        self.linked = False
+        """Frames arrive: the worker process lives and answers."""
+        self.reachable_once = False
+        self.report = NEVER_HEARD
+        self.reported_at = 0.0
+        self.last_error = ""
+        self._others = 0
+
+    @property
+    def load(self) -> int:
+        """Requests it holds: this gateway's exactly, other callers' as of its last report."""
+        return self.in_flight + self._others
+
+    @property
+    def usable(self) -> bool:
+        """Could be asked, its breaker aside."""
+        return self.linked and self.report.ready and not self.report.draining
+
+    def take_report(self, report: WorkerReport, now: float) -> bool:
+        """Store a report; True when it changes who may be picked for what."""
+        before = self.report
+        self.report = report
+        self.reported_at = now
+        self._others = max(0, report.running + report.queued - self.in_flight)
+        return (before.ready, before.draining, before.models) != (report.ready, report.draining, report.models)
+
+    def serves(self, model: str) -> bool:
+        """Whether its engine has the model; every worker serves the empty name with its default."""
+        return not model or any(served.name == model for served in self.report.models)
+
+    def __repr__(self) -> str:
+        state = "linked" if self.linked else "down"
+        return f"<Member {self.id} {state} {self.breaker.state} in_flight={self.in_flight}>"

@@ -1,0 +1,180 @@
+"""The endpoint pool: the single writer of member state, and the publisher of snapshots.
+
+Everything that happens to a worker arrives here as a synchronous call on the event loop (a link event, a breaker
+transition, a resolver's new set), changes the members, and publishes one new snapshot. Readers keep whichever snapshot
+they hold; whoever waits for a better one registers with `wait`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from neurogate.channel import LinkObserver
+from neurogate.dataplane.member import LinkChannel, Member
+from neurogate.dataplane.snapshot import Snapshot
+from neurogate.discovery.resolver import Resolver
+from neurogate.endpoint import Endpoint, WorkerReport
+from neurogate.resilience.breaker import BreakerSettings, EndpointBreaker
+
+Connect = Callable[[Endpoint, LinkObserver], LinkChannel]
+
+
+class PoolObserver(Protocol):
+    """Hears what happens to the fleet, for logs and metrics."""
+
+    def breaker_changed(self, worker_id: str, state: str) -> None:
+        """A breaker moved to `closed`, `open` or `half-open`."""
+        ...
+
+    def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
+        """`linked`, `lost`, `left`, `ready`, `not_ready`, `draining` or `removed`."""
+        ...
+
+
+class EndpointPool:
+    """The fleet of one gateway."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        breaker: BreakerSettings,
+        loop: asyncio.AbstractEventLoop,
+        observer: PoolObserver,
+    ) -> None:
+        self._connect = connect
+        self._breaker_settings = breaker
+        self._loop = loop
+        self._observer = observer
+        self._members: dict[str, Member] = {}
+        self._links: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[Callable[[], None], None] = {}
+        self._resolved = asyncio.Event()
+        self.snapshot = Snapshot((), 0)
+
+    async def run(self, resolver: Resolver) -> None:
+        """Follow the resolver and keep a link to every endpoint, until cancelled."""
+        async with asyncio.TaskGroup() as links:
+            async for endpoints in resolver.watch():
+                self._apply(endpoints, links)
+                self._resolved.set()
+            await asyncio.Event().wait()
+
+    async def resolved(self) -> None:
+        """Wait until the resolver has named the fleet once."""
+        await self._resolved.wait()
+
+    @property
+    def waiting(self) -> int:
+        """Callers registered with `wait`."""
+        return len(self._waiting)
+
+    def wait(self, callback: Callable[[], None]) -> None:
+        """Call back once, after the next snapshot is published."""
+        self._waiting[callback] = None
+
+    def unwait(self, callback: Callable[[], None]) -> None:
+        """Take a `wait` back; does nothing when it has been called."""
+        self._waiting.pop(callback, None)
+
+    def publish(self) -> None:
+        """Make and publish a new snapshot."""
+        self.snapshot = Snapshot(self._members.values(), self.snapshot.generation + 1)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for callback in waiting:
+                self._loop.call_soon(callback)
+
+    def __repr__(self) -> str:
+        in_flight = sum(member.in_flight for member in self._members.values())
+        linked = sum(member.linked for member in self._members.values())
+        return (
+            f"<EndpointPool [Workers: {linked} linked, {len(self._members)} known | "
+            f"Requests: {in_flight} in flight, {len(self._waiting)} waiting]>"
+        )
+
+    def _apply(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
+        wanted = {endpoint.id: endpoint for endpoint in endpoints}
+        for gone in [member.id for member in self._members.values() if wanted.get(member.id) != member.endpoint]:
+            del self._members[gone]
+            self._links.pop(gone).cancel()
+            self._observer.worker_changed(gone, "removed", "")
+        for endpoint in endpoints:
+            if endpoint.id not in self._members:
+                member = self._admit(endpoint)
+                self._links[endpoint.id] = links.create_task(member.channel.run(), name=endpoint.id)
+        self.publish()
+
+    def _admit(self, endpoint: Endpoint) -> Member:
+        breaker = EndpointBreaker(
+            self._breaker_settings,
+            now=self._loop.time,
+            on_transition=lambda state: self._breaker_moved(endpoint.id, state),
+        )
+        member = Member(endpoint, breaker)
+        member.channel = self._connect(endpoint, _MemberEvents(self, member))
+        self._members[endpoint.id] = member
+        return member
+
+    def _breaker_moved(self, worker_id: str, state: str) -> None:
+        self._observer.breaker_changed(worker_id, state)
+        if state == "open":
+            # At that moment the breaker admits a probe: the snapshot must say so.
+            self._loop.call_later(self._breaker_settings.reset_timeout_s, self.publish)
+        self.publish()
+
+    def _link_up(self, member: Member, report: WorkerReport) -> None:
+        member.linked = True
+        member.reachable_once = True
+        member.last_error = ""
+        self._observer.worker_changed(member.id, "linked", report.worker_id)
+        self._take_report(member, report)
+        self.publish()
+
+    def _take_report(self, member: Member, report: WorkerReport) -> None:
+        before = member.report
+        if member.take_report(report, self._loop.time()):
+            if report.draining and not before.draining:
+                self._observer.worker_changed(member.id, "draining", "")
+            elif report.ready != before.ready:
+                self._observer.worker_changed(member.id, "ready" if report.ready else "not_ready", report.detail)
+            self.publish()
+
+    def _link_down(self, member: Member, reason: str, *, planned: bool) -> None:
+        member.linked = False
+        member.last_error = reason
+        self._observer.worker_changed(member.id, "left" if planned else "lost", reason)
+        if planned:
+            member.reachable_once = False  # a worker that said goodbye is not failing while it is away
+        else:
+            member.breaker.record_failure()
+        self.publish()
+
+    def _connect_failed(self, member: Member, reason: str) -> None:
+        member.last_error = reason
+        if member.reachable_once:  # a worker that has not come up yet is not failing either
+            member.breaker.record_failure()
+
+
+class _MemberEvents:
+    """A channel's observer: binds what it hears to one member."""
+
+    __slots__ = ("_member", "_pool")
+
+    def __init__(self, pool: EndpointPool, member: Member) -> None:
+        self._pool = pool
+        self._member = member
+
+    def link_up(self, report: WorkerReport) -> None:
+        self._pool._link_up(self._member, report)  # noqa: SLF001 - the pool's own ear
+
+    def link_report(self, report: WorkerReport) -> None:
+        self._pool._take_report(self._member, report)  # noqa: SLF001
+
+    def link_down(self, reason: str, *, planned: bool) -> None:
+        self._pool._link_down(self._member, reason, planned=planned)  # noqa: SLF001
+
+    def connect_failed(self, reason: str) -> None:
+        self._pool._connect_failed(self._member, reason)  # noqa: SLF001

@@ -1,0 +1,93 @@
+"""What the end of a call means: for the breaker, for a retry, and for the client.
+
+One table, so that nobody else interprets status codes. 2xx and 4xx are the engine doing its work; 429, and 503 with
+Retry-After, are an honest refusal that says nothing bad about the worker; the rest are failures.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from neurogate.channel import End, EndCode
+from neurogate.errors import (
+    BusyError,
+    DeadlineError,
+    EngineFailedError,
+    GatewayError,
+    NoWorkerError,
+    UnsupportedError,
+)
+from neurogate.resilience.breaker import Outcome
+
+
+class Retry(enum.Enum):
+    """Whether another worker may be asked before the first byte."""
+
+    NO = "no"
+    CHARGED = "charged"
+    """Yes, within the retry budget: the worker did work, or will be asked again."""
+    FREE = "free"
+    """Yes, uncharged: the worker is gone, so the request only moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one ended attempt is to be taken."""
+
+    outcome: Outcome
+    retry: Retry
+
+
+_GOOD = Verdict(Outcome.SUCCESS, Retry.NO)
+_REFUSED = Verdict(Outcome.IGNORED, Retry.CHARGED)
+_FAILED = Verdict(Outcome.FAILURE, Retry.CHARGED)
+_GONE = Verdict(Outcome.FAILURE, Retry.FREE)
+
+_BY_CODE = {
+    EndCode.UNAVAILABLE: _GONE,
+    EndCode.LINK_LOST: _GONE,
+    EndCode.BROKEN: _FAILED,
+    EndCode.INTERNAL: _FAILED,
+    EndCode.DEADLINE: Verdict(Outcome.FAILURE, Retry.NO),
+    EndCode.CANCELLED: Verdict(Outcome.IGNORED, Retry.FREE),
+    EndCode.BUSY: _REFUSED,
+    EndCode.UNSUPPORTED: Verdict(Outcome.IGNORED, Retry.NO),
+}
+
+
+def judge(end: End) -> Verdict:
+    """The verdict on an attempt that ended so."""
+    if end.code is not EndCode.ANSWERED:
+        return _BY_CODE[end.code]
+    status = end.http_status
+    if status < 500:
+        return _REFUSED if status == 429 else _GOOD
+    if status == 503 and end.retry_after_s is not None:
+        return _REFUSED
+    return _GOOD if status == 501 else _FAILED
+
+
+def error_for(end: End, worker_id: str) -> GatewayError:
+    """The error the client gets when nobody else could do better."""
+    told = end.message or _engine_message(end)
+    because = f": {told}" if told else ""
+    match end.code:
+        case EndCode.DEADLINE:
+            return DeadlineError(
+                f"{worker_id} did not finish in time{because}; ask for fewer tokens or allow more time"
+            )
+        case EndCode.BUSY:
+            return BusyError(f"{worker_id} holds all the requests it can{because}", retry_after_s=end.retry_after_s)
+        case EndCode.UNSUPPORTED:
+            return UnsupportedError(told or f"the engine of {worker_id} has no such API")
+        case EndCode.LINK_LOST | EndCode.UNAVAILABLE | EndCode.CANCELLED:
+            return NoWorkerError(f"{worker_id} is gone and no other worker could take the request{because}")
+        case _ if end.http_status:
+            return EngineFailedError(f"the engine of {worker_id} answered {end.http_status}{because}")
+        case _:
+            return EngineFailedError(f"the engine of {worker_id} failed{because}")
+
+
+def _engine_message(end: End) -> str:
+    return end.body[:500].decode("utf-8", "replace").strip()

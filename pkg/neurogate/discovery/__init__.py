@@ -1,0 +1,1 @@
+"""Resolvers: who the workers are."""

@@ -1,0 +1,54 @@
+"""Endpoints: who could serve, and what each of them last said of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One worker as a resolver names it."""
+
+    id: str
+    """Stable name, for example `worker-0`."""
+    address: str
+    """`host:port` of its gRPC listener."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that a worker's engine has."""
+
+    name: str
+    loaded: bool = True
+    context_length: int = 0
+    """Tokens; 0 when unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """The truth a worker tells about itself at least once a second."""
+
+    worker_id: str = ""
+    version: str = ""
+    ready: bool = False
+    draining: bool = False
+    detail: str = ""
+    """Why it is not ready; empty when it is."""
+    engine_kind: str = ""
+    engine_version: str = ""
+    engine_restarts: int = 0
+    models: tuple[ServedModel, ...] = ()
+    slots_total: int = 0
+    slots_busy: int = 0
+    running: int = 0
+    queued: int = 0
+    tokens_outstanding: int = 0
+    kv_used_ratio: float | None = None
+    decode_tokens_per_s: float = 0.0
+    prompt_tokens_per_s: float = 0.0
+    requests_total: int = 0
+    prompt_tokens_total: int = 0
+    completion_tokens_total: int = 0
+    uptime_s: float = 0.0
+    seq: int = 0

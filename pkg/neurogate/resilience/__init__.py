@@ -1,0 +1,1 @@
+"""Circuit breakers and retry budgets: pure decisions, no I/O."""

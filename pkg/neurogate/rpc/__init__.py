@@ -1,0 +1,1 @@
+"""The wire: gRPC and protobuf, seen nowhere else."""

@@ -1,0 +1,59 @@
+"""What the wire needs of a worker: the servicers speak to this and know no engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from neurogate.channel import End
+from neurogate.endpoint import WorkerReport
+from neurogate.inference import GenerationEvent, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    """A request as it came over the link."""
+
+    path: str
+    body: bytes
+    request_id: str
+    traceparent: str
+    timeout_s: float | None
+    """Seconds left for it; None means no deadline."""
+
+
+class Outlet(Protocol):
+    """Where a worker puts one call's answer."""
+
+    @property
+    def full(self) -> bool:
+        """The gateway reads too slowly: wait for `room` before the next chunk."""
+        ...
+
+    def chunk(self, data: bytes) -> None:
+        """Bytes of a successful answer; a streamed one in whole events."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until the outlet is no longer full."""
+        ...
+
+
+class WorkerBackend(Protocol):
+    """The worker behind the servicers."""
+
+    def report(self) -> WorkerReport:
+        """How the worker is, now."""
+        ...
+
+    async def answer(self, call: IncomingCall, outlet: Outlet) -> End:
+        """Answer one call. Cancelling it stops the engine. Never raises but CancelledError."""
+        ...
+
+    def generate(self, prompt: Prompt, request_id: str) -> AsyncGenerator[GenerationEvent, None]:
+        """Generate for callers without a link.
+
+        Raises GatewayError before the first event or when the generation broke off. Closing it stops the engine.
+        """
+        ...

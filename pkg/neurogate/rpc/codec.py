@@ -1,0 +1,147 @@
+"""Protobuf messages to the domain's records and back."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from neurogate.api.v1 import worker_pb2 as pb
+from neurogate.channel import End, EndCode
+from neurogate.endpoint import ServedModel, WorkerReport
+from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
+
+_CODES: dict[int, EndCode] = {code.value: code for code in EndCode}
+
+
+def end_to_wire(ticket: int, end: End) -> pb.End:
+    """An end for the link. LINK_LOST is the gateway's own finding and has no place on the wire."""
+    message = pb.End(id=ticket)
+    if end.code:
+        message.code = cast("pb.EndCode", end.code.value)
+    if end.http_status:
+        message.http_status = end.http_status
+    if end.content_type and end.content_type != "application/json":
+        message.content_type = end.content_type
+    if end.body:
+        message.body = end.body
+    if end.usage is not None:
+        message.usage.CopyFrom(usage_to_wire(end.usage))
+    if end.finish_reason:
+        message.finish_reason = end.finish_reason
+    if end.retry_after_s is not None:
+        message.retry_after_ms = max(1, int(end.retry_after_s * 1000))
+    if end.message:
+        message.message = end.message
+    return message
+
+
+def end_from_wire(message: pb.End) -> End:
+    """An end from the link; a code of a newer worker that is not known here counts as INTERNAL."""
+    return End(
+        _CODES.get(message.code, EndCode.INTERNAL),
+        message.http_status,
+        message.content_type,
+        message.body,
+        usage_from_wire(message.usage) if message.HasField("usage") else None,
+        message.finish_reason,
+        message.retry_after_ms / 1000 if message.retry_after_ms else None,
+        message.message,
+    )
+
+
+def usage_to_wire(usage: Usage) -> pb.Usage:
+    """Token counts."""
+    return pb.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+    )
+
+
+def usage_from_wire(message: pb.Usage) -> Usage:
+    """Token counts."""
+    return Usage(message.prompt_tokens, message.completion_tokens, message.cached_tokens)
+
+
+def report_to_wire(report: WorkerReport) -> pb.WorkerStatus:
+    """A worker's report."""
+    return pb.WorkerStatus(
+        worker_id=report.worker_id,
+        version=report.version,
+        ready=report.ready,
+        draining=report.draining,
+        detail=report.detail,
+        engine=pb.EngineInfo(kind=report.engine_kind, version=report.engine_version, restarts=report.engine_restarts),
+        models=[
+            pb.Model(name=model.name, loaded=model.loaded, context_length=model.context_length)
+            for model in report.models
+        ],
+        slots_total=report.slots_total,
+        slots_busy=report.slots_busy,
+        running=report.running,
+        queued=report.queued,
+        tokens_outstanding=report.tokens_outstanding,
+        kv_used_ratio=report.kv_used_ratio,
+        decode_tokens_per_s=report.decode_tokens_per_s,
+        prompt_tokens_per_s=report.prompt_tokens_per_s,
+        requests_total=report.requests_total,
+        prompt_tokens_total=report.prompt_tokens_total,
+        completion_tokens_total=report.completion_tokens_total,
+        uptime_s=report.uptime_s,
+        seq=report.seq,
+    )
+
+
+def report_from_wire(message: pb.WorkerStatus) -> WorkerReport:
+    """A worker's report."""
+    return WorkerReport(
+        worker_id=message.worker_id,
+        version=message.version,
+        ready=message.ready,
+        draining=message.draining,
+        detail=message.detail,
+        engine_kind=message.engine.kind,
+        engine_version=message.engine.version,
+        engine_restarts=message.engine.restarts,
+        models=tuple(ServedModel(model.name, model.loaded, model.context_length) for model in message.models),
+        slots_total=message.slots_total,
+        slots_busy=message.slots_busy,
+        running=message.running,
+        queued=message.queued,
+        tokens_outstanding=message.tokens_outstanding,
+        kv_used_ratio=message.kv_used_ratio if message.HasField("kv_used_ratio") else None,
+        decode_tokens_per_s=message.decode_tokens_per_s,
+        prompt_tokens_per_s=message.prompt_tokens_per_s,
+        requests_total=message.requests_total,
+        prompt_tokens_total=message.prompt_tokens_total,
+        completion_tokens_total=message.completion_tokens_total,
+        uptime_s=message.uptime_s,
+        seq=message.seq,
+    )
+
+
+def prompt_from_wire(message: pb.GenerateRequest) -> Prompt:
+    """A prompt of the Generate call."""
+    return Prompt(
+        text=message.prompt,
+        model=message.model,
+        system=message.system_prompt,
+        max_tokens=message.max_tokens if message.HasField("max_tokens") else None,
+        temperature=message.temperature if message.HasField("temperature") else None,
+    )
+
+
+def event_to_wire(event: GenerationEvent, tokens: int) -> pb.GenerateEvent:
+    """An event of the Generate call; `tokens` counts those generated so far."""
+    if isinstance(event, Token):
+        return pb.GenerateEvent(token=pb.Token(text=event.text, tokens_generated=tokens))
+    return pb.GenerateEvent(finished=finished_to_wire(event))
+
+
+def finished_to_wire(event: Finished) -> pb.Finished:
+    """The last event of the Generate call."""
+    return pb.Finished(
+        usage=usage_to_wire(event.usage),
+        finish_reason=event.finish_reason,
+        model=event.model,
+        inference_time_ms=event.inference_time_ms,
+    )

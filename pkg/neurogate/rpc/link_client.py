@@ -1,0 +1,204 @@
+"""The gateway's end of the link: one stream to one worker that carries every request between them.
+
+The worker reports at least once a second, so silence is a failure: a TCP connection to a stopped process stays open
+for ever, and only the missing report tells. Every session makes a gRPC channel of its own: reconnecting is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from neurogate.api.v1 import worker_pb2 as pb
+from neurogate.api.v1 import worker_pb2_grpc
+from neurogate.channel import Call, End, EndCode, LinkObserver, Sink
+from neurogate.rpc.codec import end_from_wire, report_from_wire
+from neurogate.rpc.outbox import GatewayOutbox
+
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a session's connection is its own, never a cached broken one
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Timing of one gateway's links."""
+
+    silence_s: float = 3.0
+    """Seconds without a frame after which a worker counts as hung."""
+    backoff_min_s: float = 0.1
+    backoff_max_s: float = 2.0
+
+
+_LinkCall = grpc.aio.StreamStreamCall[pb.GatewayFrame, pb.WorkerFrame]
+
+
+class LinkLostError(Exception):
+    """The session is over; the text says why."""
+
+
+class LinkClient:
+    """A `LinkChannel` over gRPC."""
+
+    def __init__(
+        self,
+        address: str,
+        observer: LinkObserver,
+        *,
+        gateway_id: str,
+        version: str,
+        settings: LinkSettings,
+        loop: asyncio.AbstractEventLoop,
+        rng: random.Random,
+    ) -> None:
+        self._address = address
+        self._observer = observer
+        self._gateway_id = gateway_id
+        self._version = version
+        self._settings = settings
+        self._loop = loop
+        self._rng = rng
+        self._sinks: dict[int, Sink] = {}
+        self._tickets = 0
+        self._outbox = GatewayOutbox(loop.time)
+        self._wake = asyncio.Event()
+        self._up = False
+        self._draining = False
+        self._heard_at = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """Calls whose end has not come."""
+        return len(self._sinks)
+
+    def submit(self, call: Call, sink: Sink) -> int:
+        """Queue a call for the next frame."""
+        self._tickets = ticket = self._tickets + 1
+        self._sinks[ticket] = sink
+        if self._up:
+            self._outbox.submit(ticket, call)
+            self._wake.set()
+        else:
+            self._loop.call_soon(self._lose, ticket, "the link is down")
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Forget a call and tell the worker."""
+        if self._sinks.pop(ticket, None) is not None and self._up:
+            self._outbox.cancel(ticket)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Keep the link open until cancelled."""
+        backoff_s = self._settings.backoff_min_s
+        try:
+            while True:
+                was_up = await self._session()
+                if was_up:
+                    backoff_s = self._settings.backoff_min_s
+                await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
+                backoff_s = min(backoff_s * 2, self._settings.backoff_max_s)
+        finally:
+            self._lose_all("the gateway stops")
+
+    async def _session(self) -> bool:
+        """One connection, to its end; True when it had come up."""
+        channel = grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+        self._outbox = GatewayOutbox(self._loop.time)
+        self._outbox.hello(self._gateway_id, self._version)
+        self._wake.set()
+        reason = ""
+        try:
+            call: _LinkCall = worker_pb2_grpc.WorkerStub(channel).Link()  # type: ignore[no-untyped-call]
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._write(call), name=f"link-write {self._address}")
+                    tasks.create_task(self._read(call), name=f"link-read {self._address}")
+                    tasks.create_task(self._watch(), name=f"link-watch {self._address}")
+            finally:
+                call.cancel()
+        except* (LinkLostError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as group:
+            reason = _reason(group)
+        finally:
+            was_up, self._up = self._up, False
+            await channel.close(None)
+        if was_up:
+            # First the pool, then the calls: none of them may be sent back here.
+            self._observer.link_down(reason, planned=self._draining)
+            self._lose_all(reason)
+        else:
+            self._observer.connect_failed(reason)
+        self._draining = False
+        return was_up
+
+    async def _write(self, call: _LinkCall) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            outbox = self._outbox
+            while outbox:
+                await call.write(outbox.next_frame())
+
+    async def _read(self, call: _LinkCall) -> None:
+        self._heard_at = self._loop.time()
+        while True:
+            frame = await call.read()
+            if not isinstance(frame, pb.WorkerFrame):  # grpc.aio.EOF
+                await call.code()
+                raise LinkLostError("the worker closed the link")
+            self._heard_at = self._loop.time()
+            self._deliver(frame)
+
+    def _deliver(self, frame: pb.WorkerFrame) -> None:
+        sinks = self._sinks
+        for ticket, data in zip(frame.ids, frame.chunks, strict=True):
+            sink = sinks.get(ticket)
+            if sink is not None:  # None: cancelled while these bytes were under way
+                sink.on_chunk(data)
+        for end in frame.ends:
+            sink = sinks.pop(end.id, None)
+            if sink is not None:
+                sink.on_end(end_from_wire(end))
+        if frame.HasField("stats"):
+            report = report_from_wire(frame.stats)
+            self._draining = report.draining
+            if self._up:
+                self._observer.link_report(report)
+            else:
+                self._up = True
+                self._observer.link_up(report)
+
+    async def _watch(self) -> None:
+        """Raise when nothing was heard for too long."""
+        silence_s = self._settings.silence_s
+        self._heard_at = self._loop.time()
+        while (left_s := self._heard_at + silence_s - self._loop.time()) > 0:  # noqa: ASYNC110 - a timer, pushed on
+            await asyncio.sleep(left_s)
+        raise LinkLostError(f"nothing heard for {silence_s:g} s")
+
+    def _lose(self, ticket: int, reason: str) -> None:
+        sink = self._sinks.pop(ticket, None)
+        if sink is not None:
+            sink.on_end(End(EndCode.LINK_LOST, message=reason))
+
+    def _lose_all(self, reason: str) -> None:
+        for ticket in tuple(self._sinks):
+            self._lose(ticket, reason)
+
+    def __repr__(self) -> str:
+        return f"<LinkClient {self._address} {'up' if self._up else 'down'} in_flight={len(self._sinks)}>"
+
+
+def _reason(group: BaseExceptionGroup[BaseException]) -> str:
+    error = group.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name.lower()}: {error.details()}"
+    return str(error)

@@ -1,0 +1,158 @@
+"""What waits to be written to a link, and how it is cut into frames. Pure: no I/O, no tasks.
+
+Everything queued when a writer runs goes into one frame, so the cost of gRPC, protobuf and the event loop is shared by
+all requests that had something to say. A frame carries at most FRAME_BYTES, and a large body goes in parts, one part a
+frame, so that it never holds up anybody else's tokens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from neurogate.api.v1 import worker_pb2 as pb
+from neurogate.channel import Call, End
+from neurogate.rpc.codec import end_to_wire
+
+FRAME_BYTES = 256 * 1024
+PART_BYTES = 128 * 1024
+_ENVELOPE_BYTES = 64
+"""Generous cost of an item's tags, lengths and ids."""
+
+
+class GatewayOutbox:
+    """Frames from a gateway to a worker."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._submits: deque[tuple[int, Call]] = deque()
+        self._parts: deque[tuple[int, memoryview]] = deque()
+        self._cancels: list[int] = []
+        self._hello: pb.Hello | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._submits or self._parts or self._cancels or self._hello)
+
+    def hello(self, gateway_id: str, version: str) -> None:
+        """Introduce the gateway in the first frame."""
+        self._hello = pb.Hello(gateway_id=gateway_id, version=version)
+
+    def submit(self, ticket: int, call: Call) -> None:
+        """Queue a request."""
+        self._submits.append((ticket, call))
+
+    def cancel(self, ticket: int) -> None:
+        """Queue a cancellation, and drop what of the request is still unsent."""
+        self._cancels.append(ticket)
+        if self._parts:
+            self._parts = deque(part for part in self._parts if part[0] != ticket)
+
+    def next_frame(self) -> pb.GatewayFrame:
+        """The next frame: everything queued, up to the limit. Call again while the outbox is true."""
+        frame = pb.GatewayFrame(cancels=self._cancels)
+        if self._hello is not None:
+            frame.hello.CopyFrom(self._hello)
+            self._hello = None
+        gone = set(self._cancels)
+        self._cancels = []
+        room = FRAME_BYTES - len(gone) * 10
+        if self._parts:
+            ticket, rest = self._parts.popleft()
+            frame.parts.add(id=ticket, data=bytes(rest[:PART_BYTES]), last=len(rest) <= PART_BYTES)
+            room -= PART_BYTES
+            if len(rest) > PART_BYTES:
+                self._parts.append((ticket, rest[PART_BYTES:]))
+        while self._submits:
+            ticket, call = self._submits[0]
+            body = call.body
+            head_cost = _ENVELOPE_BYTES + len(call.path) + len(call.request_id) + len(call.traceparent)
+            cost = head_cost + (len(body) if len(body) <= PART_BYTES else 0)
+            if cost > room and room < FRAME_BYTES:
+                break
+            self._submits.popleft()
+            if ticket in gone:
+                continue
+            room -= cost
+            self._add(frame, ticket, call)
+        return frame
+
+    def _add(self, frame: pb.GatewayFrame, ticket: int, call: Call) -> None:
+        body = call.body
+        more = len(body) > PART_BYTES
+        frame.submits.add(
+            id=ticket,
+            deadline_ms=max(1, int((call.deadline - self._now()) * 1000)),
+            traceparent=call.traceparent,
+            path=call.path,
+            body=b"" if more else body,
+            more=more,
+            request_id=call.request_id,
+        )
+        if more:
+            self._parts.append((ticket, memoryview(body)))
+
+
+class WorkerOutbox:
+    """Frames from a worker to a gateway. `size` is what producers look at to stop in time."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[int, bytes | End]] = deque()
+        self._stats: pb.WorkerStatus | None = None
+        self._pong = 0
+        self._draining = False
+        self.size = 0
+        """Bytes queued."""
+
+    def __bool__(self) -> bool:
+        return bool(self._items or self._stats or self._pong)
+
+    def chunk(self, ticket: int, data: bytes) -> None:
+        """Queue bytes of an answer."""
+        self.size += len(data)
+        if len(data) <= PART_BYTES:
+            self._items.append((ticket, data))
+            return
+        rest = memoryview(data)
+        for start in range(0, len(rest), PART_BYTES):
+            self._items.append((ticket, bytes(rest[start : start + PART_BYTES])))
+
+    def end(self, ticket: int, end: End) -> None:
+        """Queue the end of an answer, after its chunks."""
+        self._items.append((ticket, end))
+        self.size += len(end.body)
+
+    def stats(self, status: pb.WorkerStatus) -> None:
+        """Queue a report; a newer one replaces an unsent one."""
+        self._stats = status
+        self._draining = status.draining
+
+    def pong(self, ping: int) -> None:
+        """Queue the answer to a ping."""
+        self._pong = ping
+
+    def next_frame(self) -> pb.WorkerFrame:
+        """The next frame: everything queued, in order, up to the limit. Call again while the outbox is true."""
+        ids: list[int] = []
+        chunks: list[bytes] = []
+        ends: list[pb.End] = []
+        room = FRAME_BYTES
+        items = self._items
+        while items:
+            ticket, item = items[0]
+            cost = _ENVELOPE_BYTES + (len(item) if isinstance(item, bytes) else len(item.body) + len(item.message))
+            if cost > room and room < FRAME_BYTES:
+                break
+            items.popleft()
+            room -= cost
+            if isinstance(item, bytes):
+                self.size -= len(item)
+                ids.append(ticket)
+                chunks.append(item)
+            else:
+                self.size -= len(item.body)
+                ends.append(end_to_wire(ticket, item))
+        frame = pb.WorkerFrame(ids=ids, chunks=chunks, ends=ends, stats=self._stats, pong=self._pong)
+        frame.draining = self._draining
+        self._stats = None
+        self._pong = 0
+        return frame

@@ -1,0 +1,226 @@
+"""The gRPC server of a worker: the link, plain generation, the public LLMService, health and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from neurogate.api.llm.v1 import llm_pb2, llm_pb2_grpc
+from neurogate.api.v1 import worker_pb2 as pb
+from neurogate.api.v1 import worker_pb2_grpc
+from neurogate.errors import GatewayError
+from neurogate.inference import Finished, Prompt, Token, Usage
+from neurogate.rpc.backend import WorkerBackend
+from neurogate.rpc.codec import event_to_wire, prompt_from_wire, report_to_wire
+from neurogate.rpc.link_server import LinkContext, LinkServerSettings, LinkSession
+
+_log = structlog.get_logger("neurogate.rpc")
+
+_WORKER = pb.DESCRIPTOR.services_by_name["Worker"].full_name
+_LLM = llm_pb2.DESCRIPTOR.services_by_name["LLMService"].full_name
+
+_STATUS_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    502: grpc.StatusCode.ABORTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+_ServerContext = grpc.aio.ServicerContext[object, object]
+
+
+class WorkerServicer(worker_pb2_grpc.WorkerServicer):
+    """`neurogate.v1.Worker`."""
+
+    def __init__(
+        self, backend: WorkerBackend, settings: LinkServerSettings, *, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._loop = loop
+        self._sessions: set[LinkSession] = set()
+
+    @property
+    def sessions(self) -> int:
+        """Gateways connected."""
+        return len(self._sessions)
+
+    @property
+    def active(self) -> int:
+        """Calls held for all of them."""
+        return sum(session.active for session in self._sessions)
+
+    def refresh(self) -> None:
+        """Tell every gateway at once how the worker is."""
+        for session in self._sessions:
+            session.refresh()
+
+    async def Link(self, _: object, context: LinkContext) -> None:  # noqa: N802 - gRPC's name
+        """One gateway's stream, until it goes."""
+        peer = context.peer()
+        session = LinkSession(
+            self._backend,
+            self._settings,
+            loop=self._loop,
+            on_hello=lambda gateway_id: _log.info("gateway linked", gateway=gateway_id, peer=peer),
+        )
+        self._sessions.add(session)
+        try:
+            await session.run(context)
+        finally:
+            self._sessions.discard(session)
+            _log.info("gateway left", peer=peer)
+
+    async def Generate(  # noqa: N802 - gRPC's name
+        self, request: pb.GenerateRequest, context: _ServerContext
+    ) -> AsyncIterator[pb.GenerateEvent]:
+        """Tokens as they come, then Finished."""
+        tokens = 0
+        try:
+            async with aclosing(self._backend.generate(prompt_from_wire(request), request.request_id)) as events:
+                async for event in events:
+                    tokens += isinstance(event, Token)
+                    yield event_to_wire(event, tokens)
+        except GatewayError as error:
+            await _abort(context, error)
+
+    async def GetStatus(self, _: pb.StatusRequest, __: _ServerContext) -> pb.WorkerStatus:  # noqa: N802 - gRPC's name
+        """How the worker is, now."""
+        return report_to_wire(self._backend.report())
+
+
+class LLMServicer(llm_pb2_grpc.LLMServiceServicer):
+    """`llm.v1.LLMService`."""
+
+    def __init__(self, backend: WorkerBackend) -> None:
+        self._backend = backend
+
+    async def GenerateText(  # noqa: N802 - gRPC's name
+        self, request: llm_pb2.PromptRequest, context: _ServerContext
+    ) -> llm_pb2.PromptResponse:
+        """The whole answer."""
+        text: list[str] = []
+        finished = Finished(usage=Usage(), finish_reason="", model="", inference_time_ms=0)
+        try:
+            async with aclosing(self._backend.generate(_public_prompt(request), request.request_id)) as events:
+                async for event in events:
+                    if isinstance(event, Token):
+                        text.append(event.text)
+                    else:
+                        finished = event
+        except GatewayError as error:
+            await _abort(context, error)
+        return llm_pb2.PromptResponse(
+            request_id=request.request_id,
+            response="".join(text),
+            prompt_tokens=finished.usage.prompt_tokens,
+            completion_tokens=finished.usage.completion_tokens,
+            total_tokens=finished.usage.total_tokens,
+            inference_time_ms=finished.inference_time_ms,
+            model=finished.model,
+            finish_reason=finished.finish_reason,
+        )
+
+    async def StreamGenerateText(  # noqa: N802 - gRPC's name
+        self, request: llm_pb2.PromptRequest, context: _ServerContext
+    ) -> AsyncIterator[llm_pb2.TokenResponse]:
+        """Tokens as the engine says them; the last message carries the usage."""
+        tokens = 0
+        try:
+            async with aclosing(self._backend.generate(_public_prompt(request), request.request_id)) as events:
+                async for event in events:
+                    tokens += isinstance(event, Token)
+                    yield _token_response(request.request_id, event, tokens)
+        except GatewayError as error:
+            await _abort(context, error)
+
+    async def HealthCheck(  # noqa: N802 - gRPC's name
+        self, _: llm_pb2.HealthCheckRequest, __: _ServerContext
+    ) -> llm_pb2.HealthCheckResponse:
+        """Whether the worker would take a request, and how busy it is."""
+        report = self._backend.report()
+        return llm_pb2.HealthCheckResponse(
+            healthy=report.ready and not report.draining,
+            load=min(1.0, report.slots_busy / max(1, report.slots_total)),
+            active_requests=report.running + report.queued,
+            version=report.version,
+            ollama_connected=report.ready,
+        )
+
+
+class WorkerServer:
+    """The listener: every service of a worker on one port."""
+
+    def __init__(self, backend: WorkerBackend, settings: LinkServerSettings, *, max_message_bytes: int) -> None:
+        self.servicer = WorkerServicer(backend, settings, loop=asyncio.get_running_loop())
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.so_reuseport", 0),  # a second worker on the port must fail, not share it
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+            )
+        )
+        worker_pb2_grpc.add_WorkerServicer_to_server(self.servicer, self._server)  # type: ignore[no-untyped-call]
+        llm_pb2_grpc.add_LLMServiceServicer_to_server(LLMServicer(backend), self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((_WORKER, _LLM, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, address: str) -> int:
+        """Listen on host:port; port 0 takes a free one. Returns the port. Raises OSError when it is taken."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        await self._server.start()
+        return port
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """What the health service answers, for the server and for each of its services."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", _WORKER, _LLM):
+            await self._health.set(service, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let plain ones finish for `grace_s`, then cut what is left."""
+        await self._server.stop(grace_s)
+
+
+def _public_prompt(request: llm_pb2.PromptRequest) -> Prompt:
+    return Prompt(
+        text=request.prompt,
+        model=request.model,
+        system=request.system_prompt,
+        max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        temperature=request.temperature if request.HasField("temperature") else None,
+    )
+
+
+def _token_response(request_id: str, event: Token | Finished, tokens: int) -> llm_pb2.TokenResponse:
+    if isinstance(event, Token):
+        return llm_pb2.TokenResponse(request_id=request_id, token=event.text, tokens_generated=tokens)
+    return llm_pb2.TokenResponse(
+        request_id=request_id,
+        done=True,
+        tokens_generated=event.usage.completion_tokens,
+        prompt_tokens=event.usage.prompt_tokens,
+        completion_tokens=event.usage.completion_tokens,
+        inference_time_ms=event.inference_time_ms,
+        model=event.model,
+        finish_reason=event.finish_reason,
+    )
+
+
+async def _abort(context: _ServerContext, error: GatewayError) -> None:
+    await context.abort(_STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.message)
