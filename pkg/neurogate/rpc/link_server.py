@@ -65,6 +65,7 @@ class LinkSession:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._flushed = asyncio.Event()
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._incoming: dict[int, _Incoming] = {}
 
@@ -76,7 +77,11 @@ class LinkSession:
     def refresh(self) -> None:
         """Send a report now: something changed that gateways should know at once."""
         self._outbox.stats(report_to_wire(self._backend.report()))
-        self._wake.set()
+        self._say()
+
+    async def flushed(self) -> None:
+        """Wait until everything said so far is written."""
+        await self._flushed.wait()
 
     async def run(self, context: LinkContext) -> None:
         """Serve until the gateway goes or the task is cancelled; either way every call is cancelled."""
@@ -113,7 +118,7 @@ class LinkSession:
                 task.cancel()
         if frame.ping:
             self._outbox.pong(frame.ping)
-            self._wake.set()
+            self._say()
 
     def _take_part(self, part: pb.BodyPart, tasks: asyncio.TaskGroup) -> None:
         incoming = self._incoming.get(part.id)
@@ -150,13 +155,17 @@ class LinkSession:
 
     def _finish(self, ticket: int, end: End) -> None:
         self._outbox.end(ticket, end)
-        self._wake.set()
+        self._say()
 
     def _chunk(self, ticket: int, data: bytes) -> None:
         self._outbox.chunk(ticket, data)
-        self._wake.set()
+        self._say()
         if self._outbox.size > self._settings.outbox_bytes:
             self._room.clear()
+
+    def _say(self) -> None:
+        self._flushed.clear()
+        self._wake.set()
 
     async def _write(self, context: LinkContext) -> None:
         outbox, linger_s, now = self._outbox, self._settings.linger_s, self._loop.time
@@ -171,6 +180,8 @@ class LinkSession:
                 await context.write(outbox.next_frame())
             written_at = now()
             self._room.set()
+            if not self._wake.is_set():
+                self._flushed.set()
 
     async def _tick(self) -> None:
         while True:

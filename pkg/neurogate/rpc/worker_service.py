@@ -65,6 +65,11 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         for session in self._sessions:
             session.refresh()
 
+    async def flushed(self) -> None:
+        """Wait until every gateway has been written what was said so far."""
+        for session in tuple(self._sessions):
+            await session.flushed()
+
     async def Link(self, _: object, context: LinkContext) -> None:  # noqa: N802 - gRPC's name
         """One gateway's stream, until it goes."""
         peer = context.peer()

@@ -1,0 +1,63 @@
+"""Running a service as a process: its loop, its signals, its exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+import uvloop
+
+from neurogate.errors import ConfigError
+
+EXIT_FAILURE = 1
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h: starting again without a change is of no use."""
+
+_log = structlog.get_logger("neurogate.process")
+
+
+def run(service: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Run `service(stopping)` to its end on uvloop; SIGTERM and SIGINT set `stopping`, a second one ends at once.
+
+    Returns the exit code: 0, 78 for a ConfigError, 1 for a port that is taken or a second signal; errors are told in
+    one line each.
+    """
+    code = 0
+    try:
+        uvloop.run(_serve(service))
+    except* ConfigError as group:
+        _tell(group)
+        code = EXIT_CONFIG
+    except* OSError as group:
+        _tell(group)
+        code = code or EXIT_FAILURE
+    except* asyncio.CancelledError:
+        code = code or EXIT_FAILURE
+    return code
+
+
+async def _serve(service: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+
+    def stop(signum: int) -> None:
+        if stopping.is_set() and task is not None:
+            _log.warning("second signal: stopping at once", signal=signal.Signals(signum).name)
+            task.cancel()
+        stopping.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop, signum)
+    await service(stopping)
+
+
+def _tell(group: BaseExceptionGroup[BaseException]) -> None:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            _tell(error)
+        else:
+            print(f"neurogate: {error}", file=sys.stderr)  # noqa: T201 - the last words of a process

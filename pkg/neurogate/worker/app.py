@@ -1,0 +1,141 @@
+"""The worker's composition root: engine, backend, listeners, and the order in which they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from neurogate import __version__
+from neurogate.engines import factory
+from neurogate.engines.engine import Engine, EngineFatalError
+from neurogate.engines.settings import EngineSettings, SimSettings
+from neurogate.errors import ConfigError
+from neurogate.httpd import HttpServer
+from neurogate.process import run
+from neurogate.rpc.link_server import LinkServerSettings
+from neurogate.rpc.worker_service import WorkerServer
+from neurogate.telemetry import logging, ops
+from neurogate.worker.backend import Worker, WorkerLimits
+from neurogate.worker.metrics import WorkerMetrics
+from neurogate.worker.settings import WorkerSettings
+
+_log = structlog.get_logger("neurogate.worker")
+
+
+def main(settings: WorkerSettings, engine: EngineSettings, sim: SimSettings) -> int:
+    """Run a worker until SIGTERM or SIGINT. Returns the process's exit code."""
+    logging.configure(level=settings.log_level, form=settings.log_format, process="worker")
+    return run(lambda stopping: serve(settings, _build_engine(engine, sim), stopping))
+
+
+async def serve(
+    settings: WorkerSettings,
+    engine: Engine,
+    stopping: asyncio.Event,
+    *,
+    on_ports: Callable[[int, int], None] = lambda _grpc, _ops: None,
+) -> None:
+    """Serve one engine until `stopping` is set, then drain. `on_ports` hears the gRPC and the ops port.
+
+    Raises ConfigError when the engine can never start as configured, OSError when a port is taken.
+    """
+    loop = asyncio.get_running_loop()
+    metrics = WorkerMetrics()
+    changed = asyncio.Event()
+    worker = Worker(
+        settings.worker_id or f"{socket.gethostname()}:{settings.grpc_port}",
+        engine,
+        limits=WorkerLimits(max_requests=settings.max_requests),
+        metrics=metrics,
+        loop=loop,
+        on_change=changed.set,
+    )
+    server = WorkerServer(
+        worker,
+        LinkServerSettings(
+            outbox_bytes=settings.outbox_bytes,
+            linger_s=settings.linger_ms / 1000,
+            stats_interval_s=settings.stats_interval_s,
+            max_body_bytes=settings.max_body_bytes,
+        ),
+        max_message_bytes=settings.max_body_bytes + 64 * 1024,
+    )
+    http = HttpServer(
+        ops.build_app(metrics.registry, health=lambda: _health(worker), ready=lambda: _health(worker)),
+        name="METRICS_PORT",
+        host=settings.host,
+        port=settings.metrics_port,
+    )
+    try:
+        await engine.start()
+        async with asyncio.TaskGroup() as tasks:
+            grpc_port = await server.start(f"{settings.host}:{settings.grpc_port}")
+            ops_port = await http.start(tasks)
+            background = [
+                tasks.create_task(engine.run(), name="engine"),
+                tasks.create_task(worker.observe(settings.stats_interval_s), name="observe"),
+                tasks.create_task(_tell_changes(worker, server, changed), name="tell-changes"),
+            ]
+            _log.info("worker listens", grpc_port=grpc_port, ops_port=ops_port, engine=engine.kind, version=__version__)
+            on_ports(grpc_port, ops_port)
+            await stopping.wait()
+            await _drain(worker, server, settings.drain_timeout_s)
+            for task in background:
+                task.cancel()
+            await http.stop(1)
+    except* EngineFatalError as group:
+        raise ConfigError(str(group.exceptions[0])) from group
+    finally:
+        await server.stop(0)
+        await engine.stop()
+        _log.info("worker stopped")
+
+
+async def _tell_changes(worker: Worker, server: WorkerServer, changed: asyncio.Event) -> None:
+    """A change of readiness reaches gateways and health checks at once, not with the next report."""
+    while True:
+        await server.set_serving(serving=worker.ready)
+        await changed.wait()
+        changed.clear()
+        server.servicer.refresh()
+
+
+async def _drain(worker: Worker, server: WorkerServer, timeout_s: float) -> None:
+    """Take nothing new and wait for what is held; then the links may end."""
+    worker.drain()
+    _log.info("draining", requests=worker.active, timeout_s=timeout_s)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await worker.idle()
+            await server.servicer.flushed()
+    if worker.active:
+        _log.warning("requests cut by the end of the drain", requests=worker.active)
+
+
+def _health(worker: Worker) -> tuple[bool, dict[str, object]]:
+    report = worker.report()
+    return worker.ready, {
+        "status": "draining" if report.draining else "healthy" if report.ready else "unhealthy",
+        "detail": report.detail,
+        "worker_id": report.worker_id,
+        "version": report.version,
+        "engine": {"kind": report.engine_kind, "version": report.engine_version},
+        "active_requests": report.running + report.queued,
+    }
+
+
+def _build_engine(engine: EngineSettings, sim: SimSettings) -> Engine:
+    return factory.build(engine, sim, resolve_model=_resolve_model, rng=random.Random(), now=time.time)  # noqa: S311, TID251
+
+
+def _resolve_model(name: str) -> tuple[str, Path]:
+    from neurogate.models import store
+
+    return store.resolve(name)

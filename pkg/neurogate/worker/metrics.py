@@ -1,0 +1,67 @@
+"""The worker's Prometheus metrics. The six `neurogate_worker_*` names of the first NeuroGate hold."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class WorkerMetrics:
+    """Every metric of a worker, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.inference_duration = Histogram(
+            "neurogate_worker_inference_duration_seconds",
+            "Time from a request's arrival to its last token.",
+            ["model"],
+            buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300),
+            registry=registry,
+        )
+        self.time_to_first_token = Histogram(
+            "neurogate_worker_time_to_first_token_seconds",
+            "Time from a request's arrival to its first token, streamed requests only.",
+            ["model"],
+            buckets=_SHORT_S,
+            registry=registry,
+        )
+        self.inter_token_latency = Histogram(
+            "neurogate_worker_inter_token_latency_seconds",
+            "Time between the tokens of one request, streamed requests only.",
+            ["model"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1, 5),
+            registry=registry,
+        )
+        self.tokens_generated = Counter(
+            "neurogate_worker_tokens_generated_total", "Completion tokens.", ["model"], registry=registry
+        )
+        self.prompt_tokens = Counter(
+            "neurogate_worker_prompt_tokens_total", "Prompt tokens.", ["model"], registry=registry
+        )
+        self.tokens_per_second = Gauge(
+            "neurogate_worker_tokens_per_second",
+            "Completion tokens a second of all requests together, while any is active.",
+            ["model"],
+            registry=registry,
+        )
+        self.requests = Counter(
+            "neurogate_worker_engine_requests_total",
+            "Requests by how they ended on the engine.",
+            ["model", "status"],
+            registry=registry,
+        )
+        self.errors = Counter(
+            "neurogate_worker_engine_request_errors_total",
+            "Failed requests by kind of failure.",
+            ["model", "error_type"],
+            registry=registry,
+        )
+        self.engine_connected = Gauge(
+            "neurogate_worker_engine_connected", "1 while the engine answers.", registry=registry
+        )
+        self.engine_restarts = Gauge(
+            "neurogate_worker_engine_restarts", "Restarts of a managed engine.", registry=registry
+        )
+        self.load = Gauge("neurogate_worker_load", "Requests held over slots.", registry=registry)
+        self.active_inferences = Gauge("neurogate_worker_active_inferences", "Requests held now.", registry=registry)

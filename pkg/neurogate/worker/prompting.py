@@ -1,0 +1,88 @@
+"""NeuroGate's own API, `/prompt`, on whatever engine the worker has.
+
+It is translated here and not in the gateway, so that the gateway's path for a token is the same for every API: bytes
+through. The gateway has validated the body and adds what only it knows (worker id, latency).
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import msgspec
+
+from neurogate.channel import End
+from neurogate.engines.engine import Engine, EngineBrokenError
+from neurogate.inference import Finished, Prompt, Token
+from neurogate.prompt_api import PromptAnswer, PromptDone, PromptRequest, PromptToken
+from neurogate.rpc.backend import IncomingCall, Outlet
+from neurogate.worker.progress import Progress
+
+_decode = msgspec.json.Decoder(PromptRequest).decode
+_encoder = msgspec.json.Encoder()
+
+
+async def answer_prompt(engine: Engine, call: IncomingCall, outlet: Outlet, progress: Progress) -> End:
+    """Answer a `/prompt` call, streamed or whole.
+
+    Raises EngineError as the engine does, and CancelledError, which stops the engine.
+    """
+    try:
+        request = _decode(call.body)
+    except msgspec.MsgspecError as error:
+        return End(http_status=400, message=str(error))
+    progress.expect(request.max_tokens)
+    prompt = Prompt(
+        request.query, request.model or "", request.system_prompt or "", request.max_tokens, request.temperature
+    )
+    text: list[str] = []
+    count = 0
+    async with aclosing(engine.generate(prompt)) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                outlet.chunk(_last(call, request, event, "".join(text)))
+                return End(http_status=200, usage=event.usage, finish_reason=event.finish_reason)
+            count += 1
+            progress.tokens(1)
+            if request.stream:
+                outlet.chunk(_event(_token(call, event, count)))
+                if outlet.full:
+                    await outlet.room()
+            else:
+                text.append(event.text)
+    raise EngineBrokenError("the engine's answer ended without its end mark")
+
+
+def _token(call: IncomingCall, token: Token, count: int) -> PromptToken:
+    return PromptToken(request_id=call.request_id, token=token.text, tokens_generated=count)
+
+
+def _last(call: IncomingCall, request: PromptRequest, finished: Finished, text: str) -> bytes:
+    usage = finished.usage
+    if request.stream:
+        return _event(
+            PromptDone(
+                request_id=call.request_id,
+                model=finished.model,
+                finish_reason=finished.finish_reason,
+                tokens=usage.total_tokens,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                inference_time_ms=finished.inference_time_ms,
+            )
+        )
+    return _encoder.encode(
+        PromptAnswer(
+            request_id=call.request_id,
+            response=text,
+            model=finished.model,
+            tokens=usage.total_tokens,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            finish_reason=finished.finish_reason,
+            inference_time_ms=finished.inference_time_ms,
+        )
+    )
+
+
+def _event(message: msgspec.Struct) -> bytes:
+    return b"data: " + _encoder.encode(message) + b"\n\n"
