@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class HttpServer:
@@ -21,7 +23,7 @@ class HttpServer:
         self._server = _QuietServer(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=_AbortableProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -51,6 +53,15 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.wait([self._task])
+
+
+class _AbortableProtocol(HttpToolsProtocol):
+    """Gives the application a way to cut its connection: a slow client's unread bytes must not outlive its request."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        extensions: dict[str, Any] = {"neurogate.abort": self.transport.abort}
+        self.scope["extensions"] = extensions
 
 
 class _QuietServer(uvicorn.Server):

@@ -29,7 +29,7 @@ class PoolObserver(Protocol):
         ...
 
     def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
-        """`linked`, `lost`, `left`, `ready`, `not_ready`, `draining` or `removed`."""
+        """`added`, `linked`, `lost`, `left`, `ready`, `not_ready`, `draining` or `removed`."""
         ...
 
 
@@ -116,6 +116,7 @@ class EndpointPool:
         member = Member(endpoint, breaker)
         member.channel = self._connect(endpoint, _MemberEvents(self, member))
         self._members[endpoint.id] = member
+        self._observer.worker_changed(endpoint.id, "added", endpoint.address)
         return member
 
     def _breaker_moved(self, worker_id: str, state: str) -> None:

@@ -1,0 +1,166 @@
+"""The gateway's composition root: pool, dispatcher, endpoints, listeners, and the order in which they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from neurogate import __version__
+from neurogate.balancing import picker
+from neurogate.channel import LinkObserver
+from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
+from neurogate.dataplane.member import LinkChannel
+from neurogate.dataplane.pool import EndpointPool
+from neurogate.discovery.static import StaticResolver
+from neurogate.endpoint import Endpoint
+from neurogate.gateway.dialects import ChatRequest, CompletionRequest, Dialect, OpenAIDialect, PromptDialect
+from neurogate.gateway.generation import GenerationEndpoint
+from neurogate.gateway.intake import RequestIds
+from neurogate.gateway.keys import KeyRing
+from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.observer import FleetObserver
+from neurogate.gateway.routes import Lifecycle, build_app, health, readiness
+from neurogate.gateway.settings import GatewaySettings
+from neurogate.httpd import HttpServer
+from neurogate.process import run
+from neurogate.resilience.breaker import BreakerSettings
+from neurogate.resilience.retry import RetryBudget
+from neurogate.rpc.link_client import LinkClient, LinkSettings
+from neurogate.telemetry import logging, ops
+
+_log = structlog.get_logger("neurogate.gateway")
+
+
+def main(settings: GatewaySettings) -> int:
+    """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
+    logging.configure(level=settings.log_level, form=settings.log_format, process="gateway")
+    return run(lambda stopping: serve(settings, stopping))
+
+
+class Gateway:
+    """The parts of one gateway, wired together on the running loop.
+
+    Raises ConfigError for settings that cannot work.
+    """
+
+    def __init__(self, settings: GatewaySettings, *, rng: random.Random, now_ns: Callable[[], int]) -> None:
+        loop = asyncio.get_running_loop()
+        self.metrics = GatewayMetrics()
+        self.lifecycle = Lifecycle()
+        self.resolver = StaticResolver(settings.worker_addresses)
+        observer = FleetObserver(self.metrics)
+        self.pool = EndpointPool(
+            _connector(settings, loop, rng),
+            breaker=BreakerSettings(settings.breaker_failures, settings.breaker_reset_s),
+            loop=loop,
+            observer=observer,
+        )
+        self.dispatcher = Dispatcher(
+            self.pool,
+            picker.build(settings.balancer, rng=rng),
+            budget=RetryBudget(ratio=settings.retry_budget),
+            limits=DispatchLimits(
+                retries=settings.retries,
+                failfast_s=settings.failfast_s,
+                max_waiting=settings.max_waiting,
+                max_answer_bytes=settings.max_answer_bytes,
+            ),
+            loop=loop,
+            observer=observer,
+        )
+        keys = KeyRing(settings.api_keys)
+        if not keys.enforced:
+            _log.warning("API_KEYS is empty: anyone may call this gateway")
+        hot = self._hot(settings, keys, RequestIds(now_ns), loop)
+        self.app = _front_door(hot, build_app(self.pool, keys, self.lifecycle, hot=hot, now=loop.time))
+        self.ops_app = ops.build_app(
+            self.metrics.registry, health=lambda: health(self.pool), ready=lambda: readiness(self.lifecycle)
+        )
+
+    def _hot(
+        self, settings: GatewaySettings, keys: KeyRing, request_ids: RequestIds, loop: asyncio.AbstractEventLoop
+    ) -> dict[str, ASGIApp]:
+        dialects: dict[str, Dialect] = {
+            "/prompt": PromptDialect(),
+            "/v1/chat/completions": OpenAIDialect(ChatRequest),
+            "/v1/completions": OpenAIDialect(CompletionRequest),
+        }
+        return {
+            path: GenerationEndpoint(
+                dialect,
+                dispatcher=self.dispatcher,
+                keys=keys,
+                request_ids=request_ids,
+                metrics=self.metrics,
+                settings=settings,
+                loop=loop,
+            )
+            for path, dialect in dialects.items()
+        }
+
+
+async def serve(
+    settings: GatewaySettings,
+    stopping: asyncio.Event,
+    *,
+    on_ports: Callable[[int, int], None] = lambda _http, _ops: None,
+) -> None:
+    """Serve until `stopping` is set, then drain. `on_ports` hears the HTTP and the ops port.
+
+    Raises ConfigError for settings that cannot work, OSError when a port is taken.
+    """
+    gateway = Gateway(settings, rng=random.Random(), now_ns=time.time_ns)  # noqa: S311, TID251 - the composition root
+    http = HttpServer(gateway.app, name="HTTP_PORT", host=settings.host, port=settings.http_port)
+    ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
+    async with asyncio.TaskGroup() as tasks:
+        pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
+        await gateway.pool.resolved()
+        ops_port = await ops_http.start(tasks)
+        http_port = await http.start(tasks)
+        gateway.lifecycle.ready = True
+        _log.info("gateway listens", http_port=http_port, ops_port=ops_port, version=__version__)
+        on_ports(http_port, ops_port)
+        await stopping.wait()
+        gateway.lifecycle.draining = True
+        _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=settings.drain_timeout_s)
+        await http.stop(settings.drain_timeout_s)
+        pool.cancel()
+        await ops_http.stop(1)
+    _log.info("gateway stopped")
+
+
+def _connector(
+    settings: GatewaySettings, loop: asyncio.AbstractEventLoop, rng: random.Random
+) -> Callable[[Endpoint, LinkObserver], LinkChannel]:
+    gateway_id = f"{socket.gethostname()}:{os.getpid()}"
+    link = LinkSettings(silence_s=settings.link_silence_s)
+
+    def connect(endpoint: Endpoint, observer: LinkObserver) -> LinkChannel:
+        return LinkClient(
+            endpoint.address,
+            observer,
+            gateway_id=gateway_id,
+            version=__version__,
+            settings=link,
+            loop=loop,
+            rng=rng,
+        )
+
+    return connect
+
+
+def _front_door(hot: Mapping[str, ASGIApp], rest: ASGIApp) -> ASGIApp:
+    """Hot paths by one dictionary look-up, everything else through Starlette's router and middleware."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (endpoint or rest)(scope, receive, send)
+
+    return app

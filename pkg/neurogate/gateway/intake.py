@@ -1,0 +1,111 @@
+"""Taking a request in: its headers of interest, its id, its body within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from starlette.types import Receive
+
+from neurogate.errors import BadRequestError, BodyTimeoutError, TooLargeError
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Headers(NamedTuple):
+    """The request headers the hot path reads; each empty when absent."""
+
+    authorization: bytes = b""
+    api_key: bytes = b""
+    request_id: bytes = b""
+    traceparent: bytes = b""
+    content_length: bytes = b""
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was whole."""
+
+
+_FIELDS = {
+    b"authorization": 0,
+    b"x-api-key": 1,
+    b"x-request-id": 2,
+    b"traceparent": 3,
+    b"content-length": 4,
+}
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """One pass over the headers."""
+    found = [b""] * len(_FIELDS)
+    for name, value in headers:
+        field = _FIELDS.get(name)
+        if field is not None:
+            found[field] = value
+    return Headers(*found)
+
+
+class RequestIds:
+    """Ids of requests: the client's own when it is well-formed, else `req-` and the wall clock in nanoseconds."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self._last = 0
+
+    def choose(self, offered: bytes) -> str:
+        """The id of a request; made ones never repeat."""
+        if offered and _REQUEST_ID.fullmatch(offered):
+            return offered.decode()
+        self._last = max(self._last + 1, self._now_ns())
+        return f"req-{self._last}"
+
+
+def trace_context(traceparent: bytes) -> str:
+    """The W3C trace context when it is well-formed, else nothing."""
+    return traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
+
+
+async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s: float) -> bytes:
+    """The whole body.
+
+    Raises TooLargeError, BodyTimeoutError, BadRequestError for a broken Content-Length, and ClientGoneError.
+    """
+    if headers.content_length:
+        if not headers.content_length.isdigit():
+            raise BadRequestError("Content-Length: must be a number")
+        if int(headers.content_length) > limit:
+            raise _too_large(limit)
+    try:
+        async with asyncio.timeout(timeout_s):
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientGoneError
+            body: bytes = message.get("body", b"")
+            if message.get("more_body"):
+                body = await _rest(receive, body, limit)
+    except TimeoutError as error:
+        raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} s") from error
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def _rest(receive: Receive, first: bytes, limit: int) -> bytes:
+    body = bytearray(first)
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the body is larger than {limit} bytes; send less, or raise NEUROGATE_MAX_BODY_BYTES")

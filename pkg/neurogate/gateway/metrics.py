@@ -1,0 +1,108 @@
+"""The gateway's Prometheus metrics. The `neurogate_gateway_*` names of the first NeuroGate hold."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_BREAKER_VALUES = {"closed": 0, "open": 1, "half-open": 2}
+
+
+class GatewayMetrics:
+    """Every metric of a gateway, on a registry of its own. Hot children are kept, not looked up by label each time."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "neurogate_gateway_requests_total", "HTTP requests.", ["method", "path", "status"], registry=registry
+        )
+        self._durations = Histogram(
+            "neurogate_gateway_request_duration_seconds",
+            "Time from a request's head to the last byte of its answer.",
+            ["method", "path"],
+            buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
+            registry=registry,
+        )
+        self._first_bytes = Histogram(
+            "neurogate_gateway_time_to_first_byte_seconds",
+            "Time from a request's head to the first byte of its answer, streamed requests only.",
+            ["path"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+            registry=registry,
+        )
+        self.active_requests = Gauge("neurogate_gateway_active_requests", "Requests in flight.", registry=registry)
+        self._breakers = Gauge(
+            "neurogate_gateway_circuit_breaker_state",
+            "0 closed, 1 open, 2 half-open.",
+            ["worker"],
+            registry=registry,
+        )
+        self._retries = Counter(
+            "neurogate_gateway_retries_total",
+            "Requests that moved to another worker before their first byte.",
+            ["worker", "reason"],
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "neurogate_gateway_tokens_total", "Tokens of finished requests.", ["kind"], registry=registry
+        )
+        self._prompt_tokens = self._tokens.labels("prompt")
+        self._completion_tokens = self._tokens.labels("completion")
+        self._broken_streams = Counter(
+            "neurogate_gateway_broken_streams_total",
+            "Streams that ended with an error event after their first byte.",
+            registry=registry,
+        )
+        self._slow_clients = Counter(
+            "neurogate_gateway_slow_clients_total",
+            "Requests cancelled because the client read too slowly.",
+            registry=registry,
+        )
+        self._worker_up = Gauge(
+            "neurogate_gateway_worker_linked", "1 while the worker's link is up.", ["worker"], registry=registry
+        )
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def request(self, method: str, path: str, status: int, duration_s: float) -> None:
+        """A request ended; 499 stands for a client that left."""
+        key = (method, path, status)
+        children = self._children.get(key)
+        if children is None:
+            children = self._requests.labels(method, path, str(status)), self._durations.labels(method, path)
+            self._children[key] = children
+        children[0].inc()
+        children[1].observe(duration_s)
+
+    def first_byte(self, path: str, after_s: float) -> None:
+        """A streamed answer began."""
+        self._first_bytes.labels(path).observe(after_s)
+
+    def usage(self, prompt: int, completion: int) -> None:
+        """A finished request's tokens."""
+        self._prompt_tokens.inc(prompt)
+        self._completion_tokens.inc(completion)
+
+    def broken_stream(self) -> None:
+        """A started stream ended with an error event."""
+        self._broken_streams.inc()
+
+    def slow_client(self) -> None:
+        """A request was cancelled for its client's slowness."""
+        self._slow_clients.inc()
+
+    def retried(self, worker_id: str, reason: str) -> None:
+        """A request left a worker for another one."""
+        self._retries.labels(worker_id, reason).inc()
+
+    def breaker_changed(self, worker_id: str, state: str) -> None:
+        """A breaker moved."""
+        self._breakers.labels(worker_id).set(_BREAKER_VALUES[state])
+
+    def worker_changed(self, worker_id: str, event: str) -> None:
+        """A worker came, went or is gone for good."""
+        if event == "removed":
+            self._breakers.remove(worker_id)
+            self._worker_up.remove(worker_id)
+        elif event in {"linked", "lost", "left", "added"}:
+            self._worker_up.labels(worker_id).set(event == "linked")
+            if event == "added":
+                self._breakers.labels(worker_id).set(0)

@@ -1,0 +1,33 @@
+"""What happens to the fleet, told to the log and to the metrics."""
+
+from __future__ import annotations
+
+import structlog
+
+from neurogate.gateway.metrics import GatewayMetrics
+
+_log = structlog.get_logger("neurogate.fleet")
+
+_TROUBLE = frozenset({"lost", "not_ready"})
+
+
+class FleetObserver:
+    """Observer of the pool and of the dispatcher."""
+
+    def __init__(self, metrics: GatewayMetrics) -> None:
+        self._metrics = metrics
+
+    def breaker_changed(self, worker_id: str, state: str) -> None:
+        """A breaker moved."""
+        self._metrics.breaker_changed(worker_id, state)
+        (_log.warning if state == "open" else _log.info)("breaker moved", worker=worker_id, state=state)
+
+    def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
+        """A worker came, went or changed its mind."""
+        self._metrics.worker_changed(worker_id, event)
+        (_log.warning if event in _TROUBLE else _log.info)("worker", worker=worker_id, state=event, detail=detail)
+
+    def retried(self, worker_id: str, reason: str) -> None:
+        """A request left this worker for another one before its first byte."""
+        self._metrics.retried(worker_id, reason)
+        _log.debug("request moved", worker=worker_id, reason=reason)

@@ -1,0 +1,274 @@
+"""One answer on its way to one client.
+
+Receives what an exchange has to say and writes it with the server's `send`, at once, in the link's own step. A client
+that reads too slowly makes `send` wait: what comes meanwhile is held up to a bound, and past it this one request is
+cancelled, so that nobody else's tokens wait. Whatever happens, `run` returns with the exchange finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from neurogate.channel import Call, End
+from neurogate.dataplane.dispatch import Dispatcher
+from neurogate.dataplane.exchange import Exchange
+from neurogate.errors import EngineFailedError, GatewayError
+from neurogate.gateway.dialects import JSON, Dialect
+from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.pending import Pending
+
+_log = structlog.get_logger("neurogate.gateway")
+
+CLIENT_GONE = 499
+"""Status in metrics of a request whose client left, or was too slow."""
+
+_LAST = {"type": "http.response.body", "body": b"", "more_body": False}
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseLimits:
+    """Bounds of every response."""
+
+    stream_buffer_bytes: int
+    """Bytes held for a slow client."""
+    flush_timeout_s: float
+    """Seconds a client may take to read what is left once its answer has ended."""
+
+
+class ClientResponse:
+    """The receiver of one exchange."""
+
+    __slots__ = (
+        "_abort",
+        "_backlog",
+        "_backlog_bytes",
+        "_began_at",
+        "_blocked",
+        "_dialect",
+        "_disconnect",
+        "_done",
+        "_exchange",
+        "_flush_timer",
+        "_limits",
+        "_loop",
+        "_metrics",
+        "_path",
+        "_request_id",
+        "_send",
+        "_started",
+        "status",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        send: Send,
+        *,
+        dialect: Dialect,
+        request_id: str,
+        limits: ResponseLimits,
+        metrics: GatewayMetrics,
+        loop: asyncio.AbstractEventLoop,
+        began_at: float,
+    ) -> None:
+        extensions = scope.get("extensions") or {}
+        self._abort: Callable[[], None] | None = extensions.get("neurogate.abort")
+        self._send = send
+        self._dialect = dialect
+        self._request_id = request_id
+        self._path: str = scope["path"]
+        self._limits = limits
+        self._metrics = metrics
+        self._loop = loop
+        self._began_at = began_at
+        self._done: asyncio.Future[None] = loop.create_future()
+        self._exchange: Exchange | None = None
+        self._started = False
+        self._blocked: Pending | None = None
+        self._backlog: list[Message] = []
+        self._backlog_bytes = 0
+        self._disconnect: Pending | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self.status = CLIENT_GONE
+
+    async def run(self, dispatcher: Dispatcher, call: Call, receive: Receive) -> None:
+        """Dispatch the call and write its answer; returns when the client has it all, or is gone."""
+        self._exchange = exchange = dispatcher.dispatch(call, self)
+        if self._done.done():
+            return
+        self._watch_disconnect(receive)
+        try:
+            await self._done
+        finally:
+            exchange.cancel()
+            for pending in (self._blocked, self._disconnect):
+                if pending is not None:
+                    pending.close()
+            if self._flush_timer is not None:
+                self._flush_timer.cancel()
+
+    def on_chunk(self, data: bytes) -> None:
+        """Write a piece of a streamed answer."""
+        if not self._started:
+            self._start_stream()
+        self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    def on_complete(self) -> None:
+        """Write the end of a streamed answer."""
+        if not self._started:
+            self._start_stream()
+        self._put(_LAST)
+        self._ended()
+
+    def on_answer(self, end: End, body: bytes) -> None:
+        """Write a whole answer."""
+        latency_ms = round((self._loop.time() - self._began_at) * 1000)
+        exchange = self._exchange
+        try:
+            answer = self._dialect.answer(
+                end, body, worker_id=exchange.worker_id if exchange else "", latency_ms=latency_ms
+            )
+        except ValueError as error:
+            _log.warning("answer not understood", request_id=self._request_id, error=str(error))
+            self.on_error(EngineFailedError("the worker's answer was not what this API gives; see the gateway's log"))
+            return
+        headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
+        if end.retry_after_s is not None:
+            headers.append(_retry_after(end.retry_after_s))
+        self._start(answer.status, headers)
+        self._put({"type": "http.response.body", "body": answer.body, "more_body": False})
+        self._ended()
+
+    def on_error(self, error: GatewayError) -> None:
+        """Write an error: as the answer, or, when that has begun, as the event that ends it."""
+        if self._started:
+            self._metrics.broken_stream()
+            event = self._dialect.error_event(error, self._request_id)
+            self._put({"type": "http.response.body", "body": event, "more_body": False})
+        else:
+            body = self._dialect.error(error, self._request_id)
+            headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
+            if error.retry_after_s is not None:
+                headers.append(_retry_after(error.retry_after_s))
+            self._start(error.status, headers)
+            self._put({"type": "http.response.body", "body": body, "more_body": False})
+        level = _log.warning if error.status >= 500 else _log.info
+        level(
+            "request failed",
+            request_id=self._request_id,
+            status=error.status,
+            code=error.code,
+            error=error.message,
+            started=self.status == 200,
+        )
+        self._ended()
+
+    def _start_stream(self) -> None:
+        self._metrics.first_byte(self._path, self._loop.time() - self._began_at)
+        self._start(200, _STREAM_HEADERS)
+
+    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._started = True
+        self.status = status
+        exchange = self._exchange
+        own = [(b"x-request-id", self._request_id.encode())]
+        if exchange is not None and exchange.attempts:
+            own.append((b"x-neurogate-worker", exchange.worker_id.encode()))
+            own.append((b"x-neurogate-attempts", b"%d" % exchange.attempts))
+        self._put({"type": "http.response.start", "status": status, "headers": headers + own})
+
+    def _put(self, message: Message) -> None:
+        """Send a message now; behind a `send` that waits, hold it."""
+        if self._blocked is not None:
+            self._hold(message)
+            return
+        if self._done.done():  # given up; the exchange hears of it when `run` goes on
+            return
+        coroutine = self._send(message)
+        try:
+            waits_for = coroutine.send(None)  # type: ignore[attr-defined]
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - a sink must not raise: the link carries others' tokens too
+            self._leave(f"sending failed: {error}")
+            return
+        self._blocked = Pending(
+            coroutine,  # type: ignore[arg-type]
+            waits_for,
+            on_result=self._unblocked,
+            on_error=lambda error: self._leave(f"sending failed: {error}"),
+        )
+
+    def _hold(self, message: Message) -> None:
+        self._backlog.append(message)
+        self._backlog_bytes += len(message.get("body", b""))
+        if self._backlog_bytes > self._limits.stream_buffer_bytes:
+            self._metrics.slow_client()
+            self._leave("slow_client")
+
+    def _unblocked(self, _: object) -> None:
+        self._blocked = None
+        backlog, self._backlog, self._backlog_bytes = self._backlog, [], 0
+        for message in backlog:
+            self._put(message)
+        self._settle()
+
+    def _ended(self) -> None:
+        """The answer's last message is on its way."""
+        exchange = self._exchange
+        if exchange is not None and exchange.usage is not None:
+            self._metrics.usage(exchange.usage.prompt_tokens, exchange.usage.completion_tokens)
+        if self._blocked is not None:
+            self._flush_timer = self._loop.call_later(self._limits.flush_timeout_s, lambda: self._leave("slow_client"))
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._blocked is None and (self._exchange is None or self._exchange.finished) and not self._done.done():
+            self._done.set_result(None)
+
+    def _leave(self, reason: str) -> None:
+        """Give the client up: stop the engine and cut the connection, for the answer is not whole."""
+        if self._done.done():
+            return
+        self.status = CLIENT_GONE
+        _log.info("client given up", request_id=self._request_id, reason=reason)
+        if self._abort is not None:
+            self._abort()
+        self._done.set_result(None)
+
+    def _watch_disconnect(self, receive: Receive) -> None:
+        coroutine = receive()
+        try:
+            waits_for = coroutine.send(None)  # type: ignore[attr-defined]
+        except StopIteration as end:
+            self._received(end.value)
+            return
+        self._disconnect = Pending(
+            coroutine,  # type: ignore[arg-type]
+            waits_for,
+            on_result=self._received,
+            on_error=lambda _: self._left(),
+        )
+
+    def _received(self, message: Message) -> None:
+        if message["type"] == "http.disconnect":
+            self._left()
+
+    def _left(self) -> None:
+        if not self._done.done():
+            self.status = CLIENT_GONE
+            self._done.set_result(None)
+
+
+def _retry_after(seconds: float) -> tuple[bytes, bytes]:
+    return b"retry-after", b"%d" % max(1, round(seconds))

@@ -1,0 +1,176 @@
+"""Everything that is not hot: models, workers, health, errors. Ordinary Starlette."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from neurogate import __version__
+from neurogate.dataplane.member import Member
+from neurogate.dataplane.pool import EndpointPool
+from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
+from neurogate.gateway.dialects import ChatRequest, OpenAIDialect, plain_error
+from neurogate.gateway.keys import KeyRing
+
+
+class Lifecycle:
+    """Where the gateway is in its life: what `/ready` tells."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.draining = False
+
+
+def build_app(
+    pool: EndpointPool,
+    keys: KeyRing,
+    lifecycle: Lifecycle,
+    *,
+    hot: Mapping[str, ASGIApp],
+    now: Callable[[], float],
+) -> Starlette:
+    """The gateway's Starlette application; `hot` endpoints are mounted for their 405 and for other servers' sake."""
+
+    async def health_endpoint(_: Request) -> Response:
+        well, said = health(pool)
+        return _json(said, 200 if well else 503)
+
+    async def ready_endpoint(_: Request) -> Response:
+        well, said = readiness(lifecycle)
+        return _json(said, 200 if well else 503)
+
+    async def ping(_: Request) -> Response:
+        return Response(b"")
+
+    async def workers(_: Request) -> Response:
+        members = [describe(member, now()) for member in pool.snapshot.members]
+        return _json({"workers": members, "count": len(members)})
+
+    async def models(request: Request) -> Response:
+        _authenticate(keys, request)
+        return _json({"object": "list", "data": list_models(pool)})
+
+    routes: list[BaseRoute] = [
+        Route("/health", health_endpoint),
+        Route("/ready", ready_endpoint),
+        Route("/ping", ping),
+        Route("/workers", workers),
+        Route("/v1/models", models),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in hot.items()),
+    ]
+    return Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _http_exception, GatewayError: _gateway_error, Exception: _bug},
+    )
+
+
+def health(pool: EndpointPool) -> tuple[bool, dict[str, object]]:
+    """(any worker is available, what `/health` says).
+
+    `healthy` with every worker available, `degraded` with some, `unhealthy` with none.
+    """
+    members = pool.snapshot.members
+    available = sum(member.usable and member.breaker.admits for member in members)
+    status = "healthy" if members and available == len(members) else "degraded" if available else "unhealthy"
+    return available > 0, {
+        "status": status,
+        "version": __version__,
+        "workers": {"total": len(members), "available": available},
+    }
+
+
+def readiness(lifecycle: Lifecycle) -> tuple[bool, dict[str, object]]:
+    """(requests may come, what `/ready` says)."""
+    ready = lifecycle.ready and not lifecycle.draining
+    return ready, {"ready": ready, "draining": lifecycle.draining, "version": __version__}
+
+
+def describe(member: Member, now: float) -> dict[str, object]:
+    """One worker as `/workers` shows it."""
+    report = member.report
+    return {
+        "id": member.id,
+        "address": member.endpoint.address,
+        "healthy": member.linked,
+        "ready": member.usable,
+        "draining": report.draining,
+        "circuit_breaker_state": member.breaker.state,
+        "consecutive_failures": member.breaker.consecutive_failures,
+        "in_flight": member.in_flight,
+        "models": [model.name for model in report.models],
+        "slots": {"total": report.slots_total, "busy": report.slots_busy},
+        "requests": {"running": report.running, "queued": report.queued},
+        "tokens_outstanding": report.tokens_outstanding,
+        "tokens_per_second": round(report.decode_tokens_per_s, 2),
+        "engine": {
+            "kind": report.engine_kind,
+            "version": report.engine_version,
+            "restarts": report.engine_restarts,
+        },
+        "name": report.worker_id,
+        "version": report.version,
+        "detail": member.last_error if not member.linked else report.detail,
+        "last_report_s": round(now - member.reported_at, 2) if member.reported_at else None,
+    }
+
+
+def list_models(pool: EndpointPool) -> list[dict[str, object]]:
+    """The models that usable workers have, as OpenAI lists them."""
+    found: dict[str, dict[str, object]] = {}
+    for member in pool.snapshot.members:
+        for model in member.report.models if member.usable else ():
+            entry = found.setdefault(
+                model.name,
+                {"id": model.name, "object": "model", "created": 0, "owned_by": member.report.engine_kind},
+            )
+            entry["loaded"] = bool(entry.get("loaded")) or model.loaded
+            if model.context_length:
+                entry["context_length"] = model.context_length
+    return [found[name] for name in sorted(found)]
+
+
+def _authenticate(keys: KeyRing, request: Request) -> None:
+    keys.authenticate(
+        request.headers.get("authorization", "").encode("latin-1"),
+        request.headers.get("x-api-key", "").encode("latin-1"),
+    )
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, in our words."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    path, method = request.url.path, request.method
+    if status == 405:
+        allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+        refusal: GatewayError = MethodNotAllowedError(f"{method} {path}: use {allowed or 'another method'}")
+        return _refusal(request, refusal, {"Allow": allowed} if allowed else {})
+    return _refusal(request, NotFoundError(f"{method} {path}: there is no such route"))
+
+
+async def _gateway_error(request: Request, error: Exception) -> Response:
+    return _refusal(request, error if isinstance(error, GatewayError) else GatewayError("internal error"))
+
+
+async def _bug(request: Request, _: Exception) -> Response:
+    return _refusal(request, GatewayError("internal error; the gateway's log has the details"))
+
+
+def _refusal(request: Request, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+    if request.url.path.startswith("/v1/"):
+        body = OpenAIDialect(ChatRequest).error(error, "")
+    else:
+        body = msgspec.json.encode(plain_error(error, ""))
+    return Response(body, error.status, headers=headers, media_type="application/json")
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.encode(value), status, media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
