@@ -1,0 +1,45 @@
+"""Questions to a running gateway: `neurogate health` and `neurogate workers`."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from neurogate.errors import NeuroGateError
+from neurogate.local.table import workers_table
+
+_TIMEOUT_S = 5.0
+
+
+def health(url: str) -> int:
+    """Print what `/health` says. Returns 0 when it says that all is well."""
+    status, body = _get(f"{url}/health")
+    print(json_format.dumps(body))
+    return 0 if status < 400 else 1
+
+
+def workers(url: str, *, json: bool) -> int:
+    """Print the workers as a table or as JSON."""
+    status, body = _get(f"{url}/workers")
+    if status >= 400:
+        print(json_format.dumps(body), file=sys.stderr)
+        return 1
+    if json:
+        print(json_format.dumps(body, indent=2))
+    else:
+        Console().print(workers_table(body))
+    return 0
+
+
+def _get(url: str) -> tuple[int, Any]:
+    try:
+        answer = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False)
+        return answer.status_code, answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NeuroGateError(f"{url} does not answer ({error}): is it running? give its address with --url") from error
+    except ValueError as error:
+        raise NeuroGateError(f"{url} does not answer in JSON: is it a gateway?") from error

@@ -1,0 +1,177 @@
+"""The command `neurogate`: what each sub-command is called and takes.
+
+Heavy modules are imported inside the commands that need them, because a command that only prints must be quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neurogate import __version__
+from neurogate.cli.flags import Flags, takes
+from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
+from neurogate.errors import ConfigError, NeuroGateError
+from neurogate.gateway.settings import GatewaySettings
+from neurogate.worker.settings import WorkerSettings
+
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h: starting again without a change is of no use."""
+
+app = typer.Typer(
+    name="neurogate",
+    help="Serve language models from a fleet of ordinary machines.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help needs no import of rich
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(help="The model files of this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models, name="models")
+
+Url = Annotated[str, typer.Option(help="Base URL of a running gateway.")]
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 for a failure, 2 for a wrong flag, 78 for a wrong setting."""
+    try:
+        app(args=arguments, prog_name="neurogate")
+    except NeuroGateError as error:
+        print(f"neurogate: {error}", file=sys.stderr)
+        sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else 1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"neurogate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Serve language models from a fleet of ordinary machines."""
+
+
+@app.command()
+@takes(GatewaySettings)
+def gateway(flags: Flags) -> None:
+    """Run a gateway: the HTTP API in front of the workers."""
+    settings = flags.load(GatewaySettings)
+    from neurogate.gateway import app as gateway_app
+
+    raise typer.Exit(gateway_app.main(settings))
+
+
+@app.command()
+@takes(WorkerSettings, EngineSettings, SimSettings)
+def worker(flags: Flags) -> None:
+    """Run a worker: one inference engine behind gRPC."""
+    settings, engine, sim = flags.load(WorkerSettings), flags.load(EngineSettings), flags.load(SimSettings)
+    from neurogate.worker import app as worker_app
+
+    raise typer.Exit(worker_app.main(settings, engine, sim))
+
+
+@app.command()
+@takes(EngineSettings, SimSettings)
+def up(
+    flags: Flags,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 3,
+    host: Annotated[str, typer.Option(help="Address of the gateway's HTTP API.")] = "127.0.0.1",
+    key: Annotated[list[str] | None, typer.Option(help="A bearer key; may be given several times.")] = None,
+) -> None:
+    """Run a gateway and workers on this machine until Ctrl-C."""
+    from neurogate.local import up as local_up
+    from neurogate.local.plan import FleetRequest
+
+    request = FleetRequest(workers=workers, host=host, keys=tuple(key or ()), settings=flags.given)
+    raise typer.Exit(local_up.main(request))
+
+
+@app.command()
+def demo(
+    workers: Annotated[int, typer.Option(min=2, max=16, help="How many workers.")] = 3,
+) -> None:
+    """Show it all: a fleet with a real model, a prompt, a worker that dies, and the next prompt answered."""
+    from neurogate.local import demo as local_demo
+
+    raise typer.Exit(local_demo.main(workers=workers))
+
+
+@app.command(name="sim-engine")
+@takes(SimSettings)
+def sim_engine(
+    flags: Flags,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of its HTTP API.")] = 8089,
+    host: Annotated[str, typer.Option(help="Address of its HTTP API.")] = "127.0.0.1",
+    model: Annotated[str, typer.Option(help="Name of the model that it pretends to have.")] = "sim",
+) -> None:
+    """Run a simulated engine that speaks the OpenAI API, for tests and benchmarks."""
+    from neurogate.cli import sim
+
+    raise typer.Exit(sim.main(flags.load(SimSettings), host=host, port=port, model=model))
+
+
+@app.command()
+def health(url: Url = DEFAULT_URL) -> None:
+    """Ask a gateway, or a worker's ops port, how it is; the exit code is 0 when it is well."""
+    from neurogate.cli import ask
+
+    raise typer.Exit(ask.health(url))
+
+
+@app.command()
+def workers(
+    url: Url = DEFAULT_URL,
+    json: Annotated[bool, typer.Option("--json", help="Print the gateway's own JSON.")] = False,
+) -> None:
+    """Show the workers of a running gateway."""
+    from neurogate.cli import ask
+
+    raise typer.Exit(ask.workers(url, json=json))
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/configuration.md.")] = False,
+) -> None:
+    """Show every setting: its environment name, its default and what it does."""
+    from neurogate.cli import reference
+
+    print(reference.markdown() if markdown else reference.text(), end="")
+
+
+@models.command()
+def fetch(model: Annotated[str, typer.Argument(help="A name or a hub reference.")] = DEFAULT_MODEL) -> None:
+    """Fetch a model into the cache, unless it is there."""
+    from neurogate.cli import models as command
+
+    command.fetch(model)
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """Show the models that can be fetched and those that are there."""
+    from neurogate.cli import models as command
+
+    command.show()
+
+
+@models.command()
+def path(model: Annotated[str, typer.Argument(help="A name.")] = DEFAULT_MODEL) -> None:
+    """Print the path of a model that is there; fail when it is not."""
+    from neurogate.cli import models as command
+
+    found: Path | None = command.path(model)
+    if found is None:
+        print(f"neurogate: {model} is not here yet: neurogate models fetch {model}", file=sys.stderr)
+        raise typer.Exit(1)
+    print(found)

@@ -1,0 +1,60 @@
+"""The reference of the settings, made from the settings themselves."""
+
+from __future__ import annotations
+
+import msgspec
+
+from neurogate.cli.flags import flag
+from neurogate.config import descriptions
+from neurogate.engines.settings import EngineSettings, SimSettings
+from neurogate.gateway.settings import GatewaySettings
+from neurogate.models.settings import ModelSettings
+from neurogate.worker.settings import WorkerSettings
+
+SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
+    ("Gateway", "Read by `neurogate gateway`.", GatewaySettings, True),
+    ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),
+    ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),
+    ("Simulated engine", "Read where the engine is `sim`, and by `neurogate sim-engine`.", SimSettings, True),
+    ("Models", "Read by everything that needs a model's file.", ModelSettings, False),
+)
+
+_INTRODUCTION = """\
+# Configuration
+
+Every setting is an environment variable. A process checks all of its own when it starts, and refuses to start on a bad
+one: it names the variable on standard error and exits with 78. Where a flag is given, the flag wins over the variable.
+
+This page is made by `neurogate settings --markdown`.
+"""
+
+
+def markdown() -> str:
+    """docs/configuration.md."""
+    parts = [_INTRODUCTION]
+    for title, who, settings, has_flags in SECTIONS:
+        flag_head, flag_line = ("| Flag ", "|---") if has_flags else ("", "")
+        parts += [
+            f"\n## {title}\n\n{who}\n",
+            f"| Variable {flag_head}| Default | Meaning |",
+            f"|---{flag_line}|---|---|",
+        ]
+        for env, default, description in descriptions(settings):
+            flag_cell = f"| `{flag(env)}` " if has_flags else ""
+            shown = _shown(default)
+            parts.append(f"| `{env}` {flag_cell}| {f'`{shown}`' if shown else ''} | {description} |")
+    return "\n".join(parts) + "\n"
+
+
+def text() -> str:
+    """The same for a terminal."""
+    lines: list[str] = []
+    for title, _, settings, _ in SECTIONS:
+        lines += ["", title.upper()] if lines else [title.upper()]
+        for env, default, description in descriptions(settings):
+            lines.append(f"  {env}={_shown(default)}\n      {description}")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: object) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

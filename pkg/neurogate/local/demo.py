@@ -1,0 +1,228 @@
+"""`neurogate demo`: the whole product in a minute, on this machine, with nothing faked.
+
+Every step checks what it shows. The exit code is 0 only when a real model answered, a worker was killed, the next
+prompts were answered nevertheless, its breaker opened, and in the end no process is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+from rich.console import Console
+
+from neurogate.errors import NeuroGateError
+from neurogate.local.fleet import POLL_S, Child, Fleet
+from neurogate.local.plan import FleetRequest
+from neurogate.local.ports import is_free
+from neurogate.local.prepare import Prepared, prepare
+from neurogate.local.request import Post, has_curl, send
+from neurogate.local.table import workers_table
+from neurogate.process import EXIT_FAILURE, run
+
+KEY = "neurogate-secret-key-1"
+_GRACE_S = 10.0
+_READY_TIMEOUT_S = 120.0
+_BREAKER_S = 15.0
+_INTERRUPTED = 130
+_QUESTION = "Why is the sky blue? Answer in one sentence."
+_MORE_QUESTIONS = ("What is the capital of France?", "Name a primary colour.", "What do bees make?", "What is 2 + 2?")
+
+
+class DemoError(NeuroGateError):
+    """A step did not work."""
+
+
+def main(*, workers: int) -> int:
+    """Run it. Returns the exit code."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print("NeuroGate demo: one gateway, some workers, a real model", style="bold")
+    prepared = prepare(FleetRequest(workers=workers, keys=(KEY,)), console)
+    fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S, key=prepared.key)
+    outcome: list[bool] = []
+
+    async def service(stopping: asyncio.Event) -> None:
+        outcome.append(await Demo(prepared, fleet, console, curl=has_curl()).run(stopping))
+
+    try:
+        code = run(service)
+    except asyncio.CancelledError:  # a second Ctrl-C
+        return _INTERRUPTED
+    return code if outcome == [True] else code or EXIT_FAILURE
+
+
+class Demo:
+    """The steps, in order."""
+
+    def __init__(self, prepared: Prepared, fleet: Fleet, console: Console, *, curl: bool) -> None:
+        self._prepared = prepared
+        self._fleet = fleet
+        self._console = console
+        self._curl = curl
+
+    async def run(self, stopping: asyncio.Event) -> bool:
+        """Whether every step worked. Everything is stopped in any case, early when `stopping` is set."""
+        async with asyncio.TaskGroup() as tasks:
+            showing = tasks.create_task(self._whole(), name="demo")
+            interrupt = tasks.create_task(self._interrupt(stopping, showing), name="interrupt")
+            await asyncio.wait([showing])
+            interrupt.cancel()
+        if showing.cancelled():
+            self._say("\nstopped before its end")
+            return False
+        return showing.result()
+
+    async def _interrupt(self, stopping: asyncio.Event, showing: asyncio.Task[bool]) -> None:
+        await stopping.wait()
+        showing.cancel()
+
+    async def _whole(self) -> bool:
+        try:
+            async with self._fleet:
+                await self._steps()
+                self._step("Stopping everything")
+            self._check_nothing_is_left()
+        except NeuroGateError as error:
+            self._console.print(f"\nThe demo failed: {error}", style="red", markup=False)
+            for child in self._fleet.children:
+                self._console.print(f"\n{child.report()}", markup=False)
+            return False
+        self._console.print("\nAll of it worked.", style="bold green")
+        return True
+
+    async def _steps(self) -> None:
+        await self._start()
+        await self._prompt()
+        await self._stream()
+        victim = self._fleet.workers[0]
+        self._step("The workers")
+        self._console.print(workers_table(await self._status()))
+        await self._kill(victim)
+
+    async def _start(self) -> None:
+        count = len(self._fleet.workers)
+        self._step(f"Starting a gateway and {count} workers")
+        self._say(f"engine  {self._prepared.engine}, model {self._prepared.model or '(its default)'}")
+        self._say(f"gateway {self._fleet.plan.url}")
+        self._say(f"logs    {self._fleet.directory}")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._fleet.wait_ready(_READY_TIMEOUT_S, lambda _: None)
+        self._say(f"ready after {loop.time() - began:.1f} s")
+
+    async def _prompt(self) -> None:
+        self._step("A prompt")
+        post = self._post("/prompt", {"query": _QUESTION, "max_tokens": 80})
+        self._show(post)
+        answer = await send(post, curl=self._curl)
+        self._say(answer.decode("utf-8", "replace").strip())
+        _text_of(answer)
+
+    async def _stream(self) -> None:
+        self._step("The same through the OpenAI API, streamed")
+        body = {"messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 80, "stream": True}
+        if self._prepared.model:
+            body = {"model": self._prepared.model, **body}
+        post = self._post("/v1/chat/completions", body)
+        self._show(post)
+        pieces: list[str] = []
+
+        def on_line(line: bytes) -> None:
+            piece = _delta(line)
+            pieces.append(piece)
+            self._console.print(piece, end="", markup=False)
+
+        answer = await send(post, curl=self._curl, on_line=on_line)
+        self._say("")
+        if not answer.rstrip().endswith(b"data: [DONE]"):
+            raise DemoError(f"the stream did not end as it should: {answer[-300:]!r}")
+        count = sum(1 for piece in pieces if piece)
+        if count < 2:
+            raise DemoError(f"the stream had only {count} piece(s) of text")
+        self._say(f"(the text of {count} events, as they arrived)")
+
+    async def _kill(self, victim: Child) -> None:
+        self._step(f"Killing {victim.name} ({victim.address}) with SIGKILL, and asking on")
+        victim.signal(signal.SIGKILL)
+        await victim.ended()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        asked = 0
+        while True:
+            status = await self._status()
+            if asked >= len(_MORE_QUESTIONS) and _breaker(status, victim) == "open":
+                break
+            if loop.time() - began > _BREAKER_S:
+                raise DemoError(f"the breaker of {victim.name} is {_breaker(status, victim)!r}, and not open")
+            await self._ask(_MORE_QUESTIONS[asked % len(_MORE_QUESTIONS)])
+            asked += 1
+            await asyncio.sleep(POLL_S)
+        self._say("")
+        self._console.print(workers_table(status))
+        self._say(f"all {asked} prompts were answered, and the breaker of {victim.name} is open")
+
+    async def _ask(self, question: str) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answer = await send(self._post("/prompt", {"query": question, "max_tokens": 24}), curl=self._curl)
+        text = " ".join(_text_of(answer).split())
+        shown = text if len(text) <= 50 else text[:49] + "…"
+        worker = json.loads(answer).get("worker_id", "a worker")
+        self._say(f"{question} → {shown} [{worker}, {loop.time() - began:.1f} s]")
+
+    def _check_nothing_is_left(self) -> None:
+        if self._fleet.killed:
+            raise DemoError(f"these did not end by themselves: {', '.join(self._fleet.killed)}")
+        taken = [f"{host}:{port}" for host, port in self._fleet.plan.listeners if not is_free(host, port)]
+        if taken:
+            raise DemoError(f"somebody still listens on {', '.join(taken)}")
+        self._say("no process is left, and every port is free again")
+
+    async def _status(self) -> dict[str, Any]:
+        status = await self._fleet.status()
+        if status is None:
+            raise DemoError("the gateway does not answer GET /workers")
+        return status
+
+    def _post(self, path: str, body: dict[str, Any]) -> Post:
+        return Post(url=f"{self._fleet.plan.url}{path}", key=self._prepared.key, body=body)
+
+    def _show(self, post: Post) -> None:
+        if not self._curl:
+            self._say("(curl is not installed; the very same request is sent without it)")
+        self._console.print(f"$ {post.shown()}\n", style="cyan", markup=False)
+
+    def _step(self, title: str) -> None:
+        self._console.print(f"\n{title}", style="bold", markup=False)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+def _text_of(answer: bytes) -> str:
+    """The text of a POST /prompt. Raises DemoError when it is an error, or empty."""
+    try:
+        text = json.loads(answer)["response"]
+    except (ValueError, KeyError, TypeError):
+        raise DemoError(f"this is no answer: {answer[:500].decode('utf-8', 'replace')}") from None
+    if not isinstance(text, str) or not text.strip():
+        raise DemoError("the answer is empty")
+    return text
+
+
+def _delta(line: bytes) -> str:
+    """The text of one line of an OpenAI stream; empty for every other line."""
+    data = line.strip().removeprefix(b"data: ")
+    if not data.startswith(b"{"):
+        return ""
+    choices = json.loads(data).get("choices") or [{}]
+    return str(choices[0].get("delta", {}).get("content") or "")
+
+
+def _breaker(status: dict[str, Any], victim: Child) -> str:
+    for worker in status.get("workers", []):
+        if worker.get("address") == victim.address:
+            return str(worker.get("circuit_breaker_state", ""))
+    return "missing"

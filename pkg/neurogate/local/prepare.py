@@ -1,0 +1,54 @@
+"""What must be there before a fleet starts: sound settings, the model, a share of the CPU, a place for logs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from neurogate.config import env_names, load
+from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings
+from neurogate.gateway.settings import GatewaySettings
+from neurogate.local.plan import FleetPlan, FleetRequest, fair_threads, plan
+from neurogate.local.run_directory import StateSettings, new_run_directory
+from neurogate.models.progress import shown
+from neurogate.models.store import default_store
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything a fleet needs to start."""
+
+    plan: FleetPlan
+    directory: Path
+    key: str
+    """A key that the gateway will accept; empty when it asks for none."""
+    engine: str
+    model: str
+
+
+def prepare(request: FleetRequest, console: Console) -> Prepared:
+    """Check, fetch and choose. Blocks while a missing model is fetched, with its progress on `console`.
+
+    Raises ConfigError for a wrong setting and ModelError for a model that cannot be had.
+    """
+    fields = {env: name for name, env in env_names(EngineSettings).items()}
+    given = {fields[env]: value for env, value in request.settings.items() if env in fields}
+    engine = load(EngineSettings, overrides=given)
+    gateway = load(GatewaySettings)
+    managed = engine.kind == "llamacpp"
+    model = engine.model or (DEFAULT_MODEL if managed else "")
+    if managed:
+        with shown(console) as progress:
+            model = default_store().resolve(model, progress=progress).name
+    threads = fair_threads(len(os.sched_getaffinity(0)), request.workers) if managed and not engine.threads else None
+    keys = request.keys or gateway.api_keys
+    return Prepared(
+        plan=plan(request, http_port=gateway.http_port, threads=threads),
+        directory=new_run_directory(load(StateSettings)),
+        key=keys[0] if keys else "",
+        engine=engine.kind,
+        model=model,
+    )

@@ -1,0 +1,124 @@
+"""`neurogate up`: a fleet that runs until Ctrl-C, with its state in view."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from neurogate.local.fleet import Fleet, FleetError
+from neurogate.local.plan import FleetRequest
+from neurogate.local.prepare import Prepared, prepare
+from neurogate.local.table import states, workers_table
+from neurogate.process import EXIT_FAILURE, run
+
+READY_TIMEOUT_S = 300.0
+_GRACE_S = 35.0
+"""A little more than the processes' own drain timeout."""
+_REFRESH_S = 1.0
+_INTERRUPTED = 130
+
+Status = Mapping[str, Any] | None
+
+
+class View(Protocol):
+    """Where the state of the fleet is shown."""
+
+    def __call__(self, status: Status) -> None:
+        """Show this status instead of the one before; None is a gateway that does not answer."""
+        ...
+
+
+def main(request: FleetRequest) -> int:
+    """Run it to its end. Returns the exit code: 1 when the fleet could not start, or does not work any more."""
+    console = Console(soft_wrap=True, highlight=False)
+    prepared = prepare(request, console)
+    fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S, key=prepared.key)
+    failures: list[str] = []
+
+    async def service(stopping: asyncio.Event) -> None:
+        failures.append(await up(prepared, fleet, stopping, console))
+
+    try:
+        code = run(service)
+    except asyncio.CancelledError:  # a second Ctrl-C
+        return _INTERRUPTED
+    if failures and failures[0]:
+        console.print(failures[0], style="red", markup=False)
+        return EXIT_FAILURE
+    return code
+
+
+async def up(prepared: Prepared, fleet: Fleet, stopping: asyncio.Event, console: Console) -> str:
+    """Start the fleet, show it until `stopping` is set, stop it. Returns why it failed; empty when it was asked to."""
+    console.print(f"gateway  {prepared.plan.url}")
+    console.print(f"metrics  {prepared.plan.ops_url}/metrics")
+    console.print(f"engine   {prepared.engine} {prepared.model}")
+    console.print(f"key      {prepared.key or '(none: whoever reaches the gateway may ask)'}")
+    console.print(f"logs     {prepared.directory}")
+    async with fleet:
+        with view_on(console) as view:
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(_watch(fleet, view, console), name="watch")
+                ending = tasks.create_task(_cancel_when(stopping, watching), name="stop")
+                await asyncio.wait([watching])
+                ending.cancel()
+        console.print("stopping")
+    console.print("stopped" + (f"; these had to be killed: {', '.join(fleet.killed)}" if fleet.killed else ""))
+    return "" if watching.cancelled() else watching.result()
+
+
+async def _watch(fleet: Fleet, view: View, console: Console) -> str:
+    """Show the fleet until it fails. Returns why."""
+    try:
+        await fleet.wait_ready(READY_TIMEOUT_S, view)
+    except FleetError as error:
+        return str(error)
+    console.print("ready; Ctrl-C stops everything")
+    reported: set[str] = set()
+    while True:
+        view(await fleet.status())
+        for child in fleet.workers:
+            if child.ending is not None and child.name not in reported:
+                reported.add(child.name)
+                console.print(child.report(), style="red", markup=False)
+        if fleet.gateway.ending is not None:
+            return fleet.gateway.report()
+        if len(reported) == len(fleet.workers):
+            return "every worker has ended"
+        await asyncio.sleep(_REFRESH_S)
+
+
+async def _cancel_when(stopping: asyncio.Event, task: asyncio.Task[str]) -> None:
+    await stopping.wait()
+    task.cancel()
+
+
+@contextmanager
+def view_on(console: Console) -> Iterator[View]:
+    """A table that is rewritten in place on a terminal, and printed anew at each change elsewhere."""
+    if not console.is_terminal:
+        yield _Printed(console)
+        return
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        yield lambda status: live.update(_shown(status), refresh=True)
+
+
+class _Printed:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: list[tuple[str, str, str, str]] | None = None
+
+    def __call__(self, status: Status) -> None:
+        state = states(status)
+        if status is not None and state != self._last:
+            self._last = state
+            self._console.print(_shown(status))
+
+
+def _shown(status: Status) -> RenderableType:
+    return "the gateway is starting" if status is None else workers_table(status)
