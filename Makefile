@@ -1,0 +1,137 @@
+# `make help` lists what there is; every target that needs tools sets them up first.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+
+WORKERS ?= 3
+URL ?= http://127.0.0.1:8080
+PYTEST_ARGS ?=
+SOURCES := pkg cmd bench tests
+
+##@ Start
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(RUNTIME) ## Make .venv with what running needs
+
+demo: $(RUNTIME) ## Show it all with a real model: answers, a killed worker, failover
+	@$(BIN)/neurogate demo --workers $(WORKERS)
+
+up: $(RUNTIME) ## Run a gateway and WORKERS=3 workers until Ctrl-C
+	@$(BIN)/neurogate up --workers $(WORKERS)
+
+run-gateway: $(RUNTIME) ## Run a gateway alone
+	@exec $(BIN)/neurogate gateway
+
+run-worker: $(RUNTIME) ## Run a worker alone
+	@exec $(BIN)/neurogate worker
+
+health: $(RUNTIME) ## Ask the gateway at URL how it is
+	@$(BIN)/neurogate health --url $(URL)
+
+workers: $(RUNTIME) ## Show the workers of the gateway at URL
+	@$(BIN)/neurogate workers --url $(URL)
+
+models: $(RUNTIME) ## Fetch the default model, and list what is here
+	@$(BIN)/neurogate models fetch
+	@$(BIN)/neurogate models list
+
+##@ Develop
+
+dev: $(DEV) ## Add to .venv what testing and checking need
+
+test: $(DEV) ## Run every test (PYTEST_ARGS= adds arguments)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(DEV) ## Run the tests that need no language model
+	@$(BIN)/python -m pytest -m "not model" $(PYTEST_ARGS)
+
+fmt: $(DEV) ## Format the code, and fix what can be fixed
+	@$(BIN)/ruff check --fix --quiet $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+lint: $(DEV) ## Check style, layers and types
+	@$(BIN)/ruff format --check --quiet $(SOURCES)
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy
+
+cov: $(DEV) ## Run every test with branch coverage, in processes too
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: lint proto-check cov ## Everything that must be right before a change is merged
+
+bench: $(DEV) ## Measure what the gateway costs
+	@$(BIN)/python bench/run.py
+
+docs: $(RUNTIME) ## Write docs/configuration.md anew from the settings
+	@$(BIN)/neurogate settings --markdown > docs/configuration.md
+
+##@ Wire definitions
+
+# A virtual path mapping (-Ineurogate/api/v1=...) puts the code of the packages neurogate.v1 and llm.v1 into neurogate.api.
+protoc = $(BIN)/python -m grpc_tools.protoc \
+	-Ineurogate/api/v1=api/proto/neurogate/v1 -Ineurogate/api/llm/v1=api/proto/llm/v1 \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) \
+	neurogate/api/v1/worker.proto neurogate/api/llm/v1/llm.proto
+
+proto: $(DEV) ## Generate pkg/neurogate/api from api/proto
+	@$(call protoc,pkg)
+
+proto-check: $(DEV) ## Check that the generated code is fresh, and the definitions are sound and compatible
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(call protoc,$$fresh); \
+	diff -r -u -x __init__.py -x __pycache__ pkg/neurogate/api "$$fresh/neurogate/api" || \
+		{ echo "pkg/neurogate/api is not what api/proto says: run make proto" >&2; exit 1; }
+	@$(BIN)/buf lint
+	@$(BIN)/buf breaking --against api/proto/baseline.binpb
+
+proto-baseline: $(DEV) ## At a release: later definitions must be compatible with these
+	@$(BIN)/buf build --exclude-source-info -o api/proto/baseline.binpb
+
+##@ Housekeeping
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
+
+lock: $(DEV) ## Resolve the dependencies anew into both lock files (UPGRADE=--upgrade for the newest)
+	@$(PIP) install uv
+	@$(BIN)/$(LOCK) $(UPGRADE) --group build -o requirements.lock
+	@$(BIN)/$(LOCK) $(UPGRADE) --group dev -o requirements-dev.lock
+
+clean: ## Remove what can be made again, except .venv
+	@rm -rf dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find pkg cmd bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@tools/make-venv "$(PYTHON)" $(VENV)
+
+$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV)"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	@echo "installing the tools into $(VENV)"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check bench docs \
+	proto proto-check proto-baseline lock clean
