@@ -1,0 +1,58 @@
+"""The engine that the settings select, built. Only its own modules are imported: a worker starts fast."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from neurogate.engines.engine import Engine
+from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
+
+
+def build(
+    settings: EngineSettings,
+    sim: SimSettings,
+    *,
+    resolve_model: Callable[[str], tuple[str, Path]],
+    rng: random.Random,
+    now: Callable[[], float],
+) -> Engine:
+    """An engine that is not started yet.
+
+    `resolve_model` gives a model's name and file for what the settings name; it is called for a managed engine only,
+    may fetch the file and raises what it likes. `rng` and `now` (Unix seconds) are for the simulated engine. Raises
+    ConfigError for settings that contradict each other.
+    """
+    match settings.kind:
+        case "llamacpp":
+            from neurogate.engines.llamacpp.engine import ManagedLlamaCppEngine
+
+            name, path = resolve_model(settings.model or DEFAULT_MODEL)
+            return ManagedLlamaCppEngine(settings, path, name)
+        case "sim":
+            from neurogate.engines.sim.engine import SimEngine
+
+            return SimEngine(sim, model=settings.model or "sim", rng=rng, now=now)
+        case "ollama":
+            from neurogate.engines.ollama import DEFAULT_URL, OllamaEngine
+
+            return _external(OllamaEngine, settings.url or settings.ollama_url or DEFAULT_URL, settings)
+        case "llama-server":
+            from neurogate.engines.llama_server import LlamaServerEngine
+
+            return _external(LlamaServerEngine, settings.url, settings)
+        case "openai":
+            from neurogate.engines.openai import OpenAIEngine
+
+            return _external(OpenAIEngine, settings.url, settings)
+
+
+def _external(engine: Callable[..., Engine], url: str, settings: EngineSettings) -> Engine:
+    return engine(
+        url,
+        model=settings.model,
+        api_key=settings.api_key,
+        slots=settings.slots,
+        connect_timeout_s=settings.connect_timeout_s,
+    )

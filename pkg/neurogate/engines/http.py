@@ -1,0 +1,307 @@
+"""What all engines behind an HTTP API have in common: bytes in, bytes out, and every failure in its place.
+
+The data path is one aiohttp session with as many connections as there are requests. A request's life is its
+connection's life: leaving `forward` before the answer's end closes the connection, which is how every engine learns
+that nobody wants the rest. Failures before the head of the answer mean "ask another worker", failures after it mean the
+answer broke, and vendor exceptions are mapped here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from neurogate.engines.engine import (
+    EngineBrokenError,
+    EngineCall,
+    EngineFatalError,
+    EngineRefusedError,
+    EngineReply,
+    EngineUnavailableError,
+    EngineUnsupportedError,
+    Observation,
+)
+from neurogate.engines.payload import chunk_of, json_of, message_of
+from neurogate.engines.sse import DONE, SseTap, events
+from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
+
+CHAT_PATH = "/v1/chat/completions"
+OPENAI_PATHS = frozenset({CHAT_PATH, "/v1/completions"})
+
+STREAM_TYPE = "text/event-stream"
+
+OBSERVE_TIMEOUT_S = 2.0
+ERROR_BYTES_MAX = 64 * 1024
+CONTROL_BYTES_MAX = 4 << 20
+
+_KEEPALIVE_S = 3.0
+"""Idle connections are dropped before the engine does it: llama.cpp and uvicorn close theirs after 5 s, and a request
+sent into a closing connection is lost."""
+_WHOLE_BODY_MAX = 1 << 20
+"""aiohttp writes larger bodies in pieces only when it is given a file."""
+
+UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+class ReplyBody:
+    """The bytes of an answer as they arrive; raises EngineBrokenError when the engine breaks off."""
+
+    def __init__(self, content: aiohttp.StreamReader, *, first: bytes = b"") -> None:
+        self._content = content
+        self._first = first
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        try:
+            piece = await self._content.readany()
+        except UNREACHABLE as error:
+            raise EngineBrokenError(f"the engine broke off in the middle of its answer ({reason_of(error)})") from error
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+
+class HttpEngine(ABC):
+    """An engine at a base URL. Subclasses say how it is observed, and what to check when it cannot be reached."""
+
+    _reuses_connections = True
+    """False for a server that closes a connection after a streamed answer without having said so: the next request on
+    it would be lost."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str = "",
+        api_key: str = "",
+        slots: int = 1,
+        connect_timeout_s: float = 5.0,
+        paths: frozenset[str] = OPENAI_PATHS,
+    ) -> None:
+        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._model = model
+        self._slots = slots
+        self._paths = paths
+        self._connect_timeout_s = connect_timeout_s
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.base_url} [{'started' if self._session else 'stopped'}]>"
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """The engine's name in the settings."""
+
+    @abstractmethod
+    async def observe(self) -> Observation:
+        """Ask the engine how it is; takes at most 2 s and never raises."""
+
+    async def start(self) -> None:
+        """Open the session. Raises EngineFatalError for something that is no HTTP URL."""
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise EngineFatalError(
+                f"{self.base_url!r} is no URL of an engine: {self._where()} must look like http://host:port"
+            )
+        self._session = aiohttp.ClientSession(
+            connector=self._connector(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+        )
+
+    async def run(self) -> None:
+        """Wait until cancelled: an engine that somebody else runs needs no supervision."""
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Close every connection, and with them every generation under way."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @asynccontextmanager
+    async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
+        """Send the client's bytes and give the engine's bytes back; see Engine.forward."""
+        if call.path not in self._paths:
+            raise EngineUnsupportedError(f"the engine {self.kind} has no {call.path}")
+        async with self._exchange(call) as reply:
+            yield reply
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
+        """Generate text through the engine's chat API; see Engine.generate."""
+        started = asyncio.get_running_loop().time()
+        call = EngineCall(CHAT_PATH, chat_body(prompt, prompt.model or self._default_model()))
+        tap = SseTap()
+        model = prompt.model or self._model
+        prompt_ms = predicted_ms = 0.0
+        async with self._exchange(call) as reply:
+            if reply.status != 200:
+                raise await refusal(reply)
+            async with aclosing(_chunks(reply, tap)) as pieces:
+                async for data in pieces:
+                    chunk = chunk_of(data)
+                    if chunk is None:
+                        raise EngineBrokenError("the engine streams something that is no chat completion")
+                    model = chunk.model or model
+                    if chunk.timings is not None:
+                        prompt_ms, predicted_ms = chunk.timings.prompt_ms, chunk.timings.predicted_ms
+                    for choice in chunk.choices:
+                        if choice.content:
+                            yield Token(choice.content)
+        ending = tap.finish()
+        if ending.error is not None:
+            raise EngineBrokenError(f"the engine reported an error in its answer: {ending.error}")
+        if not ending.complete:
+            raise EngineBrokenError("the engine's answer ended without its end mark [DONE]")
+        elapsed_ms = (asyncio.get_running_loop().time() - started) * 1000
+        yield Finished(
+            usage=ending.usage or Usage(completion_tokens=ending.tokens),
+            finish_reason=ending.finish_reason or "stop",
+            model=model,
+            inference_time_ms=round(prompt_ms + predicted_ms or elapsed_ms),
+        )
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        if self._reuses_connections:
+            return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
+        return aiohttp.TCPConnector(limit=0, force_close=True)
+
+    def _default_model(self) -> str:
+        return self._model
+
+    def _where(self) -> str:
+        return "NEUROGATE_ENGINE_URL"
+
+    def _unreachable(self, error: BaseException) -> str:
+        return (
+            f"no engine answers at {self.base_url} ({reason_of(error)}): "
+            f"check that it runs and that {self._where()} is right"
+        )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise EngineUnavailableError(f"the engine {self.kind} is not started")
+        return self._session
+
+    @asynccontextmanager
+    async def _exchange(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
+        body = call.body if len(call.body) <= _WHOLE_BODY_MAX else io.BytesIO(call.body)
+        headers = {"X-Request-Id": call.request_id} if call.request_id else None
+        try:
+            response = await self._opened().post(
+                self.base_url + call.path, data=body, headers=headers, allow_redirects=False
+            )
+        except UNREACHABLE as error:
+            raise EngineUnavailableError(self._unreachable(error)) from error
+        try:
+            yield EngineReply(
+                status=response.status,
+                content_type=response.content_type,
+                body=await self._body(response),
+                retry_after_s=_seconds(response.headers.get("Retry-After")),
+            )
+        finally:
+            response.close()  # back into the pool when the answer was read to its end, else cut
+
+    async def _body(self, response: aiohttp.ClientResponse) -> ReplyBody:
+        if response.status != 503:
+            return ReplyBody(response.content)
+        try:
+            first = await read_at_most(response.content, ERROR_BYTES_MAX)
+        except UNREACHABLE as error:
+            raise EngineUnavailableError(self._unreachable(error)) from error
+        if _is_loading(first):
+            raise EngineUnavailableError(f"the engine at {self.base_url} is not ready: {message_of(first)}")
+        return ReplyBody(response.content, first=first)
+
+    async def _get(self, path: str, *, timeout_s: float = OBSERVE_TIMEOUT_S) -> tuple[int, bytes]:
+        """One control call: status and body. Raises EngineUnavailableError."""
+        try:
+            async with asyncio.timeout(timeout_s), self._opened().get(self.base_url + path) as response:
+                return response.status, await read_at_most(response.content, CONTROL_BYTES_MAX)
+        except UNREACHABLE as error:
+            raise EngineUnavailableError(self._unreachable(error)) from error
+
+
+async def refusal(reply: EngineReply) -> EngineRefusedError:
+    """The error for an answer that is none: the engine's own status and message."""
+    body = bytearray()
+    async for piece in reply.body:
+        body += piece
+        if len(body) > ERROR_BYTES_MAX:
+            break
+    message = message_of(bytes(body)) or "no message"
+    return EngineRefusedError(
+        reply.status,
+        f"the engine refused the request with HTTP {reply.status}: {message}",
+        retry_after_s=reply.retry_after_s,
+    )
+
+
+async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """The body up to `limit` bytes and a piece more."""
+    body = bytearray()
+    while len(body) < limit and (piece := await content.readany()):
+        body += piece
+    return bytes(body)
+
+
+def chat_body(prompt: Prompt, model: str) -> bytes:
+    """A prompt as a streamed OpenAI chat request; what the prompt leaves open is left out."""
+    messages = [{"role": "user", "content": prompt.text}]
+    if prompt.system:
+        messages.insert(0, {"role": "system", "content": prompt.system})
+    body: dict[str, object] = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+    if model:
+        body["model"] = model
+    if prompt.max_tokens is not None:
+        body["max_tokens"] = prompt.max_tokens
+    if prompt.temperature is not None:
+        body["temperature"] = prompt.temperature
+    return msgspec.json.encode(body)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, for a person: never empty."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
+async def _chunks(reply: EngineReply, tap: SseTap) -> AsyncGenerator[bytes, None]:
+    async for piece in reply.body:
+        for event in events(tap.feed(piece)):
+            if event.data != DONE:
+                yield event.data
+
+
+def _is_loading(body: bytes) -> bool:
+    value = json_of(body)
+    error = value.get("error") if isinstance(value, dict) else None
+    return isinstance(error, dict) and error.get("type") == "unavailable_error"
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After in seconds; its other form, a date, would need the engine's clock to be right."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None

@@ -1,0 +1,137 @@
+"""llama.cpp's own HTTP server at a URL, which tells how it is far better than the OpenAI API can.
+
+What cannot change while the server lives (version, slots, models) is asked once per life; a second without health
+begins a new life. The load comes from `/metrics`, else from `/slots`; both can be switched off in the server and both
+wait for the current decode step, so an answer that is missing or late leaves the load unknown and the server ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from neurogate.engines.engine import EngineCall, EngineReply, EngineUnavailableError, ModelInfo, Observation
+from neurogate.engines.folding import folded, streamed
+from neurogate.engines.http import OBSERVE_TIMEOUT_S, STREAM_TYPE
+from neurogate.engines.openai import MODELS_PATH, OpenAIEngine, models_of
+from neurogate.engines.payload import json_of, message_of
+
+_GAUGE = re.compile(rb"^llamacpp:(requests_processing|requests_deferred) ([0-9.e+]+)$", re.MULTILINE)
+
+
+class _Generation(msgspec.Struct):
+    n_ctx: int = 0
+
+
+class _Props(msgspec.Struct):
+    total_slots: int = 1
+    build_info: str = ""
+    model_alias: str = ""
+    model_path: str = ""
+    default_generation_settings: _Generation = msgspec.field(default_factory=_Generation)
+
+
+_PROPS = msgspec.json.Decoder(_Props, strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What holds for one life of the server."""
+
+    version: str
+    slots: int
+    models: tuple[ModelInfo, ...]
+
+
+class LlamaServerEngine(OpenAIEngine):
+    """See the module."""
+
+    _reuses_connections = False
+    _facts: _Facts | None = None
+
+    @property
+    def kind(self) -> str:
+        """`llama-server`."""
+        return "llama-server"
+
+    @asynccontextmanager
+    async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
+        """Send the client's bytes and give the engine's back; a whole answer is read as a stream, see folding."""
+        stream = streamed(call)
+        async with super().forward(stream or call) as reply:
+            if stream is None or reply.content_type != STREAM_TYPE:
+                yield reply
+            else:
+                async with aclosing(folded(reply.body)) as body:
+                    yield replace(reply, content_type="application/json", body=body)
+
+    async def observe(self) -> Observation:
+        """Health first, then what it serves, then its load; all within 2 s."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + OBSERVE_TIMEOUT_S
+        try:
+            status, body = await self._get("/health")
+            if status != 200:
+                self._facts = None
+                return self._not_ready(message_of(body) or f"HTTP {status}")
+            facts = self._facts or await self._learn(deadline)
+        except EngineUnavailableError as error:
+            self._facts = None
+            return self._not_ready(str(error))
+        if isinstance(facts, str):
+            return self._not_ready(facts)
+        self._facts = facts
+        self._first_model = facts.models[0].name if facts.models else ""
+        busy, queued = await self._load(deadline)
+        return Observation(
+            ready=True,
+            version=facts.version,
+            models=facts.models,
+            slots_total=facts.slots,
+            slots_busy=busy,
+            queued=queued,
+        )
+
+    async def _learn(self, deadline: float) -> _Facts | str:
+        """What the server serves, or why it does not tell."""
+        loop = asyncio.get_running_loop()
+        props_status, props_body = await self._get("/props", timeout_s=deadline - loop.time())
+        models_status, models_body = await self._get(MODELS_PATH, timeout_s=deadline - loop.time())
+        for status, body in ((props_status, props_body), (models_status, models_body)):
+            if status in {401, 403, 503}:
+                return self._refused(status, body)
+        try:
+            props = _PROPS.decode(props_body) if props_status == 200 else _Props(total_slots=self._slots)
+        except msgspec.DecodeError:
+            return f"the server at {self.base_url} answers /props with something else: is it a llama-server?"
+        models = models_of(models_body) or (ModelInfo(props.model_alias or self._model),)
+        context = props.default_generation_settings.n_ctx
+        return _Facts(
+            version=props.build_info,
+            slots=props.total_slots,
+            models=tuple(replace(model, context_length=context or model.context_length) for model in models),
+        )
+
+    async def _load(self, deadline: float) -> tuple[int | None, int | None]:
+        """Busy slots and queued requests, each None when the server does not tell."""
+        loop = asyncio.get_running_loop()
+        try:
+            status, body = await self._get("/metrics", timeout_s=deadline - loop.time())
+            if status == 200:
+                gauges = {name: int(float(value)) for name, value in _GAUGE.findall(body)}
+                return gauges.get(b"requests_processing"), gauges.get(b"requests_deferred")
+            status, body = await self._get("/slots", timeout_s=deadline - loop.time())
+        except EngineUnavailableError:
+            return None, None
+        slots = json_of(body) if status == 200 else None
+        if not isinstance(slots, list):
+            return None, None
+        return sum(bool(slot.get("is_processing")) for slot in slots if isinstance(slot, dict)), None
+
+    def _not_ready(self, detail: str) -> Observation:
+        return Observation(ready=False, detail=detail, slots_total=self._slots)

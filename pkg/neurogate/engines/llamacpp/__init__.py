@@ -1,0 +1,1 @@
+"""A llama.cpp server that the worker starts, watches and restarts."""

@@ -1,0 +1,83 @@
+"""The engine process: llama.cpp's own HTTP server, inside a Python process that does nothing else.
+
+Run as `python -m neurogate.engines.llamacpp.child`. The server answers on native threads; the main thread loads the
+model, announces the address and then waits for the worker to let go of the pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Any
+
+import msgspec
+
+from neurogate.engines.llamacpp.contract import (
+    EXIT_ENGINE_MISSING,
+    EXIT_MODEL_UNUSABLE,
+    EXIT_PORT_TAKEN,
+    Announcement,
+    ChildConfig,
+    take_config,
+)
+
+_HOST = "127.0.0.1"
+_PROMPT_CACHE_MIB = 1024
+"""Memory for the states of recent prompts. llama.cpp's own default of 8 GiB is more than many machines have."""
+
+
+def main() -> int:
+    """Serve until the worker is gone; returns an exit code only when there is nothing to serve."""
+    config = take_config()
+    try:
+        import xllamacpp
+    except ImportError as error:
+        sys.stderr.write(f"the bundled llama.cpp cannot be loaded: {error}\n")
+        return EXIT_ENGINE_MISSING
+    try:
+        server = xllamacpp.Server(parameters(xllamacpp, config))
+    except RuntimeError as error:
+        if config.port and not _is_free(config.port):
+            sys.stderr.write(f"port {config.port} is taken by another process\n")
+            return EXIT_PORT_TAKEN
+        sys.stderr.write(f"llama.cpp cannot load {config.model_path}: {error}\n")
+        return EXIT_MODEL_UNUSABLE
+    sys.stdout.buffer.write(msgspec.json.encode(Announcement(server.listening_address)) + b"\n")
+    sys.stdout.buffer.flush()
+    sys.stdin.buffer.read()
+    os._exit(0)  # destroying the server would wait for generations that nobody reads any more
+
+
+def parameters(xllamacpp: Any, config: ChildConfig) -> Any:
+    """llama.cpp's parameters for what the worker asked for."""
+    params = xllamacpp.CommonParams()
+    params.model.path = config.model_path
+    params.model_alias = {config.model_name}
+    params.hostnames = [_HOST]
+    params.port = config.port
+    params.api_keys = [config.api_key]
+    params.n_parallel = config.slots
+    params.n_ctx = config.slots * config.context_length
+    params.cpuparams.n_threads = config.threads
+    params.cpuparams_batch.n_threads = config.threads
+    params.n_gpu_layers = config.gpu_layers
+    params.cache_ram_mib = _PROMPT_CACHE_MIB
+    params.endpoint_metrics = True
+    params.endpoint_slots = True
+    params.ui = False
+    return params
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""llama.cpp as a child of the worker: the default engine.
+
+The child is a process of its own so that a crash of the engine costs its requests and nothing more. Each life of the
+child has a client of its own, with a fresh key that keeps every other local process out; requests that outlive their
+child break, and none is sent to a child that is not healthy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from neurogate.engines.engine import (
+    EngineCall,
+    EngineFatalError,
+    EngineReply,
+    EngineUnavailableError,
+    ModelInfo,
+    Observation,
+)
+from neurogate.engines.http import OPENAI_PATHS, reason_of
+from neurogate.engines.llama_server import LlamaServerEngine
+from neurogate.engines.llamacpp.contract import ChildConfig, write_config
+from neurogate.engines.llamacpp.gguf import validate
+from neurogate.engines.llamacpp.process import Launch, Log
+from neurogate.engines.llamacpp.supervisor import Supervisor
+from neurogate.engines.settings import EngineSettings
+from neurogate.inference import GenerationEvent, Prompt
+
+_HEALTH_POLL_S = 0.1
+_KEY_BYTES = 32
+
+
+class _ChildClient(LlamaServerEngine):
+    """The client of one life of the child."""
+
+    def _unreachable(self, error: BaseException) -> str:
+        return f"the engine process does not answer ({reason_of(error)})"
+
+
+class ManagedLlamaCppEngine:
+    """Runs one model in one child process."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        model_path: Path,
+        model_name: str,
+        *,
+        log: Log | None = None,
+        paths: frozenset[str] = OPENAI_PATHS,
+    ) -> None:
+        self._settings = settings
+        self._model_path = model_path
+        self._model_name = model_name
+        self._log: Log = log or structlog.get_logger("neurogate.engine")
+        self._paths = paths
+        self._binary = ""
+        self._key = ""
+        self._client: _ChildClient | None = None
+        self._supervisor = Supervisor(self._launch, self, log=self._log)
+
+    def __repr__(self) -> str:
+        return f"<ManagedLlamaCppEngine {self._model_name} {self._supervisor!r}>"
+
+    @property
+    def kind(self) -> str:
+        """`llamacpp`."""
+        return "llamacpp"
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while there is one."""
+        return self._supervisor.pid
+
+    async def start(self) -> None:
+        """Check what the child will need; `run` starts it. Raises EngineFatalError naming what is missing."""
+        await asyncio.to_thread(validate, self._model_path)
+        if self._settings.llama_server_bin:
+            self._binary = shutil.which(self._settings.llama_server_bin) or ""
+            if not self._binary:
+                raise EngineFatalError(
+                    f"NEUROGATE_LLAMA_SERVER_BIN: {self._settings.llama_server_bin} is no program that can be run"
+                )
+
+    async def run(self) -> None:
+        """Start the child and restart it whenever it dies; see Engine.run."""
+        await self._supervisor.run()
+
+    async def stop(self) -> None:
+        """End the child and `run`."""
+        await self._supervisor.stop()
+
+    async def observe(self) -> Observation:
+        """What the child says, or why there is none to ask."""
+        restarts = self._supervisor.restarts
+        client = self._client
+        if client is not None and not self._supervisor.detail:
+            return replace(await client.observe(), restarts=restarts)
+        return Observation(
+            ready=False,
+            detail=self._supervisor.detail,
+            models=(ModelInfo(self._model_name, loaded=False),),
+            slots_total=self._settings.slots,
+            restarts=restarts,
+        )
+
+    @asynccontextmanager
+    async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
+        """Send the client's bytes to the child; see Engine.forward."""
+        async with self._healthy().forward(call) as reply:
+            yield reply
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
+        """Generate text in the child; see Engine.generate."""
+        async with aclosing(self._healthy().generate(prompt)) as events:
+            async for event in events:
+                yield event
+
+    async def move_in(self, url: str) -> None:
+        """For the supervisor: connect to the new child and wait until it is healthy."""
+        client = _ChildClient(
+            url,
+            model=self._model_name,
+            api_key=self._key,
+            slots=self._settings.slots,
+            connect_timeout_s=self._settings.connect_timeout_s,
+            paths=self._paths,
+        )
+        await client.start()
+        self._client = client
+        while not (await client.observe()).ready:  # noqa: ASYNC110 - another process: there is no event to wait for
+            await asyncio.sleep(_HEALTH_POLL_S)
+
+    async def move_out(self) -> None:
+        """For the supervisor: drop the connections to the dead child."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.stop()
+
+    def _healthy(self) -> _ChildClient:
+        if self._client is None or self._supervisor.detail:
+            raise EngineUnavailableError(self._supervisor.detail)
+        return self._client
+
+    def _launch(self) -> Launch:
+        self._key = secrets.token_urlsafe(_KEY_BYTES)
+        port = self._settings.port
+        if self._binary and not port:
+            port = _free_port()
+        module = "launch" if self._binary else "child"
+        config = ChildConfig(
+            parent_pid=os.getpid(),
+            model_path=str(self._model_path),
+            model_name=self._model_name,
+            port=port,
+            slots=self._settings.slots,
+            context_length=self._settings.context_length,
+            threads=self._settings.threads or _usable_cores(),
+            gpu_layers=self._settings.gpu_layers,
+            api_key=self._key,
+            binary=self._binary,
+        )
+        return Launch(
+            command=(sys.executable, "-P", "-m", f"neurogate.engines.llamacpp.{module}"),
+            config=write_config(config),
+            url=f"http://127.0.0.1:{port}" if self._binary else "",
+        )
+
+
+def _free_port() -> int:
+    """A port that is free now; should another process take it first, the child dies and the next one gets another."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

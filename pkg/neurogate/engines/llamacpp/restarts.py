@@ -1,0 +1,75 @@
+"""When a dead engine is started again, and when that is pointless. Pure: no process and no clock.
+
+| it died                        | what follows                                                        |
+|--------------------------------|---------------------------------------------------------------------|
+| saying it can never work       | fatal, unless it has worked before                                  |
+| before it ever was ready       | again after the backoff; fatal at the third time in a row           |
+| after it had been ready once   | again after the backoff, for ever                                   |
+
+The backoff doubles from 0.5 s to 30 s and begins anew after a minute of health.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from neurogate.engines.engine import EngineFatalError
+from neurogate.engines.llamacpp.contract import EXIT_ENGINE_MISSING, EXIT_MODEL_UNUSABLE
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+HEALTHY_S = 60.0
+STARTS_MAX = 3
+
+_POINTLESS = frozenset({EXIT_MODEL_UNUSABLE, EXIT_ENGINE_MISSING})
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How one life ended."""
+
+    status: int
+    """The exit status; negative for the signal that killed it."""
+    ready_s: float | None
+    """Seconds it was ready; None when it never was."""
+    last_words: str
+
+    def __str__(self) -> str:
+        if self.status >= 0:
+            return f"it exited with status {self.status}"
+        hint = ", which often means that memory ran out" if self.status == -signal.SIGKILL else ""
+        return f"it was killed by {_signal_name(-self.status)}{hint}"
+
+
+class RestartPolicy:
+    """Counts deaths and decides what follows."""
+
+    def __init__(self) -> None:
+        self._worked = False
+        self._failed_starts = 0
+        self._delay_s = 0.0
+
+    def after(self, death: Death) -> float:
+        """Seconds to wait before the next start. Raises EngineFatalError when there should be none."""
+        if death.ready_s is not None:
+            self._worked = True
+        if not self._worked:
+            self._failed_starts += 1
+            if death.status in _POINTLESS:
+                raise EngineFatalError(f"the engine cannot start: {death.last_words}")
+            if self._failed_starts >= STARTS_MAX:
+                raise EngineFatalError(
+                    f"the engine died {STARTS_MAX} times before it was ready; last, {death}: {death.last_words}"
+                )
+        if death.ready_s is not None and death.ready_s >= HEALTHY_S:
+            self._delay_s = 0.0
+        self._delay_s = min(BACKOFF_MAX_S, self._delay_s * 2 or BACKOFF_FIRST_S)
+        return self._delay_s
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,119 @@
+"""Keeps one engine process alive: start, wait until it is healthy, restart it when it dies.
+
+One task runs `run` and owns the process; `stop` only asks it to end. What being healthy means is the tenant's business:
+it is told where the process listens, and that it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from neurogate.engines.llamacpp.process import ChildProcess, Launch, Log
+from neurogate.engines.llamacpp.restarts import Death, RestartPolicy
+
+
+class Tenant(Protocol):
+    """Whoever uses the process."""
+
+    async def move_in(self, url: str) -> None:
+        """The process listens at `url`: returns when it is healthy. Cancelled when the process dies first."""
+        ...
+
+    async def move_out(self) -> None:
+        """The process is gone. Also called when `move_in` never was."""
+        ...
+
+
+class Supervisor:
+    """Runs one process after the other, until stopped."""
+
+    def __init__(self, launch: Callable[[], Launch], tenant: Tenant, *, log: Log, grace_s: float = 5.0) -> None:
+        self._launch = launch
+        self._tenant = tenant
+        self._log = log
+        self._grace_s = grace_s
+        self._policy = RestartPolicy()
+        self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._child: ChildProcess | None = None
+        self._ready_at: float | None = None
+        self.restarts = 0
+        """How often a dead process was followed by another."""
+        self.detail = "the engine is not started"
+        """Why there is no healthy process; empty when there is."""
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {self._child or 'without a process'} [{self.restarts} restarts]>"
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process, while there is one."""
+        return self._child.pid if self._child is not None else None
+
+    async def run(self) -> None:
+        """Supervise until stopped or cancelled; no process is left then.
+
+        Raises EngineFatalError when starting the engine is pointless.
+        """
+        self._idle.clear()
+        try:
+            while not self._stopping.is_set():
+                death = await self._live()
+                if not self._stopping.is_set():
+                    await self._mourn(death)
+        finally:
+            self.detail = "the engine is stopped"
+            self._idle.set()
+
+    async def stop(self) -> None:
+        """End the process and `run`; returns when both are over. Idempotent."""
+        self._stopping.set()
+        if self._child is not None:
+            await self._child.end()
+        await self._idle.wait()
+
+    async def _live(self) -> Death:
+        self.detail = "the engine is loading its model"
+        self._ready_at = None
+        child = await ChildProcess.spawn(self._launch(), log=self._log, grace_s=self._grace_s)
+        self._child = child
+        if self._stopping.is_set():  # asked while the process was being created, when there was nothing to end
+            await child.end()
+        try:
+            async with asyncio.TaskGroup() as life:
+                moving_in = life.create_task(self._move_in(child))
+                status = await child.run()
+                moving_in.cancel()
+        finally:
+            self._child = None
+            self.detail = "the engine died"
+            await self._tenant.move_out()
+        return Death(status, self._ready_for(), child.last_words())
+
+    async def _move_in(self, child: ChildProcess) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        url = await child.url()
+        await self._tenant.move_in(url)
+        self._ready_at = loop.time()
+        self.detail = ""
+        self._log.info("engine ready", url=url, pid=child.pid, load_s=round(self._ready_at - began, 3))
+
+    def _ready_for(self) -> float | None:
+        if self._ready_at is None:
+            return None
+        return asyncio.get_running_loop().time() - self._ready_at
+
+    async def _mourn(self, death: Death) -> None:
+        delay_s = self._policy.after(death)
+        self.restarts += 1
+        self.detail = f"the engine is restarted in {delay_s:g} s because {death}"
+        self._log.warning("engine died", why=str(death), last_words=death.last_words, restart_in_s=delay_s)
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            return

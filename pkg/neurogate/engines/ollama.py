@@ -1,0 +1,219 @@
+"""Ollama at a URL: its OpenAI endpoints for clients' bytes, its native API for everything else.
+
+Control calls go through the official client, tokens through aiohttp like everywhere. Two habits of Ollama need care: it
+leaves out every duration and count that is zero, and once its answer has begun it reports an error as one more line
+with the HTTP status still 200, or just stops. Only a line that says `done` ends an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from neurogate.engines.engine import (
+    EngineBrokenError,
+    EngineCall,
+    EngineRefusedError,
+    EngineReply,
+    EngineUnavailableError,
+    ModelInfo,
+    Observation,
+)
+from neurogate.engines.http import OBSERVE_TIMEOUT_S, HttpEngine, reason_of, refusal
+from neurogate.engines.payload import json_of, message_of
+from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
+
+if TYPE_CHECKING:
+    from ollama import AsyncClient, ListResponse, ProcessResponse
+
+DEFAULT_URL = "http://localhost:11434"
+USUAL_MODEL = "llama3.2"
+LINE_BYTES_MAX = 1 << 20
+
+_NS_PER_MS = 1_000_000
+_LATEST = ":latest"
+
+
+class _Message(msgspec.Struct):
+    content: str = ""
+
+
+class _Line(msgspec.Struct):
+    """One line of `/api/chat`; Ollama leaves out what is zero."""
+
+    model: str = ""
+    message: _Message = msgspec.field(default_factory=_Message)
+    done: bool = False
+    done_reason: str = "stop"
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    error: str = ""
+
+
+_LINES = msgspec.json.Decoder(_Line, strict=False)
+
+
+class OllamaEngine(HttpEngine):
+    """See the module."""
+
+    _client: AsyncClient | None = None
+    _version = ""
+    _installed: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`ollama`."""
+        return "ollama"
+
+    async def start(self) -> None:
+        """Open the session and the control client; see HttpEngine.start."""
+        await super().start()
+        from ollama import AsyncClient
+
+        self._client = AsyncClient(self.base_url, timeout=OBSERVE_TIMEOUT_S, trust_env=False)
+
+    async def stop(self) -> None:
+        """Close both."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()  # type: ignore[no-untyped-call]  # the package forgot the return type
+        await super().stop()
+
+    async def observe(self) -> Observation:
+        """Version, installed models and which of them are loaded; Ollama tells neither slots nor queue."""
+        try:
+            async with asyncio.timeout(OBSERVE_TIMEOUT_S):
+                if not self._version:
+                    self._version = await self._ask_version()
+                installed, loaded = await self._ask_models()
+        except EngineUnavailableError as error:
+            return self._not_ready(str(error))
+        except TimeoutError as error:
+            return self._not_ready(self._unreachable(error))
+        models = models_of(installed, loaded)
+        self._installed = tuple(model.model for model in installed.models if model.model)
+        if not models:
+            return self._not_ready(f"Ollama has no model: run `ollama pull {self._model or USUAL_MODEL}`")
+        return Observation(ready=True, version=self._version, models=models, slots_total=self._slots)
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
+        """Generate text through `/api/chat`; see Engine.generate."""
+        model = prompt.model or await self._pick_model()
+        last: _Line | None = None
+        async with self._exchange(EngineCall("/api/chat", chat_body(prompt, model))) as reply:
+            if reply.status != 200:
+                raise await self._refusal(reply, model)
+            async with aclosing(_lines(reply)) as lines:
+                async for line in lines:
+                    if line.message.content:
+                        yield Token(line.message.content)
+                    if line.done:
+                        last = line
+        if last is None:
+            raise EngineBrokenError("Ollama's answer ended before it was done")
+        yield Finished(
+            usage=Usage(prompt_tokens=last.prompt_eval_count, completion_tokens=last.eval_count),
+            finish_reason="length" if last.done_reason == "length" else "stop",
+            model=last.model or model,
+            inference_time_ms=round((last.prompt_eval_duration + last.eval_duration) / _NS_PER_MS),
+        )
+
+    def _where(self) -> str:
+        return "NEUROGATE_ENGINE_URL or OLLAMA_URL"
+
+    def _not_ready(self, detail: str) -> Observation:
+        self._version = ""
+        return Observation(ready=False, detail=detail, slots_total=self._slots)
+
+    async def _ask_version(self) -> str:
+        status, body = await self._get("/api/version")
+        value = json_of(body) if status == 200 else None
+        if not isinstance(value, dict):
+            raise EngineUnavailableError(f"no Ollama answers at {self.base_url} (HTTP {status}): check {self._where()}")
+        return str(value.get("version", ""))
+
+    async def _ask_models(self) -> tuple[ListResponse, ProcessResponse]:
+        import httpx
+        from ollama import ResponseError
+
+        if self._client is None:
+            raise EngineUnavailableError("the engine ollama is not started")
+        try:
+            return await self._client.list(), await self._client.ps()
+        except (ConnectionError, httpx.HTTPError) as error:
+            raise EngineUnavailableError(self._unreachable(error)) from error
+        except (ResponseError, ValueError) as error:
+            raise EngineUnavailableError(f"Ollama does not list its models: {reason_of(error)}") from error
+
+    async def _pick_model(self) -> str:
+        if self._model:
+            return self._model
+        if not self._installed:
+            await self.observe()
+        usual = [name for name in self._installed if name.partition(":")[0] == USUAL_MODEL]
+        names = [*usual, *self._installed]
+        if not names:
+            raise EngineRefusedError(404, f"Ollama has no model: run `ollama pull {USUAL_MODEL}`")
+        return names[0]
+
+    async def _refusal(self, reply: EngineReply, model: str) -> EngineRefusedError:
+        error = await refusal(reply)
+        if error.status == 404:
+            return EngineRefusedError(404, f"Ollama has no model {model!r}: run `ollama pull {model}`")
+        return error
+
+
+def chat_body(prompt: Prompt, model: str) -> bytes:
+    """A prompt as a native chat request; what the prompt leaves open is left out."""
+    messages = [{"role": "user", "content": prompt.text}]
+    if prompt.system:
+        messages.insert(0, {"role": "system", "content": prompt.system})
+    options: dict[str, float] = {}
+    if prompt.max_tokens is not None:
+        options["num_predict"] = prompt.max_tokens
+    if prompt.temperature is not None:
+        options["temperature"] = prompt.temperature
+    body: dict[str, object] = {"model": model, "messages": messages, "stream": True}
+    if options:
+        body["options"] = options
+    return msgspec.json.encode(body)
+
+
+def models_of(installed: ListResponse, loaded: ProcessResponse) -> tuple[ModelInfo, ...]:
+    """Every installed model, once under each name Ollama takes for it: `NAME:latest` also answers to `NAME`."""
+    contexts = {model.model: model.context_length or 0 for model in loaded.models}
+    names = [model.model for model in installed.models if model.model]
+    return tuple(
+        ModelInfo(alias, loaded=name in contexts, context_length=contexts.get(name, 0))
+        for name in names
+        for alias in dict.fromkeys((name, name.removesuffix(_LATEST)))
+    )
+
+
+async def _lines(reply: EngineReply) -> AsyncGenerator[_Line, None]:
+    rest = b""
+    async for piece in reply.body:
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            raise EngineBrokenError(f"Ollama sent a line of more than {LINE_BYTES_MAX} bytes")
+        for text in lines:
+            if text.strip():
+                yield _line(text)
+    if rest.strip():
+        yield _line(rest)
+
+
+def _line(text: bytes) -> _Line:
+    try:
+        line = _LINES.decode(text)
+    except msgspec.DecodeError as error:
+        raise EngineBrokenError(f"Ollama's answer broke off or is no answer: {message_of(text)}") from error
+    if line.error:
+        raise EngineBrokenError(f"Ollama reported an error in its answer: {line.error}")
+    return line

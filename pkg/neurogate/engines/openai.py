@@ -1,0 +1,76 @@
+"""Any server with an OpenAI-compatible API, such as vLLM or SGLang, at a URL.
+
+Such a server need not have a health endpoint, so its list of models is its sign of life. It tells neither its slots nor
+its queue; the worker counts on the slots its settings name.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from neurogate.engines.engine import EngineUnavailableError, ModelInfo, Observation
+from neurogate.engines.http import HttpEngine
+from neurogate.engines.payload import message_of
+
+MODELS_PATH = "/v1/models"
+
+
+class _Meta(msgspec.Struct):
+    n_ctx: int | None = None
+
+
+class _Model(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+    meta: _Meta | None = None
+
+
+class _ModelList(msgspec.Struct):
+    data: list[_Model] = []
+
+
+_LISTS = msgspec.json.Decoder(_ModelList, strict=False)
+
+
+class OpenAIEngine(HttpEngine):
+    """See the module."""
+
+    _first_model = ""
+
+    @property
+    def kind(self) -> str:
+        """`openai`."""
+        return "openai"
+
+    async def observe(self) -> Observation:
+        """Ask for the models; a server that answers at all, but has no such list, serves the configured model."""
+        try:
+            status, body = await self._get(MODELS_PATH)
+        except EngineUnavailableError as error:
+            return Observation(ready=False, detail=str(error), slots_total=self._slots)
+        if status not in {200, 404, 501}:
+            return Observation(ready=False, detail=self._refused(status, body), slots_total=self._slots)
+        models = models_of(body) if status == 200 else ()
+        if not models and self._model:
+            models = (ModelInfo(self._model),)
+        self._first_model = models[0].name if models else ""
+        return Observation(ready=True, models=models, slots_total=self._slots)
+
+    def _default_model(self) -> str:
+        return self._model or self._first_model
+
+    def _refused(self, status: int, body: bytes) -> str:
+        check = ": check NEUROGATE_ENGINE_API_KEY" if status in {401, 403} else ""
+        return f"the engine at {self.base_url} answers HTTP {status} ({message_of(body) or 'no message'}){check}"
+
+
+def models_of(body: bytes) -> tuple[ModelInfo, ...]:
+    """The models in an OpenAI list; empty when it is none."""
+    try:
+        listed = _LISTS.decode(body).data
+    except msgspec.DecodeError:
+        return ()
+    return tuple(
+        ModelInfo(model.id, context_length=model.max_model_len or (model.meta and model.meta.n_ctx) or 0)
+        for model in listed
+    )

@@ -1,0 +1,119 @@
+"""The few fields of an engine's JSON that a worker reads, whatever server wrote it.
+
+Engines differ in what they leave out, so every field here has a default and what cannot be decoded counts as absent:
+a token count is never worth failing an answer for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from neurogate.inference import Usage
+
+MESSAGE_CHARS_MAX = 500
+
+
+class Delta(msgspec.Struct):
+    """What one streamed chunk of a chat adds."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class Choice(msgspec.Struct):
+    """One of the answers of a chunk; `text` is the form of `/v1/completions`."""
+
+    delta: Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+    @property
+    def content(self) -> str:
+        """The text of the answer in this chunk, without reasoning."""
+        return (self.delta and self.delta.content) or self.text or ""
+
+    @property
+    def generated(self) -> bool:
+        """Whether this stands for a generated token, be it text or reasoning."""
+        return bool(self.content or (self.delta and self.delta.reasoning_content))
+
+
+class PromptDetails(msgspec.Struct):
+    """OpenAI's `prompt_tokens_details`."""
+
+    cached_tokens: int | None = None
+
+
+class UsageFields(msgspec.Struct):
+    """OpenAI's `usage`."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class Timings(msgspec.Struct):
+    """llama.cpp's `timings`."""
+
+    cache_n: int = 0
+    prompt_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+
+
+class Chunk(msgspec.Struct):
+    """One event of an OpenAI-like stream."""
+
+    choices: list[Choice] = []
+    model: str | None = None
+    usage: UsageFields | None = None
+    timings: Timings | None = None
+
+    @property
+    def generated(self) -> bool:
+        """Whether any answer got a token in this event."""
+        return any(choice.generated for choice in self.choices)
+
+    def total(self) -> Usage | None:
+        """The tokens this event accounts for; None when it does not say."""
+        if self.usage is not None:
+            details = self.usage.prompt_tokens_details or PromptDetails()
+            return Usage(self.usage.prompt_tokens or 0, self.usage.completion_tokens or 0, details.cached_tokens or 0)
+        if self.timings is not None:
+            timings = self.timings
+            return Usage(timings.cache_n + timings.prompt_n, timings.predicted_n, timings.cache_n)
+        return None
+
+
+_CHUNKS = msgspec.json.Decoder(Chunk, strict=False)
+_ANYTHING = msgspec.json.Decoder()
+
+
+def chunk_of(data: bytes) -> Chunk | None:
+    """The chunk in an event's data; None when it is something else."""
+    try:
+        return _CHUNKS.decode(data)
+    except msgspec.DecodeError:
+        return None
+
+
+def json_of(data: bytes) -> Any:
+    """Any JSON value, or None when it is not JSON."""
+    try:
+        return _ANYTHING.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def message_of(body: bytes) -> str:
+    """The message of an error body in OpenAI's, Ollama's or plain form, at most 500 characters, possibly empty."""
+    value = json_of(body)
+    for _ in range(2):
+        if isinstance(value, dict):
+            value = next((value[key] for key in ("error", "message", "detail") if value.get(key)), "")
+    if value is None:
+        value = body.decode(errors="replace").strip()
+    return str(value)[:MESSAGE_CHARS_MAX]
