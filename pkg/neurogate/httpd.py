@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,12 +23,13 @@ class HttpServer:
         self._server = _QuietServer(
             uvicorn.Config(
                 app,
-                http=_AbortableProtocol,
+                http=_HttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 backlog=4096,
                 timeout_keep_alive=keep_alive_s,
             )
@@ -55,13 +56,99 @@ class HttpServer:
             await asyncio.wait([self._task])
 
 
-class _AbortableProtocol(HttpToolsProtocol):
-    """Gives the application a way to cut its connection: a slow client's unread bytes must not outlive its request."""
+class Connection(Protocol):
+    """What an endpoint may ask of its client's connection: `scope["extensions"]["neurogate.connection"]`.
+
+    ASGI's own way to hear of a disconnect costs a coroutine, a future and an event for every request.
+    """
+
+    def on_lost(self, callback: Callable[[], None] | None) -> None:
+        """Call back when the connection is lost; None takes it back. One callback at a time."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection now, dropping what is unsent: a slow client's bytes must not outlive its request."""
+        ...
+
+
+class _HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with one write for the head and the first of the body, and itself as the `Connection`."""
+
+    _lost_callback: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(_HeadHolder(cast("asyncio.Transport", transport), self.loop))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        extensions: dict[str, Any] = {"neurogate.abort": self.transport.abort}
+        extensions: dict[str, Any] = {"neurogate.connection": self}
         self.scope["extensions"] = extensions
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._lost_callback is not None:
+            self._lost_callback()
+
+    def on_lost(self, callback: Callable[[], None] | None) -> None:
+        self._lost_callback = callback
+        if callback is not None and self.transport.is_closing():
+            callback()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+
+class _HeadHolder(asyncio.Transport):
+    """Holds a response's head until the next write, or the end of this turn of the loop.
+
+    A write is a system call, which costs as much as everything the gateway does to a token; head and body in one write
+    save one for every unstreamed answer (docs/performance.md).
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        elif data[:9] == b"HTTP/1.1 " and data[9:12] != b"100":
+            self._held = bytes(data)
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._held = b""
+        self._transport.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.set_protocol(protocol)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
 
 
 class _QuietServer(uvicorn.Server):

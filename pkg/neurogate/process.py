@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,9 @@ from neurogate.errors import ConfigError
 EXIT_FAILURE = 1
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: starting again without a change is of no use."""
+
+_GC_THRESHOLDS = (10_000, 20, 20)
+"""Young collections fourteen times rarer than Python's default: the hot path makes no cycles (ADR 0001)."""
 
 _log = structlog.get_logger("neurogate.process")
 
@@ -52,6 +56,9 @@ async def _serve(service: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop, signum)
+    gc.collect()
+    gc.freeze()  # what start-up made lives as long as the process: never look at it again
+    gc.set_threshold(*_GC_THRESHOLDS)
     await service(stopping)
 
 

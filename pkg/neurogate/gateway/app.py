@@ -75,6 +75,7 @@ class Gateway:
             loop=loop,
             observer=observer,
         )
+        self.metrics.count_active(lambda: self.dispatcher.in_flight)
         keys = KeyRing(settings.api_keys)
         if not keys.enforced:
             _log.warning("API_KEYS is empty: anyone may call this gateway")

@@ -49,8 +49,6 @@ class GenerationEndpoint:
         began_at = self._loop.time()
         headers = read_headers(scope["headers"])
         request_id = self._request_ids.choose(headers.request_id)
-        active = self._metrics.active_requests
-        active.inc()
         status = CLIENT_GONE
         try:
             self._keys.authenticate(headers.authorization, headers.api_key)
@@ -76,7 +74,7 @@ class GenerationEndpoint:
                 began_at=began_at,
             )
             try:
-                await response.run(self._dispatcher, call, receive)
+                await response.run(self._dispatcher, call)
             finally:
                 status = response.status
         except GatewayError as error:
@@ -85,7 +83,6 @@ class GenerationEndpoint:
         except ClientGoneError:
             pass
         finally:
-            active.dec()
             self._metrics.request("POST", scope["path"], status, self._loop.time() - began_at)
 
     async def _refuse(self, error: GatewayError, request_id: str, send: Send) -> None:

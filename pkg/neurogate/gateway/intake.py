@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from neurogate.errors import BadRequestError, BodyTimeoutError, TooLargeError
+from neurogate.gateway.pending import Resumed
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -78,33 +79,45 @@ async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s
             raise BadRequestError("Content-Length: must be a number")
         if int(headers.content_length) > limit:
             raise _too_large(limit)
+    first = receive()
+    try:
+        waits_for = first.send(None)  # type: ignore[attr-defined]
+    except StopIteration as end:  # the usual case: the body came with the head, and needs no timer
+        message = end.value
+        if message["type"] == "http.request" and not message.get("more_body"):
+            return _within(message.get("body", b""), limit)
+        arriving: Awaitable[Message] = _already(message)
+    else:
+        arriving = Resumed(first, waits_for)  # type: ignore[arg-type]
     try:
         async with asyncio.timeout(timeout_s):
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientGoneError
-            body: bytes = message.get("body", b"")
-            if message.get("more_body"):
-                body = await _rest(receive, body, limit)
+            return await _gather(arriving, receive, limit)
     except TimeoutError as error:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} s") from error
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
 
 
-async def _rest(receive: Receive, first: bytes, limit: int) -> bytes:
-    body = bytearray(first)
-    more = True
-    while more:
-        message = await receive()
+async def _gather(arriving: Awaitable[Message], receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await arriving
         if message["type"] != "http.request":
             raise ClientGoneError
         body += message.get("body", b"")
         if len(body) > limit:
             raise _too_large(limit)
-        more = message.get("more_body", False)
-    return bytes(body)
+        if not message.get("more_body"):
+            return bytes(body)
+        arriving = receive()
+
+
+async def _already(message: Message) -> Message:
+    return message
+
+
+def _within(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 def _too_large(limit: int) -> TooLargeError:

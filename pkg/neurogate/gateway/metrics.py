@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _BREAKER_VALUES = {"closed": 0, "open": 1, "half-open": 2}
@@ -29,7 +31,7 @@ class GatewayMetrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
             registry=registry,
         )
-        self.active_requests = Gauge("neurogate_gateway_active_requests", "Requests in flight.", registry=registry)
+        self._active_requests = Gauge("neurogate_gateway_active_requests", "Requests in flight.", registry=registry)
         self._breakers = Gauge(
             "neurogate_gateway_circuit_breaker_state",
             "0 closed, 1 open, 2 half-open.",
@@ -61,6 +63,10 @@ class GatewayMetrics:
             "neurogate_gateway_worker_linked", "1 while the worker's link is up.", ["worker"], registry=registry
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count_active(self, count: Callable[[], int]) -> None:
+        """Where the number of requests in flight is asked when somebody looks, instead of counted at every request."""
+        self._active_requests.set_function(count)
 
     def request(self, method: str, path: str, status: int, duration_s: float) -> None:
         """A request ended; 499 stands for a client that left."""

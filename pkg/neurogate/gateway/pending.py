@@ -1,14 +1,14 @@
-"""A coroutine driven without a task.
+"""Coroutines whose first step is taken without a task.
 
 The hot path writes a token by running the server's `send` coroutine right where the token arrived: nearly always it
 ends in its first step, which costs a fifth of a task switch (ADR 0001). When it does wait, because the client reads too
-slowly, `Pending` carries it on from the callbacks of whatever future it waits for.
+slowly, `Pending` carries it on from the callbacks of whatever future it waits for, and `Resumed` lets a task await it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
@@ -60,3 +60,27 @@ class Pending:
             self._on_error(error)
         else:
             self._wait_for(future)
+
+
+class Resumed:
+    """Awaits the rest of a coroutine whose first step ended in `waits_for`."""
+
+    __slots__ = ("_coroutine", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: asyncio.Future[Any] | None) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Yield what the coroutine yields, and pass on what the task throws, such as its cancellation."""
+        waits_for = self._waits_for
+        while True:
+            try:
+                try:
+                    yield waits_for
+                except BaseException as error:  # noqa: BLE001 - the coroutine decides what it means
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(None)
+            except StopIteration as end:
+                return end.value

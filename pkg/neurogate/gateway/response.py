@@ -8,11 +8,10 @@ cancelled, so that nobody else's tokens wait. Whatever happens, `run` returns wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
 from neurogate.channel import Call, End
 from neurogate.dataplane.dispatch import Dispatcher
@@ -21,6 +20,7 @@ from neurogate.errors import EngineFailedError, GatewayError
 from neurogate.gateway.dialects import JSON, Dialect
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.pending import Pending
+from neurogate.httpd import Connection
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -49,13 +49,12 @@ class ClientResponse:
     """The receiver of one exchange."""
 
     __slots__ = (
-        "_abort",
         "_backlog",
         "_backlog_bytes",
         "_began_at",
         "_blocked",
+        "_connection",
         "_dialect",
-        "_disconnect",
         "_done",
         "_exchange",
         "_flush_timer",
@@ -81,8 +80,7 @@ class ClientResponse:
         loop: asyncio.AbstractEventLoop,
         began_at: float,
     ) -> None:
-        extensions = scope.get("extensions") or {}
-        self._abort: Callable[[], None] | None = extensions.get("neurogate.abort")
+        self._connection: Connection = scope["extensions"]["neurogate.connection"]
         self._send = send
         self._dialect = dialect
         self._request_id = request_id
@@ -97,25 +95,26 @@ class ClientResponse:
         self._blocked: Pending | None = None
         self._backlog: list[Message] = []
         self._backlog_bytes = 0
-        self._disconnect: Pending | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
         self.status = CLIENT_GONE
 
-    async def run(self, dispatcher: Dispatcher, call: Call, receive: Receive) -> None:
+    async def run(self, dispatcher: Dispatcher, call: Call) -> None:
         """Dispatch the call and write its answer; returns when the client has it all, or is gone."""
         self._exchange = exchange = dispatcher.dispatch(call, self)
         if self._done.done():
             return
-        self._watch_disconnect(receive)
+        self._connection.on_lost(self._left)
         try:
             await self._done
         finally:
+            self._connection.on_lost(None)
             exchange.cancel()
-            for pending in (self._blocked, self._disconnect):
-                if pending is not None:
-                    pending.close()
+            if self._blocked is not None:
+                self._blocked.close()
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
+            # The exchange and the coroutine refer back to this response: without a cycle it is freed here and now.
+            self._exchange = self._blocked = None
 
     def on_chunk(self, data: bytes) -> None:
         """Write a piece of a streamed answer."""
@@ -242,27 +241,8 @@ class ClientResponse:
             return
         self.status = CLIENT_GONE
         _log.info("client given up", request_id=self._request_id, reason=reason)
-        if self._abort is not None:
-            self._abort()
         self._done.set_result(None)
-
-    def _watch_disconnect(self, receive: Receive) -> None:
-        coroutine = receive()
-        try:
-            waits_for = coroutine.send(None)  # type: ignore[attr-defined]
-        except StopIteration as end:
-            self._received(end.value)
-            return
-        self._disconnect = Pending(
-            coroutine,  # type: ignore[arg-type]
-            waits_for,
-            on_result=self._received,
-            on_error=lambda _: self._left(),
-        )
-
-    def _received(self, message: Message) -> None:
-        if message["type"] == "http.disconnect":
-            self._left()
+        self._connection.abort()
 
     def _left(self) -> None:
         if not self._done.done():

@@ -32,6 +32,8 @@ class LinkSettings:
 
     silence_s: float = 3.0
     """Seconds without a frame after which a worker counts as hung."""
+    linger_s: float = 0.001
+    """How long a busy link gathers requests for a frame; an idle one writes at once."""
     backoff_min_s: float = 0.1
     backoff_max_s: float = 2.0
 
@@ -138,12 +140,18 @@ class LinkClient:
         return was_up
 
     async def _write(self, call: _LinkCall) -> None:
+        linger_s, now = self._settings.linger_s, self._loop.time
+        written_at = now() - linger_s
         while True:
             await self._wake.wait()
+            wait_s = written_at + linger_s - now()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
             self._wake.clear()
             outbox = self._outbox
             while outbox:
                 await call.write(outbox.next_frame())
+            written_at = now()
 
     async def _read(self, call: _LinkCall) -> None:
         self._heard_at = self._loop.time()

@@ -110,6 +110,7 @@ async def _tell_changes(worker: Worker, server: WorkerServer, changed: asyncio.E
 async def _drain(worker: Worker, server: WorkerServer, timeout_s: float) -> None:
     """Take nothing new and wait for what is held; then the links may end."""
     worker.drain()
+    server.servicer.refresh()
     _log.info("draining", requests=worker.active, timeout_s=timeout_s)
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
