@@ -1,0 +1,119 @@
+"""The simulated engine inside the worker's own process: no HTTP, no child process, the same answers.
+
+It is the `Engine` that benches, tests and the simulator drive; on a virtual-time loop it needs no real time at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+
+from neurogate import __version__
+from neurogate.engines.engine import (
+    EngineBrokenError,
+    EngineCall,
+    EngineReply,
+    EngineUnavailableError,
+    EngineUnsupportedError,
+    ModelInfo,
+    Observation,
+)
+from neurogate.engines.settings import SimSettings
+from neurogate.engines.sim import chat_template, openai_api
+from neurogate.engines.sim.core import CONTEXT_TOKENS, Question, SimCore
+from neurogate.engines.sim.faults import Break
+from neurogate.engines.sim.reply import FAILED_MESSAGE
+from neurogate.engines.sim.scheduler import StoppedError
+from neurogate.inference import Finished, GenerationEvent, Prompt, Token
+
+
+class SimEngine:
+    """An `Engine` that says made-up text at a set speed, with faults on demand.
+
+    `rng` decides faults only, `now` is the wall clock in Unix seconds, `exit_process` is what the fault exit_after
+    calls. Raises ConfigError for faults that do not exist.
+    """
+
+    def __init__(
+        self,
+        settings: SimSettings,
+        *,
+        model: str = "sim",
+        rng: random.Random,
+        now: Callable[[], float],
+        exit_process: Callable[[int], None] = os._exit,
+    ) -> None:
+        self._core = SimCore(settings, model=model, rng=rng, now=now, exit_process=exit_process)
+
+    def __repr__(self) -> str:
+        return f"<SimEngine {self._core.model} {self._core.scheduler!r}>"
+
+    @property
+    def kind(self) -> str:
+        """`sim`."""
+        return "sim"
+
+    async def start(self) -> None:
+        """Begin; from here the fault slow_start counts."""
+        self._core.start()
+
+    async def run(self) -> None:
+        """Wait until cancelled: there is nothing to supervise."""
+        await asyncio.get_running_loop().create_future()
+
+    async def stop(self) -> None:
+        """Abort what is running and take nothing more."""
+        self._core.stop()
+
+    async def observe(self) -> Observation:
+        """The whole truth: slots, queue and cache are known exactly."""
+        scheduler = self._core.scheduler
+        reason = self._core.unready_reason()
+        slots = len(scheduler.jobs)
+        return Observation(
+            ready=not reason,
+            detail=reason,
+            version=__version__,
+            models=(ModelInfo(self._core.model, loaded=not reason, context_length=CONTEXT_TOKENS),),
+            slots_total=slots,
+            slots_busy=scheduler.busy,
+            queued=scheduler.queued,
+            kv_used_ratio=scheduler.tokens_held / (slots * CONTEXT_TOKENS),
+        )
+
+    def forward(self, call: EngineCall) -> AbstractAsyncContextManager[EngineReply]:
+        """Answer the two OpenAI paths. Each chunk of a streamed body holds whole events."""
+        match call.path:
+            case "/v1/chat/completions":
+                return openai_api.chat(self._core, call.body, call.request_id)
+            case "/v1/completions":
+                return openai_api.completion(self._core, call.body, call.request_id)
+        raise EngineUnsupportedError(f"the simulated engine has no {call.path}")
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
+        """Answer one prompt."""
+        openai_api.require_model(self._core, prompt.model)
+        messages = [("system", prompt.system)] if prompt.system else []
+        question = Question(chat_template.render([*messages, ("user", prompt.text)]), prompt.max_tokens)
+        with self._core.begin(question) as generation:
+            try:
+                while tokens := await generation.more():
+                    for token in tokens:
+                        yield Token(token.decode())
+            except StoppedError as error:
+                kind = EngineBrokenError if generation.taken else EngineUnavailableError
+                raise kind(str(error)) from error
+            if generation.breaks is Break.ERROR:
+                raise EngineBrokenError(FAILED_MESSAGE)
+            if generation.breaks is Break.CUT:
+                raise EngineBrokenError("the simulated engine broke off (fault cut_after)")
+            summary = generation.summary()
+        yield Finished(
+            usage=summary.usage,
+            finish_reason=summary.finish_reason,
+            model=self._core.model,
+            inference_time_ms=round((summary.prefill_s + summary.decode_s) * 1000),
+        )
