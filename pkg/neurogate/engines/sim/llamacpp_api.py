@@ -1,0 +1,269 @@
+"""llama.cpp's own HTTP API, as the simulated engine speaks it.
+
+It says what `llama-server` says in the fields a client can rely on; what has no meaning here (samplers, grammars,
+caches) is left out rather than made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from neurogate import __version__
+from neurogate.engines.engine import EngineReply
+from neurogate.engines.sim import chat_template, openai_api, tokenizer
+from neurogate.engines.sim.core import CONTEXT_TOKENS, Question, SimCore, SimRefusedError, Summary
+from neurogate.engines.sim.http_answer import AnswerEndpoint, JsonEndpoint
+from neurogate.engines.sim.reply import read_json, reply
+from neurogate.engines.sim.scheduler import Job
+
+_KINDS = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    503: "unavailable_error",
+}
+
+
+class CompletionRequest(msgspec.Struct, kw_only=True):
+    """The body of /completion."""
+
+    prompt: str | list[Any]
+    n_predict: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    stream: bool | None = None
+    ignore_eos: bool | None = None
+    temperature: float | None = None
+
+
+class _TokenizeRequest(msgspec.Struct):
+    content: str = ""
+    with_pieces: bool = False
+
+
+class _DetokenizeRequest(msgspec.Struct):
+    tokens: list[int] = msgspec.field(default_factory=list)
+
+
+class _TemplateRequest(msgspec.Struct):
+    messages: list[openai_api.Message]
+
+
+_COMPLETION = msgspec.json.Decoder(CompletionRequest)
+_TOKENIZE = msgspec.json.Decoder(_TokenizeRequest)
+_DETOKENIZE = msgspec.json.Decoder(_DetokenizeRequest)
+_TEMPLATE = msgspec.json.Decoder(_TemplateRequest)
+
+
+def refusal(error: SimRefusedError) -> bytes:
+    """llama.cpp's error body."""
+    kind = _KINDS.get(error.status, "server_error")
+    if error.code == "exceed_context_size_error":
+        kind = error.code
+    return msgspec.json.encode({"error": {"code": error.status, "message": str(error), "type": kind}})
+
+
+def completion(core: SimCore, body: bytes, request_id: str) -> AbstractAsyncContextManager[EngineReply]:
+    """Answer /completion. The request id changes nothing: this API gives answers no id."""
+    del request_id
+    return reply(core, lambda: _CompletionForm(core, read_json(_COMPLETION, body)), refusal)
+
+
+def routes(core: SimCore) -> list[Route]:
+    """Every path of this API."""
+
+    def asked(path: str, endpoint: AnswerEndpoint | JsonEndpoint) -> Route:
+        return Route(path, endpoint, methods=["POST"])
+
+    def told(path: str, tell: Callable[[SimCore, Mapping[str, str]], object]) -> Route:
+        return Route(path, JsonEndpoint(lambda _, query: tell(core, query), refusal), methods=["GET"])
+
+    async def metrics(request: Request) -> PlainTextResponse:
+        del request
+        return PlainTextResponse(_metrics(core), media_type="text/plain; version=0.0.4")
+
+    return [
+        asked("/v1/chat/completions", AnswerEndpoint(partial(openai_api.chat, core), openai_api.refusal)),
+        asked("/v1/completions", AnswerEndpoint(partial(openai_api.completion, core), openai_api.refusal)),
+        asked("/completion", AnswerEndpoint(partial(completion, core), refusal)),
+        asked("/tokenize", JsonEndpoint(_tokenize, refusal)),
+        asked("/detokenize", JsonEndpoint(_detokenize, refusal)),
+        asked("/apply-template", JsonEndpoint(_apply_template, refusal)),
+        told("/health", _health),
+        told("/v1/health", _health),
+        told("/v1/models", lambda core, _: openai_api.models(core)),
+        told("/models", lambda core, _: openai_api.models(core)),
+        told("/props", _props),
+        told("/slots", _slots),
+        Route("/metrics", metrics, methods=["GET"]),
+    ]
+
+
+class _CompletionForm:
+    stream_type = "text/event-stream"
+
+    def __init__(self, core: SimCore, request: CompletionRequest) -> None:
+        limit = request.n_predict
+        max_tokens = None if limit is None or limit < 0 else limit
+        prompt = openai_api.prompt_text(request.prompt)
+        self.question = Question(prompt, max_tokens, ignore_eos=bool(request.ignore_eos))
+        self.streamed = bool(request.stream)
+        self._model = core.model
+        self._prompt_tokens = tokenizer.count(prompt)
+        self._said = 0
+
+    def opening(self) -> bytes:
+        return b""
+
+    def tokens(self, tokens: list[bytes]) -> bytes:
+        return b"".join(map(self._token, tokens))
+
+    def closing(self, summary: Summary) -> bytes:
+        return _event(self._ended("", summary))
+
+    def failure(self, message: str) -> bytes:
+        return b"data: " + refusal(SimRefusedError(500, message, code="internal_error")) + b"\n\n"
+
+    def whole(self, text: str, summary: Summary) -> bytes:
+        return msgspec.json.encode(self._ended(text, summary))
+
+    def _token(self, token: bytes) -> bytes:
+        self._said += 1
+        text = token.decode()
+        return _event(
+            {
+                "index": 0,
+                "content": text,
+                "tokens": tokenizer.encode(text),
+                "stop": False,
+                "id_slot": -1,
+                "tokens_predicted": self._said,
+                "tokens_evaluated": self._prompt_tokens,
+            }
+        )
+
+    def _ended(self, text: str, summary: Summary) -> dict[str, Any]:
+        usage = summary.usage
+        return {
+            "index": 0,
+            "content": text,
+            "tokens": [],
+            "id_slot": summary.slot,
+            "stop": True,
+            "model": self._model,
+            "tokens_predicted": usage.completion_tokens,
+            "tokens_evaluated": usage.prompt_tokens,
+            "prompt": self.question.prompt,
+            "has_new_line": False,
+            "truncated": False,
+            "stop_type": "eos" if summary.finish_reason == "stop" else "limit",
+            "stopping_word": "",
+            "tokens_cached": usage.total_tokens,
+            "timings": openai_api.timings(summary),
+        }
+
+
+def _event(event: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(event) + b"\n\n"
+
+
+def _tokenize(body: bytes, query: Mapping[str, str]) -> object:
+    del query
+    request = read_json(_TOKENIZE, body)
+    ids = tokenizer.encode(request.content)
+    if not request.with_pieces:
+        return {"tokens": ids}
+    pieces = tokenizer.pieces(request.content)
+    return {"tokens": [{"id": number, "piece": piece} for number, piece in zip(ids, pieces, strict=True)]}
+
+
+def _detokenize(body: bytes, query: Mapping[str, str]) -> object:
+    del query
+    try:
+        return {"content": tokenizer.decode(read_json(_DETOKENIZE, body).tokens)}
+    except ValueError as error:
+        raise SimRefusedError(400, f"tokens: {error}", code="invalid_request") from error
+
+
+def _apply_template(body: bytes, query: Mapping[str, str]) -> object:
+    del query
+    messages = read_json(_TEMPLATE, body).messages
+    return {"prompt": chat_template.render((message.role, message.text) for message in messages)}
+
+
+def _health(core: SimCore, query: Mapping[str, str]) -> object:
+    del core, query
+    return {"status": "ok"}
+
+
+def _props(core: SimCore, query: Mapping[str, str]) -> object:
+    del query
+    return {
+        "default_generation_settings": {"n_ctx": CONTEXT_TOKENS, "params": {"n_predict": -1, "stream": False}},
+        "total_slots": len(core.scheduler.jobs),
+        "model_alias": core.model,
+        "model_path": core.model,
+        "modalities": {"vision": False, "audio": False},
+        "endpoint_slots": True,
+        "endpoint_props": False,
+        "endpoint_metrics": True,
+        "chat_template": chat_template.TEMPLATE,
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "build_info": f"neurogate-sim-{__version__}",
+        "is_sleeping": False,
+    }
+
+
+def _slots(core: SimCore, query: Mapping[str, str]) -> object:
+    scheduler = core.scheduler
+    if query.get("fail_on_no_slot") and scheduler.busy == len(scheduler.jobs):
+        raise SimRefusedError(503, "no slot available", code="engine_busy")
+    return [_slot(number, job) for number, job in enumerate(scheduler.jobs)]
+
+
+def _slot(number: int, job: Job | None) -> dict[str, Any]:
+    slot: dict[str, Any] = {
+        "id": number,
+        "n_ctx": CONTEXT_TOKENS,
+        "speculative": False,
+        "is_processing": job is not None,
+    }
+    if job is not None:
+        slot["next_token"] = [{"n_decoded": job.said, "n_remain": job.length - job.said}]
+    return slot
+
+
+def _metrics(core: SimCore) -> str:
+    scheduler = core.scheduler
+    totals = scheduler.totals
+    counters = [
+        ("prompt_tokens_total", "Prompt tokens processed.", totals.prompt_tokens),
+        ("prompt_seconds_total", "Seconds spent processing prompts.", totals.prompt_s),
+        ("tokens_predicted_total", "Tokens generated.", totals.decoded_tokens),
+        ("tokens_predicted_seconds_total", "Seconds spent generating, of requests that ended.", totals.decoded_s),
+        ("n_decode_total", "Decode steps.", totals.steps),
+        ("n_tokens_max", "Longest sequence seen, in tokens.", totals.sequence_tokens_max),
+    ]
+    gauges = [
+        ("prompt_tokens_seconds", "Average prompt tokens a second.", _rate(totals.prompt_tokens, totals.prompt_s)),
+        ("predicted_tokens_seconds", "Average tokens a second.", _rate(totals.decoded_tokens, totals.decoded_s)),
+        ("requests_processing", "Requests that have a slot.", scheduler.busy),
+        ("requests_deferred", "Requests that wait for a slot.", scheduler.queued),
+        ("n_busy_slots_per_decode", "Average busy slots a step.", _rate(totals.decoded_tokens, totals.steps)),
+    ]
+    lines = []
+    for kind, metrics in (("counter", counters), ("gauge", gauges)):
+        for name, text, value in metrics:
+            lines += [f"# HELP llamacpp:{name} {text}", f"# TYPE llamacpp:{name} {kind}", f"llamacpp:{name} {value}"]
+    return "\n".join([*lines, ""])
+
+
+def _rate(amount: float, over: float) -> float:
+    return amount / over if over else 0.0
