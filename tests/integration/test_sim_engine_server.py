@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -299,10 +300,24 @@ def child(*command: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
             process.kill()
 
 
+def program(settings_text: str) -> str:
+    """A process that only serves: nothing but `serve` itself handles its signals."""
+    return (
+        "import asyncio; from neurogate.engines.settings import SimSettings;"
+        "from neurogate.engines.sim.server import serve;"
+        f"asyncio.run(serve(SimSettings({settings_text}), host='127.0.0.1', port=0))"
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_tells_its_port_and_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [("-m", "neurogate", "sim-engine", "--port", "0"), ("-c", program("decode_tps=20"))],
+    ids=["command", "serve alone"],
+)
+def test_it_tells_its_port_and_ends_cleanly_on_a_signal(command: tuple[str, ...], number: signal.Signals) -> None:
     """An answer that is under way when the signal comes is finished first."""
-    with child("-m", "neurogate", "sim-engine", "--port", "0", NEUROGATE_SIM_DECODE_TPS="20") as (process, url):
+    with child(*command, NEUROGATE_SIM_DECODE_TPS="20") as (process, url):
         body = {"messages": CHAT, "stream": True, "max_tokens": 10}
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as streaming:
             text = streaming.iter_text()
@@ -314,14 +329,18 @@ def test_the_command_tells_its_port_and_ends_cleanly_on_a_signal(number: signal.
         assert (process.returncode, errors) == (0, "")
 
 
+def test_it_serves_in_a_thread_that_may_not_handle_signals() -> None:
+    async def main() -> None:
+        async with serving() as url, httpx.AsyncClient() as http:
+            assert (await http.get(f"{url}/health")).status_code == 200
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, main()).result(timeout=20)
+
+
 def test_fault_exit_after_ends_the_process() -> None:
-    program = (
-        "import asyncio; from neurogate.engines.settings import SimSettings;"
-        "from neurogate.engines.sim.server import serve;"
-        "asyncio.run(serve(SimSettings(decode_tps=100, faults='exit_after=3'), host='127.0.0.1', port=0))"
-    )
     got: list[str] = []
-    with child("-c", program) as (process, url):
+    with child("-c", program("decode_tps=100, faults='exit_after=3'")) as (process, url):
         body = {"prompt": "x", "stream": True}
         died = pytest.raises(httpx.RemoteProtocolError)
         with httpx.stream("POST", f"{url}/completion", json=body) as streaming, died:

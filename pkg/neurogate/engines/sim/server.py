@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -91,22 +93,40 @@ async def serve(
     now: Callable[[], float] = time.time,  # noqa: TID251 -- the composition root of a process
     announce: Callable[[str], None] = _write_line,
 ) -> None:
-    """Serve until cancelled; answers under way then have 5 s to finish.
+    """Serve until SIGTERM or SIGINT, or until cancelled; answers under way then have 5 s to finish.
 
     `seed` decides faults only. `announce` is told `listening on http://HOST:PORT` once, when it is so; port 0 takes a
-    free one. Signals are left to the process, which cancels. Raises OSError when the address cannot be bound, and
-    ConfigError for faults that do not exist.
+    free one. Outside the main thread, which alone may handle signals, only cancelling ends it. Raises OSError when the
+    address cannot be bound, and ConfigError for faults that do not exist.
     """
     app = build_app(settings, model=model, rng=random.Random(seed), now=now)  # noqa: S311 -- decides faults
     server = HttpServer(app, name="sim-engine", host=host, port=port)
     async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
         bound = await server.start(tasks)
-        shown = f"[{host}]" if ":" in host else host
-        announce(f"listening on http://{shown}:{bound}")
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await server.stop(_GRACE_S)
+        stopping = asyncio.Event()
+        with _on_signals(stopping.set):
+            shown = f"[{host}]" if ":" in host else host
+            announce(f"listening on http://{shown}:{bound}")
+            try:
+                await stopping.wait()
+            finally:
+                await server.stop(_GRACE_S)
+
+
+@contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 def _refused(path: str, error: SimRefusedError) -> Response:
