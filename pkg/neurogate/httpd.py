@@ -95,6 +95,8 @@ class _HttpProtocol(HttpToolsProtocol):
             callback()
 
     def abort(self) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # or uvicorn would report an application that forgot to answer
         self.transport.abort()
 
 

@@ -188,10 +188,10 @@ class ClientResponse:
 
     def _put(self, message: Message) -> None:
         """Send a message now; behind a `send` that waits, hold it."""
+        if self._done.done():  # given up; the exchange hears of it when `run` goes on
+            return
         if self._blocked is not None:
             self._hold(message)
-            return
-        if self._done.done():  # given up; the exchange hears of it when `run` goes on
             return
         coroutine = self._send(message)
         try:

@@ -50,7 +50,6 @@ async def serve(
     metrics = WorkerMetrics()
     changed = asyncio.Event()
     worker = Worker(
-        settings.worker_id or f"{socket.gethostname()}:{settings.grpc_port}",
         engine,
         limits=WorkerLimits(max_requests=settings.max_requests),
         metrics=metrics,
@@ -77,6 +76,7 @@ async def serve(
         await engine.start()
         async with asyncio.TaskGroup() as tasks:
             grpc_port = await server.start(f"{settings.host}:{settings.grpc_port}")
+            worker.name = settings.worker_id or f"{socket.gethostname()}:{grpc_port}"
             ops_port = await http.start(tasks)
             background = [
                 tasks.create_task(engine.run(), name="engine"),

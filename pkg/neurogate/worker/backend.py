@@ -61,15 +61,16 @@ class Worker:
 
     def __init__(
         self,
-        worker_id: str,
         engine: Engine,
         *,
+        name: str = "",
         limits: WorkerLimits,
         metrics: WorkerMetrics,
         loop: asyncio.AbstractEventLoop,
         on_change: Callable[[], None],
     ) -> None:
-        self._id = worker_id
+        self.name = name
+        """What the worker is called in its reports; its address, unless it was given a name."""
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
@@ -128,7 +129,7 @@ class Worker:
         seen, meter = self._observation, self._meter
         busy = seen.slots_busy if seen.slots_busy is not None else min(meter.active, seen.slots_total)
         return WorkerReport(
-            worker_id=self._id,
+            worker_id=self.name,
             version=__version__,
             ready=self.ready,
             draining=self._draining,
