@@ -66,7 +66,7 @@ class ReplyBody:
             return first
         try:
             piece = await self._content.readany()
-        except UNREACHABLE as error:
+        except (*UNREACHABLE, RuntimeError) as error:  # the latter when the session was closed between two pieces
             raise EngineBrokenError(f"the engine broke off in the middle of its answer ({reason_of(error)})") from error
         if not piece:
             raise StopAsyncIteration
@@ -221,7 +221,7 @@ class HttpEngine(ABC):
             response.close()  # back into the pool when the answer was read to its end, else cut
 
     async def _body(self, response: aiohttp.ClientResponse) -> ReplyBody:
-        if response.status != 503:
+        if response.status != 503 or "Retry-After" in response.headers:
             return ReplyBody(response.content)
         try:
             first = await read_at_most(response.content, ERROR_BYTES_MAX)

@@ -24,6 +24,9 @@ DONE = b"[DONE]"
 _EDGE_PIECES = 4
 """Pieces kept for the end: engines send finish reason, usage and [DONE] last, together or each in its own piece."""
 
+_END_BYTES = 64
+"""The end mark is looked for only here, at the end of a piece: nothing but a comment follows it."""
+
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _DONE_EVENT = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 
@@ -112,7 +115,7 @@ class SseTap:
             self._edge.append(whole)
             if self._first is None:
                 self._first = whole
-            if DONE in whole and _DONE_EVENT.search(whole):
+            if whole.find(DONE, -_END_BYTES) >= 0 and _DONE_EVENT.search(whole):
                 self._done = True
         return whole
 

@@ -1,0 +1,222 @@
+"""The engine for llama.cpp's own server: what it observes, and answers that stop when nobody wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from engine_support import (
+    CHAT_PATH,
+    RawServer,
+    chat_call,
+    http_answer,
+    leaving_nothing,
+    raw_server,
+    read,
+    running,
+    sse_answer,
+)
+from neurogate.engines.engine import EngineBrokenError, EngineCall, ModelInfo, Observation
+from neurogate.engines.llama_server import LlamaServerEngine
+
+PROPS = {"total_slots": 3, "build_info": "b9999-abc", "default_generation_settings": {"n_ctx": 2048}}
+MODELS = {"data": [{"id": "tiny", "meta": {"n_ctx_train": 8192, "n_ctx": 6144}}]}
+METRICS = (
+    b"# TYPE x gauge\nllamacpp:requests_processing 2\nllamacpp:requests_deferred 5\nllamacpp:n_decode_total 9e+06\n"
+)
+SLOTS = [{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}, "odd"]
+
+NOT_SUPPORTED = http_answer(b'{"error":{"message":"disabled","type":"not_supported_error"}}', status="501 No")
+LOADING = http_answer(b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', status="503 No")
+
+
+def told(value: object) -> bytes:
+    return http_answer(json.dumps(value).encode())
+
+
+HEALTHY = {
+    "/health": told({"status": "ok"}),
+    "/props": told(PROPS),
+    "/v1/models": told(MODELS),
+    "/metrics": http_answer(METRICS, kind="text/plain"),
+    "/slots": told(SLOTS),
+}
+
+
+@asynccontextmanager
+async def connected(
+    paths: dict[str, bytes] | None = None,
+    *,
+    answer: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None,
+    **fields: Any,
+) -> AsyncIterator[tuple[RawServer, LlamaServerEngine]]:
+    """A server with these answers by path; a path without one hangs."""
+
+    async def by_path(writer: asyncio.StreamWriter) -> None:
+        path = server.requests[-1][0].split()[1]
+        if path not in (paths or {}):
+            await asyncio.Event().wait()
+        writer.write((paths or {})[path])
+
+    async with (
+        leaving_nothing(),
+        raw_server(answer=answer or by_path) as server,
+        running(LlamaServerEngine(server.url, **fields)) as engine,
+    ):
+        yield server, engine
+        await engine.stop()
+
+
+async def observed(**changes: bytes | None) -> Observation:
+    paths = {**HEALTHY, **{f"/{name}": answer for name, answer in changes.items()}}
+    async with connected({path: answer for path, answer in paths.items() if answer is not None}) as (_server, engine):
+        return await engine.observe()
+
+
+def test_a_healthy_server_tells_slots_load_version_and_context() -> None:
+    observation = asyncio.run(observed())
+
+    assert observation == Observation(
+        ready=True,
+        version="b9999-abc",
+        models=(ModelInfo("tiny", context_length=2048),),
+        slots_total=3,
+        slots_busy=2,
+        queued=5,
+    )
+
+
+def test_without_metrics_the_slots_tell_who_is_busy() -> None:
+    observation = asyncio.run(observed(metrics=NOT_SUPPORTED))
+
+    assert (observation.slots_busy, observation.queued) == (1, None)
+
+
+@pytest.mark.parametrize("slots", [NOT_SUPPORTED, told({"odd": 1})])
+def test_with_both_switched_off_the_load_is_unknown_and_the_server_ready(slots: bytes) -> None:
+    observation = asyncio.run(observed(metrics=NOT_SUPPORTED, slots=slots))
+
+    assert (observation.ready, observation.slots_busy, observation.queued) == (True, None, None)
+
+
+def test_a_long_decode_step_leaves_the_load_unknown_and_the_server_ready() -> None:
+    observation = asyncio.run(observed(metrics=None))
+
+    assert (observation.ready, observation.slots_busy, observation.queued) == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"health": LOADING}, "Loading model"),
+        ({"health": http_answer(b"", status="500 Oops")}, "HTTP 500"),
+        ({"health": None}, "no answer in time"),
+        ({"props": http_answer(b'{"error":"Invalid API Key"}', status="401 No")}, "check NEUROGATE_ENGINE_API_KEY"),
+        ({"props": told({"total_slots": "many"})}, "is it a llama-server?"),
+        ({"props": LOADING}, "Loading model"),
+    ],
+)
+def test_a_server_that_cannot_serve_is_not_ready_and_says_why(changes: dict[str, bytes | None], detail: str) -> None:
+    observation = asyncio.run(observed(**changes))
+
+    assert not observation.ready
+    assert detail in observation.detail
+
+
+def test_a_server_without_props_or_models_counts_on_the_settings() -> None:
+    async def go() -> None:
+        gone = http_answer(b"{}", status="404 Not Found")
+        async with connected({**HEALTHY, "/props": gone, "/v1/models": gone}, model="mine", slots=7) as (_, engine):
+            observation = await engine.observe()
+            assert (observation.models, observation.slots_total) == ((ModelInfo("mine"),), 7)
+
+    asyncio.run(go())
+
+
+def test_what_cannot_change_is_asked_once_per_life_of_the_server() -> None:
+    async def go() -> None:
+        paths = dict(HEALTHY)
+        async with connected(paths) as (server, engine):
+            await engine.observe()
+            await engine.observe()
+            first = [line.split()[1] for line, _, _ in server.requests]
+            paths["/health"] = LOADING
+            assert not (await engine.observe()).ready
+            paths.update(HEALTHY, **{"/props": told({**PROPS, "total_slots": 9})})
+            assert (await engine.observe()).slots_total == 9
+
+        assert first == ["/health", "/props", "/v1/models", "/metrics", "/health", "/metrics"]
+
+    asyncio.run(go())
+
+
+# --- whole answers --------------------------------------------------------------------------------------------------
+
+
+def event(**fields: Any) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+SAID = event(choices=[{"index": 0, "delta": {"content": "Hi"}}], object="chat.completion.chunk")
+DONE = b"data: [DONE]\n\n"
+
+
+def test_a_whole_answer_is_asked_as_a_stream_and_given_whole() -> None:
+    async def go() -> None:
+        async with connected({CHAT_PATH: b"".join(sse_answer(SAID, DONE))}) as (server, engine):
+            async with engine.forward(chat_call()) as reply:
+                assert (reply.status, reply.content_type) == (200, "application/json")
+                answer = json.loads(await read(reply.body))
+            assert json.loads(server.requests[0][2])["stream"] is True
+            assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Hi"}
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("call", [chat_call(stream=True), chat_call(tools=[{}]), EngineCall(CHAT_PATH, b"{oops")])
+def test_other_requests_go_out_and_come_back_unchanged(call: EngineCall) -> None:
+    async def go() -> None:
+        answer = b"".join(sse_answer(SAID, DONE))
+        async with connected({CHAT_PATH: answer}) as (server, engine):
+            async with engine.forward(call) as reply:
+                assert await read(reply.body) == SAID + DONE
+            assert server.requests[0][2] == call.body
+
+    asyncio.run(go())
+
+
+def test_a_refusal_of_a_whole_answer_passes_unchanged() -> None:
+    async def go() -> None:
+        refusal = http_answer(b'{"error":{"message":"too long"}}', status="400 Bad Request")
+        async with connected({CHAT_PATH: refusal}) as (_, engine), engine.forward(chat_call()) as reply:
+            assert (reply.status, await read(reply.body)) == (400, b'{"error":{"message":"too long"}}')
+
+    asyncio.run(go())
+
+
+def test_a_whole_answer_that_is_cut_is_broken_before_any_byte() -> None:
+    async def go() -> None:
+        answer = b"".join(sse_answer(SAID))
+        async with connected({CHAT_PATH: answer}) as (_, engine), engine.forward(chat_call()) as reply:
+            with pytest.raises(EngineBrokenError):
+                await anext(reply.body)
+
+    asyncio.run(go())
+
+
+def test_every_request_has_a_connection_of_its_own() -> None:
+    """llama.cpp closes a connection after a stream without saying so, and a request sent into that is lost."""
+
+    async def go() -> None:
+        async with connected({CHAT_PATH: b"".join(sse_answer(SAID, DONE))}) as (server, engine):
+            for _ in range(3):
+                async with engine.forward(chat_call(stream=True)) as reply:
+                    await read(reply.body)
+            assert [headers["connection"] for _, headers, _ in server.requests] == ["close"] * 3
+
+    asyncio.run(go())
