@@ -8,6 +8,7 @@ from neurogate.cli.flags import flag
 from neurogate.config import descriptions
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.gateway.settings import GatewaySettings
+from neurogate.local.run_directory import StateSettings
 from neurogate.models.settings import ModelSettings
 from neurogate.worker.settings import WorkerSettings
 
@@ -17,6 +18,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),
     ("Simulated engine", "Read where the engine is `sim`, and by `neurogate sim-engine`.", SimSettings, True),
     ("Models", "Read by everything that needs a model's file.", ModelSettings, False),
+    ("Logs", "Read by `neurogate up` and `neurogate demo`.", StateSettings, False),
 )
 
 _INTRODUCTION = """\
@@ -34,16 +36,15 @@ def markdown() -> str:
     parts = [_INTRODUCTION]
     for title, who, settings, has_flags in SECTIONS:
         flag_head, flag_line = ("| Flag ", "|---") if has_flags else ("", "")
-        parts += [
-            f"\n## {title}\n\n{who}\n",
-            f"| Variable {flag_head}| Default | Meaning |",
-            f"|---{flag_line}|---|---|",
-        ]
+        head, line = f"| Variable {flag_head}| Default | Meaning |", f"|---{flag_line}|---|---|"
+        parts += [f"## {title}", "", who, "", head, line]
         for env, default, description in descriptions(settings):
             flag_cell = f"| `{flag(env)}` " if has_flags else ""
             shown = _shown(default)
-            parts.append(f"| `{env}` {flag_cell}| {f'`{shown}`' if shown else ''} | {description} |")
-    return "\n".join(parts) + "\n"
+            default_cell = f"`{shown}` " if shown else ""
+            parts.append(f"| `{env}` {flag_cell}| {default_cell}| {description} |")
+        parts.append("")
+    return "\n".join(parts)
 
 
 def text() -> str:

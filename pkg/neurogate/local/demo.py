@@ -26,7 +26,6 @@ KEY = "neurogate-secret-key-1"
 _GRACE_S = 10.0
 _READY_TIMEOUT_S = 120.0
 _BREAKER_S = 15.0
-_INTERRUPTED = 130
 _QUESTION = "Why is the sky blue? Answer in one sentence."
 _MORE_QUESTIONS = ("What is the capital of France?", "Name a primary colour.", "What do bees make?", "What is 2 + 2?")
 
@@ -46,21 +45,21 @@ def main(*, workers: int) -> int:
     async def service(stopping: asyncio.Event) -> None:
         outcome.append(await Demo(prepared, fleet, console, curl=has_curl()).run(stopping))
 
-    try:
-        code = run(service)
-    except asyncio.CancelledError:  # a second Ctrl-C
-        return _INTERRUPTED
+    code = run(service)
     return code if outcome == [True] else code or EXIT_FAILURE
 
 
 class Demo:
     """The steps, in order."""
 
-    def __init__(self, prepared: Prepared, fleet: Fleet, console: Console, *, curl: bool) -> None:
+    def __init__(
+        self, prepared: Prepared, fleet: Fleet, console: Console, *, curl: bool, breaker_s: float = _BREAKER_S
+    ) -> None:
         self._prepared = prepared
         self._fleet = fleet
         self._console = console
         self._curl = curl
+        self._breaker_s = breaker_s
 
     async def run(self, stopping: asyncio.Event) -> bool:
         """Whether every step worked. Everything is stopped in any case, early when `stopping` is set."""
@@ -154,7 +153,7 @@ class Demo:
             status = await self._status()
             if asked >= len(_MORE_QUESTIONS) and _breaker(status, victim) == "open":
                 break
-            if loop.time() - began > _BREAKER_S:
+            if loop.time() - began > self._breaker_s:
                 raise DemoError(f"the breaker of {victim.name} is {_breaker(status, victim)!r}, and not open")
             await self._ask(_MORE_QUESTIONS[asked % len(_MORE_QUESTIONS)])
             asked += 1

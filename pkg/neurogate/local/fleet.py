@@ -23,6 +23,7 @@ from neurogate.errors import NeuroGateError
 from neurogate.local import processes
 from neurogate.local.plan import ChildPlan, FleetPlan
 from neurogate.local.run_directory import tail
+from neurogate.local.table import rows
 
 POLL_S = 0.2
 _ANSWER_TIMEOUT_S = 2.0
@@ -142,7 +143,7 @@ class Fleet:
         return body
 
     async def wait_ready(self, timeout_s: float, seen: Callable[[dict[str, Any] | None], None]) -> None:
-        """Return when the gateway calls every worker healthy; `seen` gets each status on the way.
+        """Return when the gateway calls every worker ready; `seen` gets each status on the way.
 
         Raises FleetError with the logs when a process ends before, or when it takes longer than `timeout_s`.
         """
@@ -162,8 +163,8 @@ class Fleet:
                 raise FleetError(child.report())
         status = await self.status()
         seen(status)
-        workers = (status or {}).get("workers", [])
-        return len(workers) == len(self.workers) and all(worker.get("healthy") for worker in workers)
+        states = [row.state for row in rows(status)]
+        return states == ["ready"] * len(self.workers)
 
     async def stop(self) -> None:
         """End every process: the gateway first, so that it can finish its requests. Idempotent.

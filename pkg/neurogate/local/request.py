@@ -66,16 +66,18 @@ def has_curl() -> bool:
     return shutil.which("curl") is not None
 
 
-async def send(post: Post, *, curl: bool, on_line: Callable[[bytes], None] = lambda _: None) -> bytes:
+async def send(
+    post: Post, *, curl: bool, on_line: Callable[[bytes], None] = lambda _: None, timeout_s: float = _TIMEOUT_S
+) -> bytes:
     """The whole answer; `on_line` gets each of its lines as it arrives.
 
-    Raises RequestError when it cannot be sent, breaks off or takes longer than two minutes.
+    Raises RequestError when it cannot be sent, breaks off or takes longer than `timeout_s`.
     """
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await (_by_curl if curl else _by_httpx)(post, on_line)
     except TimeoutError:
-        raise RequestError(f"POST {post.url} took longer than {_TIMEOUT_S} s") from None
+        raise RequestError(f"POST {post.url} took longer than {timeout_s:g} s") from None
 
 
 async def _by_curl(post: Post, on_line: Callable[[bytes], None]) -> bytes:

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
-_STYLES = {"closed": "green", "yes": "green", "half-open": "yellow", "half_open": "yellow", "draining": "yellow"}
+_STYLES = {"closed": "green", "ready": "green", "half-open": "yellow", "draining": "yellow", "not ready": "yellow"}
 
 
-def states(answer: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
-    """What the table shows, to tell whether it changed."""
+class Row(NamedTuple):
+    """What there is to know of a worker at one glance."""
+
+    worker: str
+    address: str
+    state: str
+    """`ready`, `not ready`, `draining` or `down`."""
+    breaker: str
+
+
+def rows(answer: Mapping[str, Any] | None) -> list[Row]:
+    """The answer of GET /workers, shortened; empty while there is none."""
     return [_row(worker) for worker in (answer or {}).get("workers", [])]
 
 
 def workers_table(answer: Mapping[str, Any]) -> Table:
-    """The answer of GET /workers for a narrow terminal."""
+    """The rows as a table for a narrow terminal."""
     table = Table(box=None, pad_edge=False)
-    for column in ("worker", "address", "healthy", "breaker"):
+    for column in Row._fields:
         table.add_column(column, no_wrap=True)
-    for name, address, healthy, breaker in states(answer):
-        table.add_row(name, address, _coloured(healthy), _coloured(breaker))
+    for row in rows(answer):
+        table.add_row(row.worker, row.address, _coloured(row.state), _coloured(row.breaker))
     return table
 
 
-def _row(worker: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    healthy = "yes" if worker.get("healthy") else "no"
+def _row(worker: Mapping[str, Any]) -> Row:
+    if not worker.get("healthy"):
+        state = "down"
+    elif worker.get("draining"):
+        state = "draining"
+    else:
+        state = "ready" if worker.get("ready") else "not ready"
     name, address, breaker = (str(worker.get(key, "")) for key in ("id", "address", "circuit_breaker_state"))
-    return name, address, healthy, breaker
+    return Row(name, address, state, breaker)
 
 
 def _coloured(word: str) -> Text:

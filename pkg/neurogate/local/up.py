@@ -13,14 +13,13 @@ from rich.live import Live
 from neurogate.local.fleet import Fleet, FleetError
 from neurogate.local.plan import FleetRequest
 from neurogate.local.prepare import Prepared, prepare
-from neurogate.local.table import states, workers_table
+from neurogate.local.table import Row, rows, workers_table
 from neurogate.process import EXIT_FAILURE, run
 
 READY_TIMEOUT_S = 300.0
 _GRACE_S = 35.0
 """A little more than the processes' own drain timeout."""
 _REFRESH_S = 1.0
-_INTERRUPTED = 130
 
 Status = Mapping[str, Any] | None
 
@@ -38,19 +37,16 @@ def main(request: FleetRequest) -> int:
     console = Console(soft_wrap=True, highlight=False)
     prepared = prepare(request, console)
     fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S, key=prepared.key)
-    failures: list[str] = []
+    failed: list[str] = []
 
     async def service(stopping: asyncio.Event) -> None:
-        failures.append(await up(prepared, fleet, stopping, console))
+        failure = await up(prepared, fleet, stopping, console)
+        if failure:
+            failed.append(failure)
+            console.print(failure, style="red", markup=False)
 
-    try:
-        code = run(service)
-    except asyncio.CancelledError:  # a second Ctrl-C
-        return _INTERRUPTED
-    if failures and failures[0]:
-        console.print(failures[0], style="red", markup=False)
-        return EXIT_FAILURE
-    return code
+    code = run(service)
+    return EXIT_FAILURE if failed else code
 
 
 async def up(prepared: Prepared, fleet: Fleet, stopping: asyncio.Event, console: Console) -> str:
@@ -111,10 +107,10 @@ def view_on(console: Console) -> Iterator[View]:
 class _Printed:
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last: list[tuple[str, str, str, str]] | None = None
+        self._last: list[Row] | None = None
 
     def __call__(self, status: Status) -> None:
-        state = states(status)
+        state = rows(status)
         if status is not None and state != self._last:
             self._last = state
             self._console.print(_shown(status))

@@ -1,0 +1,144 @@
+"""The local fleet with the real gateway and real workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neurogate.config import child_environment
+from neurogate.local import processes
+
+NEUROGATE = [sys.executable, "-m", "neurogate"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Any port, logs of its own, and a mark that finds every process of the test."""
+    return child_environment(
+        {
+            "HTTP_PORT": "0",
+            "XDG_STATE_HOME": str(tmp_path),
+            "NEUROGATE_SIM_DECODE_TPS": "0",
+            "NEUROGATE_SIM_PREFILL_TPS": "0",
+        }
+    )
+
+
+@contextlib.contextmanager
+def running_up(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`neurogate up` with two simulated workers, once it is ready."""
+    command = [*NEUROGATE, "up", "--workers", "2", "--engine", "sim", "--key", "secret"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        lines: list[str] = []
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("ready"):
+                    break
+            yield process, lines
+        finally:
+            process.kill()
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_up_runs_until_a_signal_and_leaves_nothing(environment, signum):
+    with running_up(environment) as (process, lines):
+        children = children_of(process.pid)
+        assert len(children) == 3
+        process.send_signal(signum)
+        rest, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert "gateway  http://127.0.0.1:" in lines[0]
+    assert rest.endswith("stopping\nstopped\n")
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_second_signal_ends_it_at_once(environment):
+    with running_up(environment) as (process, _):
+        children = children_of(process.pid)
+        os.kill(children[0], signal.SIGSTOP)  # a gateway that cannot stop
+        process.send_signal(signal.SIGINT)
+        assert "stopping\n" in process.stdout
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(timeout=20) == 1
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_killed_up_leaves_nothing(environment):
+    with running_up(environment) as (process, _):
+        children = [os.pidfd_open(child) for child in children_of(process.pid)]
+        process.kill()
+        process.wait()
+        waiting = set(children)
+        while waiting:
+            ended, _, _ = select.select(waiting, [], [], 30)
+            assert ended, "a process outlived the fleet that started it"
+            waiting -= set(ended)
+    for child in children:
+        os.close(child)
+
+
+def test_failing_worker_fails_the_start_with_its_log(environment):
+    environment["NEUROGATE_SIM_FAULTS"] = "no-such-fault"
+
+    done = subprocess.run(
+        [*NEUROGATE, "up", "--engine", "sim"], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert "ended with exit code 78; its log" in done.stdout
+    assert "no-such-fault" in done.stdout
+
+
+def test_demo_with_simulated_engines(environment):
+    environment["NEUROGATE_ENGINE"] = "sim"
+
+    done = subprocess.run(
+        [*NEUROGATE, "demo", "--workers", "2"], env=environment, check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "engine  sim" in done.stdout
+    assert done.stdout.endswith("All of it worked.\n")
+
+
+def test_interrupted_demo_fails_and_leaves_nothing(environment):
+    environment["NEUROGATE_ENGINE"] = "sim"
+    environment["NEUROGATE_SIM_DECODE_TPS"] = "1"
+    with subprocess.Popen([*NEUROGATE, "demo"], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("$ curl"):
+                break
+        children = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert rest.endswith("stopped before its end\n")
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.model
+def test_demo_with_the_real_model(environment, smollm2_path):
+    assert smollm2_path.is_file()
+
+    done = subprocess.run([*NEUROGATE, "demo"], env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "engine  llamacpp, model smollm2-135m-instruct" in done.stdout
+    assert done.stdout.endswith("All of it worked.\n")
+    assert processes.marked("") == {}

@@ -1,0 +1,138 @@
+"""`neurogate up` shows the fleet until it is told to stop, or the fleet does not work any more."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import signal
+from collections.abc import Awaitable, Callable
+
+import pytest
+from rich.console import Console
+
+from neurogate.local.fleet import Fleet
+from neurogate.local.up import up, view_on
+
+
+@pytest.fixture
+def run_up(prepared, console, nothing_left):
+    """Runs `up`, and `meanwhile` once the fleet is ready. Returns why it failed and what was shown."""
+
+    def run(
+        fleet: Fleet,
+        meanwhile: Callable[[Fleet, asyncio.Event], Awaitable[None]] | None = None,
+        shown: Console = console,
+    ) -> tuple[str, str]:
+        async def both() -> str:
+            stopping = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(up(prepared, fleet, stopping, shown))
+                if meanwhile is not None:
+                    while "ready; Ctrl-C" not in shown.file.getvalue():
+                        await asyncio.sleep(0.05)
+                    await meanwhile(fleet, stopping)
+                return await running
+
+        failure = asyncio.run(both())
+        nothing_left(fleet)
+        return failure, shown.file.getvalue()
+
+    return run
+
+
+async def stop(_: Fleet, stopping: asyncio.Event) -> None:
+    stopping.set()
+
+
+def test_it_shows_where_everything_is_until_it_is_stopped(make_fleet, run_up, prepared):
+    failure, shown = run_up(make_fleet(), stop)
+
+    assert failure == ""
+    for fact in (prepared.plan.url, prepared.plan.ops_url, prepared.key, str(prepared.directory), "fake none"):
+        assert fact in shown
+    assert shown.endswith("stopping\nstopped\n")
+    assert shown.count("worker ") <= 3, "the table is printed at changes only"
+
+
+def test_table_is_live_on_a_terminal(make_fleet, run_up):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+
+    failure, shown = run_up(make_fleet(), stop, terminal)
+
+    assert failure == ""
+    assert "closed" in shown
+
+
+def test_it_can_be_stopped_while_it_starts(make_fleet, prepared, console, nothing_left):
+    fleet = make_fleet(gateway="never-ready")
+
+    async def run() -> str:
+        stopping = asyncio.Event()
+        stopping.set()
+        return await up(prepared, fleet, stopping, console)
+
+    assert asyncio.run(run()) == ""
+    nothing_left(fleet)
+
+
+def test_failed_start_is_its_failure(make_fleet, run_up):
+    failure, shown = run_up(make_fleet(worker_0="die"))
+
+    assert failure.startswith("worker-0 ended with exit code 1")
+    assert "ready; Ctrl-C" not in shown
+
+
+def test_dead_worker_is_told_and_the_rest_goes_on(make_fleet, run_up):
+    async def kill_one(fleet: Fleet, stopping: asyncio.Event) -> None:
+        fleet.workers[0].signal(signal.SIGKILL)
+        while not await _is_open(fleet):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.5)  # until it has been looked at
+        stopping.set()
+
+    failure, shown = run_up(make_fleet(), kill_one)
+
+    assert failure == ""
+    assert "worker-0 was killed by SIGKILL; its log" in shown
+    assert "open" in shown
+
+
+async def _is_open(fleet: Fleet) -> bool:
+    status = await fleet.status()
+    return "open" in {worker["circuit_breaker_state"] for worker in status["workers"]}
+
+
+def test_dead_gateway_ends_it(make_fleet, run_up):
+    async def kill_gateway(fleet: Fleet, _: asyncio.Event) -> None:
+        fleet.gateway.signal(signal.SIGKILL)
+
+    failure, _ = run_up(make_fleet(), kill_gateway)
+
+    assert failure.startswith("gateway was killed by SIGKILL")
+
+
+def test_dead_workers_end_it(make_fleet, run_up):
+    async def kill_all(fleet: Fleet, _: asyncio.Event) -> None:
+        for worker in fleet.workers:
+            worker.signal(signal.SIGKILL)
+
+    failure, _ = run_up(make_fleet(), kill_all)
+
+    assert failure == "every worker has ended"
+
+
+def test_what_had_to_be_killed_is_told(make_fleet, run_up):
+    failure, shown = run_up(make_fleet(worker_1="ignore-term", grace_s=0.3), stop)
+
+    assert failure == ""
+    assert "stopped; these had to be killed: worker-1" in shown
+
+
+def test_gateway_that_does_not_answer_yet_is_said_on_a_terminal_only(console):
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    for target in (terminal, console):
+        with view_on(target) as view:
+            view(None)
+
+    assert "the gateway is starting" in terminal.file.getvalue()
+    assert console.file.getvalue() == ""
