@@ -17,7 +17,7 @@ class StaticResolver:
     def __init__(self, addresses: Sequence[str]) -> None:
         for address in addresses:
             host, colon, port = address.rpartition(":")
-            if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+            if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
                 raise ConfigError(f"WORKER_ADDRESSES: {address!r} is not host:port, for example localhost:50051")
         if len(set(addresses)) != len(addresses):
             raise ConfigError("WORKER_ADDRESSES: an address is listed twice; each worker once is enough")
