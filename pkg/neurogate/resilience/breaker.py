@@ -62,7 +62,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
             fail_max=settings.fail_max, listeners=[self], throw_new_error_on_trip=False
         )
         self._generation = 0
-        self._probe_out = False
+        self._probes_out = 0  # more than one only by `force`
         self._opened_at = 0.0
         self._state: str = pybreaker.STATE_CLOSED
 
@@ -86,7 +86,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         """Whether `try_acquire` would give a permit now."""
         if self._state == pybreaker.STATE_OPEN:
             return self._now() >= self.retry_at
-        return self._state == pybreaker.STATE_CLOSED or not self._probe_out
+        return self._state == pybreaker.STATE_CLOSED or not self._probes_out
 
     def try_acquire(self) -> Permit | None:
         """A permit for one call, or None when the endpoint must be left alone. Every permit must be settled."""
@@ -101,7 +101,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         return self._probe()
 
     def record_failure(self) -> None:
-        """A failure outside any call, such as a lost link. Counts while closed; an open breaker stays as it is."""
+        """A failure outside any call, such as a lost link. Counts while closed and opens a half-open breaker again."""
         if self._state != pybreaker.STATE_OPEN:
             self._tell(_fail)
 
@@ -113,7 +113,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     ) -> None:
         """Follow pybreaker's transitions (its listener interface; not for callers)."""
         self._generation += 1
-        self._probe_out = False
+        self._probes_out = 0
         self._state = new_state.name
         if self._state == pybreaker.STATE_OPEN:
             self._opened_at = self._now()
@@ -125,14 +125,14 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     def _probe(self) -> Permit:
         if self._state == pybreaker.STATE_OPEN:
             self._tally.half_open()
-        self._probe_out = True
+        self._probes_out += 1
         return Permit(self, self._generation, is_probe=True)
 
     def _settle(self, permit: Permit, outcome: Outcome) -> None:
         if permit.generation != self._generation:
             return  # admitted before the last transition: says nothing about now
         if permit.is_probe:
-            self._probe_out = False
+            self._probes_out -= 1
         if outcome is Outcome.IGNORED:
             return
         if outcome is Outcome.FAILURE:
