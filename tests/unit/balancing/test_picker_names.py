@@ -18,5 +18,5 @@ def test_every_name_has_its_picker(name: str, kind: type):
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are():
-    with pytest.raises(ConfigError, match="NEUROGATE_BALANCER.*'fastest'.*round_robin, least_requests"):
+    with pytest.raises(ConfigError, match=r"NEUROGATE_BALANCER.*'fastest'.*round_robin, least_requests"):
         build("fastest", rng=random.Random(1))

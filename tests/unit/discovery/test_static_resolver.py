@@ -31,7 +31,7 @@ def test_an_ipv6_address_is_taken_in_brackets():
     "address", ["localhost", ":50051", "localhost:", "localhost:0", "a:65536", "a:x", "a:-1", "a:²"]
 )
 def test_an_address_that_is_not_host_and_port_is_refused(address: str):
-    with pytest.raises(ConfigError, match="WORKER_ADDRESSES: .* is not host:port"):
+    with pytest.raises(ConfigError, match=r"WORKER_ADDRESSES: .* is not host:port"):
         StaticResolver(["localhost:50051", address])
 
 
