@@ -18,6 +18,7 @@ FRAME_BYTES = 256 * 1024
 PART_BYTES = 128 * 1024
 _ENVELOPE_BYTES = 64
 """Generous cost of an item's tags, lengths and ids."""
+_UINT32_MAX = 0xFFFFFFFF
 
 
 class GatewayOutbox:
@@ -28,6 +29,8 @@ class GatewayOutbox:
         self._submits: deque[tuple[int, Call]] = deque()
         self._parts: deque[tuple[int, memoryview]] = deque()
         self._cancels: list[int] = []
+        self._gone: set[int] = set()
+        """Cancelled while unsent requests were queued: those among them are skipped when their turn comes."""
         self._hello: pb.Hello | None = None
 
     def __bool__(self) -> bool:
@@ -44,6 +47,8 @@ class GatewayOutbox:
     def cancel(self, ticket: int) -> None:
         """Queue a cancellation, and drop what of the request is still unsent."""
         self._cancels.append(ticket)
+        if self._submits:
+            self._gone.add(ticket)
         if self._parts:
             self._parts = deque(part for part in self._parts if part[0] != ticket)
 
@@ -53,9 +58,8 @@ class GatewayOutbox:
         if self._hello is not None:
             frame.hello.CopyFrom(self._hello)
             self._hello = None
-        gone = set(self._cancels)
+        room = FRAME_BYTES - len(self._cancels) * 10
         self._cancels = []
-        room = FRAME_BYTES - len(gone) * 10
         if self._parts:
             ticket, rest = self._parts.popleft()
             frame.parts.add(id=ticket, data=bytes(rest[:PART_BYTES]), last=len(rest) <= PART_BYTES)
@@ -70,10 +74,12 @@ class GatewayOutbox:
             if cost > room and room < FRAME_BYTES:
                 break
             self._submits.popleft()
-            if ticket in gone:
+            if ticket in self._gone:
                 continue
             room -= cost
             self._add(frame, ticket, call)
+        if not self._submits:
+            self._gone.clear()
         return frame
 
     def _add(self, frame: pb.GatewayFrame, ticket: int, call: Call) -> None:
@@ -81,7 +87,7 @@ class GatewayOutbox:
         more = len(body) > PART_BYTES
         frame.submits.add(
             id=ticket,
-            deadline_ms=max(1, int((call.deadline - self._now()) * 1000)),
+            deadline_ms=int(min(max(1, (call.deadline - self._now()) * 1000), _UINT32_MAX)),
             traceparent=call.traceparent,
             path=call.path,
             body=b"" if more else body,
