@@ -1,4 +1,8 @@
-"""Protobuf messages to the domain's records and back."""
+"""Protobuf messages to the domain's records and back.
+
+What an engine counted or said is fitted to the wire: a number out of range or a lone surrogate would make protobuf
+raise where everybody's frames are written.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 
 _CODES: dict[int, EndCode] = {code.value: code for code in EndCode}
+_UINT32_MAX = (1 << 32) - 1
+_UINT64_MAX = (1 << 64) - 1
 
 
 def end_to_wire(ticket: int, end: End) -> pb.End:
@@ -20,17 +26,17 @@ def end_to_wire(ticket: int, end: End) -> pb.End:
     if end.http_status:
         message.http_status = end.http_status
     if end.content_type and end.content_type != "application/json":
-        message.content_type = end.content_type
+        message.content_type = _text(end.content_type)
     if end.body:
         message.body = end.body
     if end.usage is not None:
         message.usage.CopyFrom(usage_to_wire(end.usage))
     if end.finish_reason:
-        message.finish_reason = end.finish_reason
+        message.finish_reason = _text(end.finish_reason)
     if end.retry_after_s is not None:
-        message.retry_after_ms = max(1, int(end.retry_after_s * 1000))
+        message.retry_after_ms = max(1, _uint32(end.retry_after_s * 1000))
     if end.message:
-        message.message = end.message
+        message.message = _text(end.message)
     return message
 
 
@@ -51,9 +57,9 @@ def end_from_wire(message: pb.End) -> End:
 def usage_to_wire(usage: Usage) -> pb.Usage:
     """Token counts."""
     return pb.Usage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_tokens=usage.cached_tokens,
+        prompt_tokens=_uint32(usage.prompt_tokens),
+        completion_tokens=_uint32(usage.completion_tokens),
+        cached_tokens=_uint32(usage.cached_tokens),
     )
 
 
@@ -69,25 +75,29 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerStatus:
         version=report.version,
         ready=report.ready,
         draining=report.draining,
-        detail=report.detail,
-        engine=pb.EngineInfo(kind=report.engine_kind, version=report.engine_version, restarts=report.engine_restarts),
+        detail=_text(report.detail),
+        engine=pb.EngineInfo(
+            kind=report.engine_kind,
+            version=_text(report.engine_version),
+            restarts=_uint32(report.engine_restarts),
+        ),
         models=[
-            pb.Model(name=model.name, loaded=model.loaded, context_length=model.context_length)
+            pb.Model(name=_text(model.name), loaded=model.loaded, context_length=_uint32(model.context_length))
             for model in report.models
         ],
-        slots_total=report.slots_total,
-        slots_busy=report.slots_busy,
-        running=report.running,
-        queued=report.queued,
-        tokens_outstanding=report.tokens_outstanding,
+        slots_total=_uint32(report.slots_total),
+        slots_busy=_uint32(report.slots_busy),
+        running=_uint32(report.running),
+        queued=_uint32(report.queued),
+        tokens_outstanding=_uint64(report.tokens_outstanding),
         kv_used_ratio=report.kv_used_ratio,
         decode_tokens_per_s=report.decode_tokens_per_s,
         prompt_tokens_per_s=report.prompt_tokens_per_s,
-        requests_total=report.requests_total,
-        prompt_tokens_total=report.prompt_tokens_total,
-        completion_tokens_total=report.completion_tokens_total,
+        requests_total=_uint64(report.requests_total),
+        prompt_tokens_total=_uint64(report.prompt_tokens_total),
+        completion_tokens_total=_uint64(report.completion_tokens_total),
         uptime_s=report.uptime_s,
-        seq=report.seq,
+        seq=_uint64(report.seq),
     )
 
 
@@ -143,5 +153,17 @@ def finished_to_wire(event: Finished) -> pb.Finished:
         usage=usage_to_wire(event.usage),
         finish_reason=event.finish_reason,
         model=event.model,
-        inference_time_ms=event.inference_time_ms,
+        inference_time_ms=_uint64(event.inference_time_ms),
     )
+
+
+def _uint32(number: float) -> int:
+    return int(min(max(0, number), _UINT32_MAX))
+
+
+def _uint64(number: int) -> int:
+    return min(max(0, number), _UINT64_MAX)
+
+
+def _text(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()
