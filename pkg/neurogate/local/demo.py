@@ -113,7 +113,7 @@ class Demo:
 
     async def _prompt(self) -> None:
         self._step("A prompt")
-        post = self._post("/prompt", {"query": _QUESTION, "max_tokens": 80})
+        post = self._post("/prompt", {"query": _QUESTION, "max_tokens": 80, "temperature": 0})
         self._show(post)
         answer = await send(post, curl=self._curl)
         self._say(answer.decode("utf-8", "replace").strip())
@@ -121,7 +121,8 @@ class Demo:
 
     async def _stream(self) -> None:
         self._step("The same through the OpenAI API, streamed")
-        body = {"messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 80, "stream": True}
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 80}
+        body |= {"temperature": 0, "stream": True}
         if self._prepared.model:
             body = {"model": self._prepared.model, **body}
         post = self._post("/v1/chat/completions", body)
@@ -165,7 +166,9 @@ class Demo:
     async def _ask(self, question: str) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        answer = await send(self._post("/prompt", {"query": question, "max_tokens": 24}), curl=self._curl)
+        answer = await send(
+            self._post("/prompt", {"query": question, "max_tokens": 24, "temperature": 0}), curl=self._curl
+        )
         text = " ".join(_text_of(answer).split())
         shown = text if len(text) <= 50 else text[:49] + "…"
         worker = json.loads(answer).get("worker_id", "a worker")

@@ -41,8 +41,11 @@ def prepare(request: FleetRequest, console: Console) -> Prepared:
     managed = engine.kind == "llamacpp"
     model = engine.model or (DEFAULT_MODEL if managed else "")
     if managed:
+        store = default_store()
+        if store.path(model) is None:
+            console.print(f"fetching the model {model} into {store.directory}, this once")
         with shown(console) as progress:
-            model = default_store().resolve(model, progress=progress).name
+            model = store.resolve(model, progress=progress).name
     threads = fair_threads(len(os.sched_getaffinity(0)), request.workers) if managed and not engine.threads else None
     keys = request.keys or gateway.api_keys
     return Prepared(
