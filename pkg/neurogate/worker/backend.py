@@ -210,12 +210,8 @@ class Worker:
     def _begin(self, max_tokens: int | None = None) -> Progress:
         self._idle.clear()
         models = self._observation.models
-        return Progress(
-            self._meter.begin(max_tokens),
-            self._metrics,
-            model=models[0].name if models else "",
-            loop=self._loop,
-        )
+        of_model = self._metrics.of_model(models[0].name if models else "")
+        return Progress(self._meter.begin(max_tokens), of_model, loop=self._loop)
 
     def _end(self, progress: Progress, end: End) -> None:
         progress.finish(end)

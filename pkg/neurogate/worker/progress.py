@@ -6,16 +6,15 @@ import asyncio
 
 from neurogate.channel import End, EndCode
 from neurogate.worker.meter import Job
-from neurogate.worker.metrics import WorkerMetrics
+from neurogate.worker.metrics import ModelMetrics
 
 
 class Progress:
     """Counts one request in at construction and out in `finish`, exactly once."""
 
-    __slots__ = ("_began_at", "_job", "_last_at", "_loop", "_metrics", "model")
+    __slots__ = ("_began_at", "_job", "_last_at", "_loop", "_metrics")
 
-    def __init__(self, job: Job, metrics: WorkerMetrics, *, model: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.model = model
+    def __init__(self, job: Job, metrics: ModelMetrics, *, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
         self._metrics = metrics
         self._loop = loop
@@ -33,24 +32,24 @@ class Progress:
             return
         now = self._loop.time()
         if self._last_at:
-            self._metrics.inter_token_latency.labels(self.model).observe((now - self._last_at) / count)
+            self._metrics.inter_token_latency.observe((now - self._last_at) / count)
         else:
-            self._metrics.time_to_first_token.labels(self.model).observe(now - self._began_at)
+            self._metrics.time_to_first_token.observe(now - self._began_at)
         self._last_at = now
         self._job.tokens(count)
 
     def finish(self, end: End) -> None:
         """The request is over."""
-        metrics, model, usage = self._metrics, self.model, end.usage
+        metrics, usage = self._metrics, end.usage
         completion = usage.completion_tokens if usage is not None else self._job.emitted
         self._job.end(usage)
-        metrics.tokens_generated.labels(model).inc(completion)
+        metrics.tokens_generated.inc(completion)
         if usage is not None:
-            metrics.prompt_tokens.labels(model).inc(usage.prompt_tokens)
+            metrics.prompt_tokens.inc(usage.prompt_tokens)
         if end.code is EndCode.ANSWERED:
-            metrics.inference_duration.labels(model).observe(self._loop.time() - self._began_at)
-            metrics.requests.labels(model, str(end.http_status or 200)).inc()
+            metrics.inference_duration.observe(self._loop.time() - self._began_at)
+            metrics.ended(str(end.http_status or 200))
         else:
-            metrics.requests.labels(model, end.code.name.lower()).inc()
+            metrics.ended(end.code.name.lower())
             if end.code is not EndCode.CANCELLED:
-                metrics.errors.labels(model, end.code.name.lower()).inc()
+                metrics.failed(end.code.name.lower())
