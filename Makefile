@@ -16,7 +16,7 @@ DEV := $(VENV)/.dev
 WORKERS ?= 3
 URL ?= http://127.0.0.1:8080
 PYTEST_ARGS ?=
-SOURCES := pkg cmd bench tests
+SOURCES := $(wildcard pkg cmd bench tests)
 
 ##@ Start
 
@@ -117,7 +117,7 @@ lock: $(DEV) ## Resolve the dependencies anew into both lock files (UPGRADE=--up
 
 clean: ## Remove what can be made again, except .venv
 	@rm -rf dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	@find pkg cmd bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@tools/make-venv "$(PYTHON)" $(VENV)
