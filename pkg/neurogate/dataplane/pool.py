@@ -111,7 +111,7 @@ class EndpointPool:
         breaker = EndpointBreaker(
             self._breaker_settings,
             now=self._loop.time,
-            on_transition=lambda state: self._breaker_moved(endpoint.id, state),
+            on_transition=lambda state: self._breaker_moved(member, state),
         )
         member = Member(endpoint, breaker)
         member.channel = self._connect(endpoint, _MemberEvents(self, member))
@@ -119,10 +119,19 @@ class EndpointPool:
         self._observer.worker_changed(endpoint.id, "added", endpoint.address)
         return member
 
-    def _breaker_moved(self, worker_id: str, state: str) -> None:
-        self._observer.breaker_changed(worker_id, state)
+    def _is_known(self, member: Member) -> bool:
+        """Whether it is still of the fleet: a removed one lives on for a moment, and its name may be another's now."""
+        return self._members.get(member.id) is member
+
+    def _tell(self, member: Member, event: str, detail: str) -> None:
+        if self._is_known(member):
+            self._observer.worker_changed(member.id, event, detail)
+
+    def _breaker_moved(self, member: Member, state: str) -> None:
+        if self._is_known(member):
+            self._observer.breaker_changed(member.id, state)
         if state == "open":
-            # At that moment the breaker admits a probe: the snapshot must say so.
+            # From then on the breaker admits a probe: the snapshot must say so.
             self._loop.call_later(self._breaker_settings.reset_timeout_s, self.publish)
         self.publish()
 
@@ -130,7 +139,7 @@ class EndpointPool:
         member.linked = True
         member.reachable_once = True
         member.last_error = ""
-        self._observer.worker_changed(member.id, "linked", report.worker_id)
+        self._tell(member, "linked", report.worker_id)
         self._take_report(member, report)
         self.publish()
 
@@ -138,15 +147,15 @@ class EndpointPool:
         before = member.report
         if member.take_report(report, self._loop.time()):
             if report.draining and not before.draining:
-                self._observer.worker_changed(member.id, "draining", "")
+                self._tell(member, "draining", "")
             elif report.ready != before.ready:
-                self._observer.worker_changed(member.id, "ready" if report.ready else "not_ready", report.detail)
+                self._tell(member, "ready" if report.ready else "not_ready", report.detail)
             self.publish()
 
     def _link_down(self, member: Member, reason: str, *, planned: bool) -> None:
         member.linked = False
         member.last_error = reason
-        self._observer.worker_changed(member.id, "left" if planned else "lost", reason)
+        self._tell(member, "left" if planned else "lost", reason)
         if planned:
             member.reachable_once = False  # a worker that said goodbye is not failing while it is away
         else:
