@@ -20,6 +20,9 @@ from neurogate.resilience.breaker import BreakerSettings, EndpointBreaker
 
 Connect = Callable[[Endpoint, LinkObserver], LinkChannel]
 
+_TIMER_SLACK_S = 0.001
+"""Loops round timers to a millisecond: one may fire that much before the moment it was set for."""
+
 
 class PoolObserver(Protocol):
     """Hears what happens to the fleet, for logs and metrics."""
@@ -132,7 +135,7 @@ class EndpointPool:
             self._observer.breaker_changed(member.id, state)
         if state == "open":
             # From then on the breaker admits a probe: the snapshot must say so.
-            self._loop.call_later(self._breaker_settings.reset_timeout_s, self.publish)
+            self._loop.call_later(self._breaker_settings.reset_timeout_s + _TIMER_SLACK_S, self.publish)
         self.publish()
 
     def _link_up(self, member: Member, report: WorkerReport) -> None:
