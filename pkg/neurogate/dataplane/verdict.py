@@ -77,7 +77,7 @@ def error_for(end: End, worker_id: str) -> GatewayError:
             return DeadlineError(
                 f"{worker_id} did not finish in time{because}; ask for fewer tokens or allow more time"
             )
-        case EndCode.BUSY:
+        case EndCode.BUSY | EndCode.ANSWERED if judge(end) is _REFUSED:
             return BusyError(f"{worker_id} holds all the requests it can{because}", retry_after_s=end.retry_after_s)
         case EndCode.UNSUPPORTED:
             return UnsupportedError(told or f"the engine of {worker_id} has no such API")
