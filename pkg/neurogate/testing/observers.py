@@ -1,0 +1,53 @@
+"""Observers that remember what they heard, in order."""
+
+from __future__ import annotations
+
+from neurogate.endpoint import WorkerReport
+
+
+class RecordingFleetObserver:
+    """A `PoolObserver` and a `DispatchObserver`."""
+
+    def __init__(self) -> None:
+        self.breakers: list[tuple[str, str]] = []
+        """(worker, state) of every breaker transition."""
+        self.workers: list[tuple[str, str, str]] = []
+        """(worker, event, detail) of everything that happened to a worker."""
+        self.retries: list[tuple[str, str]] = []
+        """(worker that was left, reason) of every retry."""
+
+    def breaker_changed(self, worker_id: str, state: str) -> None:
+        """Remember a transition."""
+        self.breakers.append((worker_id, state))
+
+    def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
+        """Remember an event."""
+        self.workers.append((worker_id, event, detail))
+
+    def retried(self, worker_id: str, reason: str) -> None:
+        """Remember a retry."""
+        self.retries.append((worker_id, reason))
+
+
+class RecordingLinkObserver:
+    """A `LinkObserver`."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, WorkerReport | str]] = []
+        """`up` and `report` with the report; `left`, `lost` and `failed` with the reason."""
+
+    def link_up(self, report: WorkerReport) -> None:
+        """Remember that the link came up."""
+        self.heard.append(("up", report))
+
+    def link_report(self, report: WorkerReport) -> None:
+        """Remember a report."""
+        self.heard.append(("report", report))
+
+    def link_down(self, reason: str, *, planned: bool) -> None:
+        """Remember that the link ended."""
+        self.heard.append(("left" if planned else "lost", reason))
+
+    def connect_failed(self, reason: str) -> None:
+        """Remember a failed attempt."""
+        self.heard.append(("failed", reason))
