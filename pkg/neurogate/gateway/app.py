@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
+from prometheus_client import disable_created_metrics
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurogate import __version__
@@ -41,6 +42,7 @@ _log = structlog.get_logger("neurogate.gateway")
 def main(settings: GatewaySettings) -> int:
     """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
     logging.configure(level=settings.log_level, form=settings.log_format, process="gateway")
+    disable_created_metrics()
     return run(lambda stopping: serve(settings, stopping))
 
 

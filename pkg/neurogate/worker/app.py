@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from prometheus_client import disable_created_metrics
 
 from neurogate import __version__
 from neurogate.engines import factory
@@ -21,7 +22,7 @@ from neurogate.httpd import HttpServer
 from neurogate.process import run
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.worker_service import WorkerServer
-from neurogate.telemetry import logging, ops
+from neurogate.telemetry import logging, ops, tracing
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.settings import WorkerSettings
@@ -32,6 +33,7 @@ _log = structlog.get_logger("neurogate.worker")
 def main(settings: WorkerSettings, engine: EngineSettings, sim: SimSettings) -> int:
     """Run a worker until SIGTERM or SIGINT. Returns the process's exit code."""
     logging.configure(level=settings.log_level, form=settings.log_format, process="worker")
+    disable_created_metrics()
     return run(lambda stopping: serve(settings, _build_engine(engine, sim), stopping))
 
 
@@ -55,6 +57,7 @@ async def serve(
         metrics=metrics,
         loop=loop,
         on_change=changed.set,
+        span_of=tracing.to_console("neurogate-worker") if settings.traces == "console" else tracing.off,
     )
     server = WorkerServer(
         worker,

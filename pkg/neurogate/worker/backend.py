@@ -36,6 +36,8 @@ from neurogate.errors import (
 )
 from neurogate.inference import GenerationEvent, Prompt, Token
 from neurogate.rpc.backend import IncomingCall, Outlet
+from neurogate.telemetry import tracing
+from neurogate.telemetry.tracing import SpanOf
 from neurogate.worker.forwarding import forward
 from neurogate.worker.meter import Meter
 from neurogate.worker.metrics import WorkerMetrics
@@ -68,6 +70,7 @@ class Worker:
         metrics: WorkerMetrics,
         loop: asyncio.AbstractEventLoop,
         on_change: Callable[[], None],
+        span_of: SpanOf = tracing.off,
     ) -> None:
         self.name = name
         """What the worker is called in its reports; its address, unless it was given a name."""
@@ -76,6 +79,7 @@ class Worker:
         self._metrics = metrics
         self._loop = loop
         self._on_change = on_change
+        self._span_of = span_of
         self._meter = Meter()
         self._observation = Observation(ready=False, detail="the engine is starting")
         self._draining = False
@@ -155,6 +159,12 @@ class Worker:
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:
         """Answer one call of a link."""
+        with self._span_of(call.path, call.traceparent, call.request_id) as ended:
+            end = await self._answer(call, outlet)
+            ended(end.code.name.lower())
+            return end
+
+    async def _answer(self, call: IncomingCall, outlet: Outlet) -> End:
         refusal = self._refusal()
         if refusal is not None:
             return refusal

@@ -39,3 +39,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         "info"
     )
     log_format: Annotated[Literal["text", "json"], env("LOG_FORMAT", "text or json.")] = "text"
+    traces: Annotated[
+        Literal["off", "console"], env("NEUROGATE_TRACES", "off, or console: spans as JSON on standard error.")
+    ] = "off"
