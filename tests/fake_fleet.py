@@ -49,7 +49,7 @@ class Gateway(BaseHTTPRequestHandler):
             self.stream(body["messages"][0]["content"])
 
     def prompt(self, query: str) -> None:
-        if self.how == "vanish" and query.startswith("What is the capital"):
+        if self.how == "vanish" and query.startswith("What is gravity"):
             os._exit(3)
         text = {"error-body": None, "empty": " "}.get(self.how, f"a long and honest answer to the question {query}")
         Gateway.turn += 1

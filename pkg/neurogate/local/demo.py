@@ -26,8 +26,8 @@ KEY = "neurogate-secret-key-1"
 _GRACE_S = 10.0
 _READY_TIMEOUT_S = 120.0
 _BREAKER_S = 15.0
-_QUESTION = "Why is the sky blue? Answer in one sentence."
-_MORE_QUESTIONS = ("What is the capital of France?", "Name a primary colour.", "What do bees make?", "What is 2 + 2?")
+_QUESTION = "Why is the sky blue?"
+_MORE_QUESTIONS = ("What is gravity?", "What is a computer?", "Name three fruits.", "Say hello.")
 
 
 class DemoError(NeuroGateError):
