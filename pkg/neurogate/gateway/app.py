@@ -42,7 +42,7 @@ _log = structlog.get_logger("neurogate.gateway")
 def main(settings: GatewaySettings) -> int:
     """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
     logging.configure(level=settings.log_level, form=settings.log_format, process="gateway")
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     return run(lambda stopping: serve(settings, stopping))
 
 

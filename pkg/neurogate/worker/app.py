@@ -33,7 +33,7 @@ _log = structlog.get_logger("neurogate.worker")
 def main(settings: WorkerSettings, engine: EngineSettings, sim: SimSettings) -> int:
     """Run a worker until SIGTERM or SIGINT. Returns the process's exit code."""
     logging.configure(level=settings.log_level, form=settings.log_format, process="worker")
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     return run(lambda stopping: serve(settings, _build_engine(engine, sim), stopping))
 
 
