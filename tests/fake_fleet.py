@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SCRIPT = Path(__file__)
-ENVIRON = dict(os.environ)  # noqa: TID251 - this is a process of its own
+ENVIRON = dict(os.environ)
 FAKE = dict(item.split("=") for item in ENVIRON.get("FAKE", "").split(",") if item)
 
 
