@@ -135,6 +135,9 @@ class Exchange:
     def _attempt(self, last: End | None = None, *, wait: bool = True) -> None:
         lease = self._dispatcher.acquire(self.call.model, self._tried)
         if lease is not None:
+            if self._failfast_timer is not None:
+                self._failfast_timer.cancel()
+                self._failfast_timer = None
             self._lease = lease
             self.worker_id = lease.member.id
             self.attempts += 1
@@ -160,8 +163,7 @@ class Exchange:
             self._attempt()
 
     def _failfast(self) -> None:
-        if not self.finished and self._lease is None:
-            self._fail(self._dispatcher.nobody_usable(self.call.model))
+        self._fail(self._dispatcher.nobody_usable(self.call.model))
 
     def _expire(self) -> None:
         """The request's time is over."""
