@@ -112,7 +112,8 @@ class Exchange:
         if lease is not None:
             self._lease = None
             lease.release(verdict.outcome)
-        if end.code is EndCode.ANSWERED and verdict.outcome is Outcome.SUCCESS:
+        answered = end.code is EndCode.ANSWERED and verdict.outcome is Outcome.SUCCESS
+        if answered and (end.http_status < 300 or not self.started):
             self.usage = end.usage
             self._succeed(end)
         elif self.started:
@@ -182,7 +183,7 @@ class Exchange:
             self._lease.answered()
 
     def _succeed(self, end: End) -> None:
-        if self.call.stream and (self.started or end.http_status < 300):
+        if self.call.stream and end.http_status < 300:
             self._finish()
             self._receiver.on_complete()
             return
