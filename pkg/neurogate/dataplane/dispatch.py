@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from neurogate.balancing.picker import Picker
-from neurogate.channel import Call
+from neurogate.channel import Call, End
 from neurogate.dataplane.exchange import Exchange, Receiver
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
@@ -56,12 +56,12 @@ class Dispatcher:
     ) -> None:
         self.pool = pool
         self.loop = loop
-        self.observer = observer
         self.failfast_s = limits.failfast_s
         self.max_answer_bytes = limits.max_answer_bytes
         self._limits = limits
         self._picker = picker
         self._budget = budget
+        self._observer = observer
         self._exchanges: set[Exchange] = set()
 
     @property
@@ -92,10 +92,16 @@ class Dispatcher:
             exclude = (*exclude, member.id)
 
     def may_retry(self, exchange: Exchange, retry: Retry) -> bool:
-        """Whether an exchange whose attempt failed may ask another worker; charges the budget if it must."""
+        """Whether an exchange whose attempt failed may ask another worker, if there is one."""
         if exchange.attempts > self._limits.retries:
             return False
-        return retry is Retry.FREE or self._budget.withdraw()
+        return retry is Retry.FREE or self._budget.balance >= 1.0
+
+    def retried(self, exchange: Exchange, retry: Retry, end: End) -> None:
+        """An exchange leaves the worker that ended so: charges the budget if it must, and tells the observer."""
+        if retry is Retry.CHARGED:
+            self._budget.withdraw()
+        self._observer.retried(exchange.worker_id, end.code.name.lower())
 
     def refuse_to_wait(self, model: str) -> GatewayError | None:
         """Why a request without a worker must not wait for one; None when it may."""

@@ -121,11 +121,7 @@ class Exchange:
         elif verdict.retry is Retry.NO or not self._dispatcher.may_retry(self, verdict.retry):
             self._give_up(end)
         else:
-            self._held.clear()
-            self._held_bytes = 0
-            self._tried = (*self._tried, self.worker_id)
-            self._dispatcher.observer.retried(self.worker_id, end.code.name.lower())
-            self._attempt(end, wait=verdict.retry is Retry.FREE)
+            self._move_on(end, verdict.retry)
 
     def cancel(self) -> None:
         """The client is gone, or too slow: stop the engine and forget the request. Idempotent, tells nobody."""
@@ -133,20 +129,36 @@ class Exchange:
             self._abandon(Outcome.IGNORED)
             self._finish()
 
-    def _attempt(self, last: End | None = None, *, wait: bool = True) -> None:
+    def _attempt(self) -> None:
         lease = self._dispatcher.acquire(self.call.model, self._tried)
-        if lease is not None:
-            if self._failfast_timer is not None:
-                self._failfast_timer.cancel()
-                self._failfast_timer = None
-            self._lease = lease
-            self.worker_id = lease.member.id
-            self.attempts += 1
-            self._ticket = lease.member.channel.submit(self.call, self)
-        elif not wait and last is not None:
-            self._give_up(last)
-        else:
+        if lease is None:
             self._wait_for_worker()
+        else:
+            self._ask(lease)
+
+    def _move_on(self, end: End, retry: Retry) -> None:
+        """Leave a worker that failed for another one; only when it is gone, wait for one."""
+        self._held.clear()
+        self._held_bytes = 0
+        self._tried = (*self._tried, self.worker_id)
+        lease = self._dispatcher.acquire(self.call.model, self._tried)
+        if lease is None and retry is Retry.CHARGED:
+            self._give_up(end)
+            return
+        self._dispatcher.retried(self, retry, end)
+        if lease is None:
+            self._wait_for_worker()
+        else:
+            self._ask(lease)
+
+    def _ask(self, lease: Lease) -> None:
+        if self._failfast_timer is not None:
+            self._failfast_timer.cancel()
+            self._failfast_timer = None
+        self._lease = lease
+        self.worker_id = lease.member.id
+        self.attempts += 1
+        self._ticket = lease.member.channel.submit(self.call, self)
 
     def _wait_for_worker(self) -> None:
         """No worker is usable now: one may come (back) within the failfast time."""
