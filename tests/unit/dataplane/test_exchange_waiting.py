@@ -1,0 +1,336 @@
+"""Requests without a worker: how long they wait, for whom, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dataplane_support import rig, turns
+from neurogate import virtual_time
+from neurogate.channel import EndCode
+from neurogate.dataplane.dispatch import DispatchLimits
+from neurogate.errors import ModelNotFoundError, NoWorkerError
+from neurogate.testing.workers import HANGS, answers, ends
+
+TWO_MODELS = {"worker-0": ("llama",), "worker-1": ("qwen",)}
+
+
+def test_a_request_without_a_worker_fails_after_the_failfast_time():
+    async def main() -> None:
+        async with rig(1, up=False) as made:
+            receiver = await made.ask()
+
+            assert type(receiver.error) is NoWorkerError
+            assert receiver.ended_at == 2.0
+            assert "worker-0: not reachable (not connected yet)" in receiver.error.message
+            assert receiver.error.retry_after_s == 1.0
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_comes_in_time_gets_the_request():
+    async def main() -> None:
+        async with rig(1, up=False) as made:
+            exchange, receiver = made.send()
+            made.worker().script = answers(b"x")
+            await asyncio.sleep(1.9)
+            assert (exchange.attempts, made.pool.waiting) == (0, 1)
+            made.worker().come_up()
+
+            assert await receiver.last_word() == "complete"
+            assert receiver.ended_at == 1.9
+            assert (exchange.attempts, exchange.worker_id) == (1, "worker-0")
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_comes_too_late_does_not():
+    async def main() -> None:
+        async with rig(1, up=False) as made:
+            receiver = await made.ask()
+            made.worker().come_up()
+            await asyncio.sleep(1)
+
+            assert (receiver.heard, len(made.worker().calls)) == (["error"], 0)
+
+    virtual_time.run(main())
+
+
+def test_news_that_bring_no_worker_do_not_prolong_the_wait():
+    async def main() -> None:
+        async with rig(2, up=False) as made:
+            _, receiver = made.send()
+            for _ in range(10):
+                await asyncio.sleep(0.15)
+                made.pool.publish()
+
+            assert receiver.heard == []
+            await receiver.last_word()
+            assert receiver.ended_at == 2.0
+
+    virtual_time.run(main())
+
+
+def test_once_all_were_tried_the_request_waits_for_one_that_comes_back():
+    async def main() -> None:
+        async with rig(2) as made:
+            made.worker(0).script = made.worker(1).script = HANGS
+            exchange, receiver = made.send()
+            made.worker(0).die()
+            made.worker(1).die()
+            await asyncio.sleep(1)
+            assert (exchange.attempts, made.pool.waiting, receiver.heard) == (2, 1, [])
+            made.worker(1).script = answers(b"back")
+            made.worker(1).come_up()
+
+            assert await receiver.last_word() == "complete"
+            assert (exchange.attempts, exchange.worker_id) == (3, "worker-1")
+
+    virtual_time.run(main())
+
+
+def test_the_same_worker_may_come_back():
+    async def main() -> None:
+        async with rig(1) as made:
+            exchange, receiver = made.send()
+            made.worker().die()
+            made.worker().script = answers(b"back")
+            await asyncio.sleep(0.5)
+            made.worker().come_up()
+            await receiver.last_word()
+
+            assert (receiver.body, exchange.attempts) == (b"back", 2)
+            assert made.observer.retries == [("worker-0", "link_lost")]
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_hands_back_while_it_drains_is_not_asked_again_and_another_one_is_waited_for():
+    async def main() -> None:
+        async with rig(2) as made:
+            made.worker(1).die()
+            made.worker(0).script = ends(EndCode.CANCELLED)
+            made.worker(1).script = answers(b"x")
+            made.worker(0).drain()
+            exchange, receiver = made.send()
+            await asyncio.sleep(1)
+            made.worker(1).come_up()
+            await receiver.last_word()
+
+            assert (receiver.body, exchange.worker_id, len(made.worker(0).calls)) == (b"x", "worker-1", 0)
+
+    virtual_time.run(main())
+
+
+def test_attempts_are_bounded_though_the_worker_comes_back_again_and_again():
+    async def main() -> None:
+        async with rig(1, limits=DispatchLimits(retries=2)) as made:
+            exchange, receiver = made.send()
+            for _ in range(3):
+                made.worker().die()
+                await asyncio.sleep(0.1)
+                made.worker().come_up()
+                await turns()
+
+            assert await receiver.last_word() == "error"
+            assert exchange.attempts == 3
+            assert type(receiver.error) is NoWorkerError
+
+    virtual_time.run(main())
+
+
+def test_each_wait_has_the_failfast_time_to_itself():
+    """A request that found a worker, and lost it much later, waits for the next one no longer than any other."""
+
+    async def main() -> None:
+        async with rig(1, up=False) as made:
+            _, receiver = made.send()
+            await asyncio.sleep(1)
+            made.worker().come_up()
+            await asyncio.sleep(100)
+            assert receiver.heard == []
+            made.worker().die()
+            await receiver.last_word()
+
+            assert type(receiver.error) is NoWorkerError
+            assert receiver.ended_at == 103.0
+
+    virtual_time.run(main())
+
+
+def test_a_lost_worker_just_before_the_first_waits_end_is_waited_for_all_the_same():
+    async def main() -> None:
+        async with rig(1, up=False) as made:
+            _, receiver = made.send()
+            await asyncio.sleep(1.0)
+            made.worker().come_up()
+            await asyncio.sleep(0.9)
+            made.worker().die()
+            await asyncio.sleep(1.5)
+            assert receiver.heard == []
+            made.worker().script = answers(b"back")
+            made.worker().come_up()
+
+            assert await receiver.last_word() == "complete"
+
+    virtual_time.run(main())
+
+
+def test_a_failfast_time_of_zero_refuses_before_dispatch_returns():
+    async def main() -> None:
+        async with rig(1, up=False, limits=DispatchLimits(failfast_s=0.0)) as made:
+            exchange, receiver = made.send()
+
+            assert exchange.finished
+            assert type(receiver.error) is NoWorkerError
+            assert made.dispatcher.in_flight == 0
+
+    virtual_time.run(main())
+
+
+def test_only_so_many_may_wait():
+    async def main() -> None:
+        async with rig(1, up=False, limits=DispatchLimits(max_waiting=3)) as made:
+            sent = [made.send() for _ in range(5)]
+
+            assert [receiver.heard for _, receiver in sent] == [[], [], [], ["error"], ["error"]]
+            sent[0][0].cancel()
+            _, receiver = made.send()
+            assert receiver.heard == []
+            made.worker().script = answers(b"x")
+            made.worker().come_up()
+            await asyncio.sleep(1)
+
+            assert [receiver.last_words for _, receiver in sent[1:3]] == [["complete"]] * 2
+            assert receiver.last_words == ["complete"]
+
+    virtual_time.run(main())
+
+
+def test_waiters_are_served_in_the_order_they_came():
+    async def main() -> None:
+        async with rig(1, up=False) as made:
+            for index in range(5):
+                made.send(request_id=str(index))
+            made.worker().script = answers(b"x")
+            made.worker().come_up()
+            await turns()
+
+            assert [call.call.request_id for call in made.worker().calls] == ["0", "1", "2", "3", "4"]
+
+    virtual_time.run(main())
+
+
+# Models
+
+
+def test_an_unknown_model_is_refused_at_once_with_the_models_there_are():
+    async def main() -> None:
+        async with rig(2, models=TWO_MODELS) as made:
+            exchange, receiver = made.send(model="phi")
+
+            assert exchange.finished
+            assert type(receiver.error) is ModelNotFoundError
+            assert (receiver.error.status, receiver.error.param) == (404, "model")
+            assert "'phi'; the models are: llama, qwen" in receiver.error.message
+
+    virtual_time.run(main())
+
+
+def test_a_model_that_only_a_down_worker_has_is_waited_for():
+    async def main() -> None:
+        async with rig(2, models=TWO_MODELS) as made:
+            made.worker(1).die("connection reset")
+            _, lucky = made.send(model="qwen")
+            await asyncio.sleep(1)
+            made.worker(1).script = answers(b"x")
+            made.worker(1).come_up()
+            assert await lucky.last_word() == "complete"
+
+            made.worker(1).die("connection reset")
+            receiver = await made.ask(model="qwen")
+            assert type(receiver.error) is NoWorkerError
+            assert "worker-0: has not the model qwen; worker-1: not reachable (connection reset)" in str(receiver.error)
+
+    virtual_time.run(main())
+
+
+def test_before_any_worker_told_its_models_any_model_is_waited_for():
+    async def main() -> None:
+        async with rig(1, up=False, models={"worker-0": ("llama",)}) as made:
+            made.worker().script = answers(b"x")
+            _, known = made.send(model="llama")
+            _, unknown = made.send(model="phi")
+            await asyncio.sleep(1)
+            made.worker().come_up()
+
+            assert await known.last_word() == "complete"
+            assert await unknown.last_word() == "error"
+            assert type(unknown.error) is ModelNotFoundError
+            assert unknown.ended_at == 1.0
+
+    virtual_time.run(main())
+
+
+# What the client is told
+
+
+def test_the_error_says_what_each_worker_lacks():
+    async def main() -> None:
+        models = {f"worker-{index}": ("llama",) for index in range(5)}
+        async with rig(5, models=models, limits=DispatchLimits(failfast_s=0.0)) as made:
+            made.worker(0).die("connection reset")
+            made.worker(1).drain()
+            made.worker(2).become_unready("loading")
+            made.worker(3).become_ready(models=("qwen",))
+            made.worker(4).die("gone")
+            _, receiver = made.send(model="llama")
+
+            assert type(receiver.error) is NoWorkerError
+            assert receiver.error.message == (
+                "no worker can take the request now (worker-0: not reachable (connection reset); worker-1: draining; "
+                "worker-2: not ready (loading); worker-3: has not the model llama; worker-4: not reachable (gone))"
+            )
+
+    virtual_time.run(main())
+
+
+def test_of_a_large_fleet_the_error_names_five():
+    async def main() -> None:
+        async with rig(8, up=False, limits=DispatchLimits(failfast_s=0.0)) as made:
+            _, receiver = made.send()
+
+            assert receiver.error is not None
+            assert "worker-4: " in receiver.error.message
+            assert "worker-5: " not in receiver.error.message
+            assert receiver.error.message.endswith("; and 3 more)")
+
+    virtual_time.run(main())
+
+
+def test_an_empty_fleet_is_a_setting_to_change():
+    async def main() -> None:
+        async with rig(0, limits=DispatchLimits(failfast_s=0.0)) as made:
+            _, receiver = made.send()
+
+            assert receiver.error is not None
+            assert "WORKER_ADDRESSES names none" in receiver.error.message
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize(("passed_s", "retry_after_s"), [(0.0, 30.0), (12.0, 18.0), (29.5, 1.0), (40.0, 1.0)])
+def test_the_time_to_come_back_is_that_of_the_first_breaker_to_admit_a_probe(passed_s: float, retry_after_s: float):
+    async def main() -> None:
+        async with rig(2, limits=DispatchLimits(failfast_s=0.0)) as made:
+            await made.open_breaker(0)
+            made.worker(0).die()
+            made.worker(1).die()
+            await asyncio.sleep(passed_s)
+            _, receiver = made.send()
+
+            assert receiver.error is not None
+            assert receiver.error.retry_after_s == pytest.approx(retry_after_s)
+
+    virtual_time.run(main())
