@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -96,4 +96,11 @@ def _convert(raw: object, hint: Any, key: str) -> object:
         return msgspec.convert(raw, hint, strict=False)
     except msgspec.ValidationError as error:
         shown = "" if "KEY" in key else f" (got {raw!r})"
-        raise ConfigError(f"{key}: {str(error).split(' - at ')[0]}{shown}") from error
+        must = _choices(hint) or str(error).split(" - at ")[0]
+        raise ConfigError(f"{key}: {must}{shown}") from error
+
+
+def _choices(hint: Any) -> str:
+    """The values of a Literal, which msgspec does not tell; empty for other types."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return f"must be one of {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else ""
