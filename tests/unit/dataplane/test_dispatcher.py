@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 
-from dataplane_support import rig, turns
+from dataplane_support import Rig, rig, turns
 from neurogate import virtual_time
 from neurogate.balancing.least_requests import LeastRequests
-from neurogate.channel import EndCode
+from neurogate.channel import End, EndCode
 from neurogate.dataplane.dispatch import DispatchLimits
 from neurogate.errors import EngineFailedError, NoWorkerError
 from neurogate.testing.workers import HANGS, answers, ends, refuses
 
 
-def asked(made) -> list[int]:
+def asked(made: Rig) -> list[int]:
     return [len(channel.calls) for channel in made.fleet.channels.values()]
 
 
@@ -208,12 +208,12 @@ def test_a_breaker_that_opened_while_requests_were_out_takes_no_verdict_from_the
             sent = [made.send() for _ in range(8)]
             late, *early = made.worker(0).calls
             for call in early:
-                call.end(ends(EndCode.BROKEN).steps[0][1])
+                call.end(End(EndCode.BROKEN))
             assert made.member(0).breaker.state == "open"
             due = made.member(0).breaker.retry_at
             await asyncio.sleep(5)
             late.chunk(b"x")
-            late.end(ends(EndCode.BROKEN).steps[0][1])
+            late.end(End(EndCode.BROKEN))
 
             assert (made.member(0).breaker.state, made.member(0).breaker.retry_at) == ("open", due)
             for exchange, _ in sent:

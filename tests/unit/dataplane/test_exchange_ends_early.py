@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from dataplane_support import Rig, rig, turns
+from dataplane_support import rig, turns
 from neurogate import virtual_time
-from neurogate.channel import EndCode
+from neurogate.channel import End, EndCode
 from neurogate.dataplane.exchange import Exchange
 from neurogate.errors import DeadlineError
 from neurogate.testing.receivers import RecordingReceiver
@@ -221,16 +221,9 @@ def test_a_client_that_leaves_a_probe_does_not_leave_it_stuck(streamed: bool):
 
 LIFE: dict[str, Script] = {
     "worker-0": ends(EndCode.UNAVAILABLE, after_s=1.0),
-    "worker-1": answers(end=ends(EndCode.BROKEN).steps[0][1], first_s=1.0),  # type: ignore[arg-type]
+    "worker-1": answers(first_s=1.0, end=End(EndCode.BROKEN)),
     "worker-2": answers(b"a", b"b", b"c", first_s=1.0, every_s=1.0),
 }
-
-
-async def play(made: Rig) -> tuple[Exchange, RecordingReceiver]:
-    for worker_id, script in LIFE.items():
-        made.fleet[worker_id].script = script
-    exchange, receiver = made.send(stream=True)
-    return exchange, receiver
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
