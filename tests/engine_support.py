@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,11 +82,27 @@ async def until_ready(engine: Engine) -> Observation:
 
 def child_processes() -> set[int]:
     """The processes this one has created and not yet buried."""
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text(encoding="ascii").split()
-    }
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update(map(int, (thread / "children").read_text(encoding="ascii").split()))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs. One that is dead, but not yet buried by whoever inherited it, does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in {"Z", "X"}
+
+
+async def until_dead(pid: int) -> None:
+    """Wait until a process that nobody here has created is gone."""
+    async with asyncio.timeout(10):
+        while alive(pid):
+            await asyncio.sleep(0.01)
 
 
 def chat_call(text: str = "Why is the sky blue?", *, path: str = CHAT_PATH, **fields: Any) -> EngineCall:

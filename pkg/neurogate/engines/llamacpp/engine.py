@@ -98,7 +98,8 @@ class ManagedLlamaCppEngine:
         await self._supervisor.run()
 
     async def stop(self) -> None:
-        """End the child and `run`."""
+        """Cut what is under way, so that no child waits for it, then end the child and `run`."""
+        await self.move_out()
         await self._supervisor.stop()
 
     async def observe(self) -> Observation:

@@ -130,7 +130,9 @@ def _check(file: BinaryIO, size: int) -> None:
     if max(tensors, keys) > _COUNT_MAX:
         raise _DamagedError(f"its header is damaged ({tensors} tensors, {keys} keys): fetch the model again")
     alignment = _read_keys(reader, keys)
-    end = max((_read_tensor(reader) for _ in range(tensors)), default=0)
+    if not tensors:
+        return  # without data there is nothing to be missing; what such a file is good for, the engine decides
+    end = max(_read_tensor(reader) for _ in range(tensors))
     begin = -(-reader.position() // alignment) * alignment
     if begin + end > size:
         raise _DamagedError(

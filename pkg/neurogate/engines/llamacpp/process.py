@@ -1,28 +1,29 @@
 """One life of an engine process: started, listened to, and ended without leaving anything behind.
 
-`run` is the life. However it is left, the process is gone when it returns: asked with SIGTERM, then killed. What the
-process writes becomes log lines; the last of them are kept, because they say why it died.
+`run` is the life. However it is left, the process is gone when it returns: asked with SIGTERM, then killed, and with it
+whatever it started, for a configured engine may be a script around the real one. What the process writes becomes log
+lines; the last of them are kept, because they say why it died.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from neurogate.engines.engine import EngineFatalError
 from neurogate.engines.llamacpp.contract import announced_url
 
 LINE_CHARS_MAX = 2000
 _LAST_LINES = 20
-_READ_BYTES = 16 * 1024
-_PIPE_DRAIN_S = 1.0
-"""How long a pipe may stay open after its process ended, which only a process that inherited it can cause."""
+_LAST_OUTPUT_S = 1.0
+"""How long what a process wrote last may take to arrive after its end."""
+_OUTPUTS = (1, 2)
 
 _ERROR_LINE = re.compile(r"^[\d.]+ E ")
 """llama.cpp's log lines: time, level letter, text."""
@@ -81,27 +82,28 @@ class LineSplitter:
         return line[:LINE_CHARS_MAX].decode(errors="replace").rstrip()
 
 
-class ChildProcess:
+class ChildProcess(asyncio.SubprocessProtocol):
     """One engine process. Create it with `spawn`, then `run` it once."""
 
-    def __init__(self, process: asyncio.subprocess.Process, launch: Launch, *, log: Log, grace_s: float) -> None:
-        self._process = process
+    def __init__(self, launch: Launch, *, log: Log, grace_s: float) -> None:
         self._launch = launch
         self._log = log
         self._grace_s = grace_s
-        self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._url = launch.url
         self._listening = asyncio.Event()
         if launch.url:
             self._listening.set()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._exited = asyncio.Event()
+        self._lines = {number: LineSplitter() for number in _OUTPUTS}
+        self._open_outputs = set(_OUTPUTS)
+        self._heard_all = asyncio.Event()
+        self._last: deque[str] = deque(maxlen=_LAST_LINES)
+        self.pid = 0
+        """The process's id."""
 
     def __repr__(self) -> str:
-        return f"<ChildProcess {self.pid} [{'running' if self._process.returncode is None else 'ended'}]>"
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
+        return f"<ChildProcess {self.pid} [{'ended' if self._exited.is_set() else 'running'}]>"
 
     @classmethod
     async def spawn(cls, launch: Launch, *, log: Log, grace_s: float = 5.0) -> ChildProcess:
@@ -110,14 +112,13 @@ class ChildProcess:
         It gets a session of its own, so that an interrupt typed at the worker's terminal lets the worker drain first.
         Raises EngineFatalError when there is nothing to start.
         """
-        pipe = asyncio.subprocess.PIPE
         try:
-            process = await asyncio.create_subprocess_exec(
-                *launch.command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            _, child = await asyncio.get_running_loop().subprocess_exec(
+                lambda: cls(launch, log=log, grace_s=grace_s), *launch.command, start_new_session=True
             )
         except OSError as error:
             raise EngineFatalError(f"the engine cannot be started: {launch.command[0]}: {error.strerror}") from error
-        return cls(process, launch, log=log, grace_s=grace_s)
+        return child
 
     async def url(self) -> str:
         """Where the process listens, once it does."""
@@ -125,75 +126,85 @@ class ChildProcess:
         return self._url
 
     async def run(self) -> int:
-        """Live: tell the process what to do, log what it says, and return its exit status (negative: a signal).
+        """Live: tell the process what to do, and return its exit status (negative: a signal).
 
         Cancelled, it ends the process first.
         """
-        async with asyncio.TaskGroup() as pumps:
-            outputs = [
-                pumps.create_task(self._pump(stream, take))
-                for stream, take in ((self._process.stdout, self._heard), (self._process.stderr, self._said))
-                if stream is not None
-            ]
+        transport = cast(asyncio.SubprocessTransport, self._transport)
+        try:
+            stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+            stdin.write(self._launch.config)
+            await self._exited.wait()
+        finally:
             try:
-                await self._tell()
-                code = await self._process.wait()
-            finally:
                 await self.end()
-                await asyncio.wait(outputs, timeout=_PIPE_DRAIN_S)
-                for output in outputs:
-                    output.cancel()
-        return code
+            finally:
+                await self._bury(transport)
+        return transport.get_returncode() or 0
 
     async def end(self) -> None:
         """SIGTERM, and SIGKILL after the grace period; the process is gone when this returns or is cancelled."""
-        if self._process.returncode is not None:
+        if self._exited.is_set():
             return
         try:
             self._signal(signal.SIGTERM)
             async with asyncio.timeout(self._grace_s):
-                await self._process.wait()
+                await self._exited.wait()
         except TimeoutError:
             self._log.warning("engine did not end when asked, killing it", pid=self.pid, grace_s=self._grace_s)
         finally:
             self._signal(signal.SIGKILL)
-            await self._process.wait()
+            await self._exited.wait()
+
+    async def _bury(self, transport: asyncio.SubprocessTransport) -> None:
+        self._signal(signal.SIGKILL)  # for what it left behind in its session
+        try:
+            async with asyncio.timeout(_LAST_OUTPUT_S):
+                await self._heard_all.wait()
+        except TimeoutError:
+            self._log.warning("engine left a process that holds its output", pid=self.pid)
+        finally:
+            transport.close()
 
     def last_words(self) -> str:
-        """Why it died, as far as it said: its last error lines, else its last line."""
+        """Why it died, as far as it said: its last error lines and its last line."""
         errors = [line for line in self._last if _ERROR_LINE.match(line) or "error" in line.lower()]
-        return "; ".join(errors[-3:] or list(self._last)[-1:])
+        return "; ".join(dict.fromkeys([*errors[-3:], *list(self._last)[-1:]]))
 
-    async def _tell(self) -> None:
-        stdin = self._process.stdin
-        if stdin is not None:
-            with suppress(ConnectionError):  # it died at once; its exit status says more
-                stdin.write(self._launch.config)
-                await stdin.drain()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """For the event loop: the process runs."""
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+        self.pid = self._transport.get_pid()
 
-    async def _pump(self, stream: asyncio.StreamReader, take: Callable[[str], None]) -> None:
-        lines = LineSplitter()
-        while data := await stream.read(_READ_BYTES):
-            for line in lines.feed(data):
-                take(line)
-        for line in lines.end():
-            take(line)
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """For the event loop: the process wrote something."""
+        for line in self._lines[fd].feed(data):
+            self._heard(line, fd)
 
-    def _heard(self, line: str) -> None:
-        """A line on standard output: the announcement, or log."""
-        if url := announced_url(line):
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """For the event loop: a pipe is closed. Why does not matter: the exit status says more."""
+        del exc
+        if fd in self._open_outputs:
+            self._open_outputs.remove(fd)
+            for line in self._lines[fd].end():
+                self._heard(line, fd)
+        if not self._open_outputs:
+            self._heard_all.set()
+
+    def process_exited(self) -> None:
+        """For the event loop: the process is dead and buried."""
+        self._exited.set()
+
+    def _heard(self, line: str, fd: int) -> None:
+        if fd == 1 and (url := announced_url(line)):
             self._url = url
             self._listening.set()
-        else:
-            self._said(line)
-
-    def _said(self, line: str) -> None:
-        if line:
+        elif line:
             self._last.append(line)
             say = self._log.error if _ERROR_LINE.match(line) else self._log.debug
             say("engine", line=line, pid=self.pid)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+        """To the whole session, whose id is that of the process."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
