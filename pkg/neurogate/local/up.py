@@ -97,7 +97,7 @@ async def _cancel_when(stopping: asyncio.Event, task: asyncio.Task[str]) -> None
 @contextmanager
 def view_on(console: Console) -> Iterator[View]:
     """A table that is rewritten in place on a terminal, and printed anew at each change elsewhere."""
-    if not console.is_terminal:
+    if not console.is_interactive:  # no terminal, or a dumb one
         yield _Printed(console)
         return
     with Live(console=console, transient=True, auto_refresh=False) as live:

@@ -42,7 +42,7 @@ class Watch:
 @contextmanager
 def shown(console: Console) -> Iterator[Progress]:
     """Shows progress on `console` until the block ends."""
-    if console.is_terminal:
+    if console.is_interactive:  # a terminal, and no dumb one
         with _bars(console) as progress:
             yield progress
     else:

@@ -54,9 +54,13 @@ def test_it_shows_where_everything_is_until_it_is_stopped(make_fleet, run_up, pr
     assert shown.count("worker ") <= 3, "the table is printed at changes only"
 
 
-def test_table_is_live_on_a_terminal(make_fleet, run_up):
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    return Console(file=io.StringIO(), force_terminal=True, width=100)
 
+
+def test_table_is_live_on_a_terminal(make_fleet, run_up, terminal):
     failure, shown = run_up(make_fleet(), stop, terminal)
 
     assert failure == ""
@@ -128,11 +132,22 @@ def test_what_had_to_be_killed_is_told(make_fleet, run_up):
     assert "stopped; these had to be killed: worker-1" in shown
 
 
-def test_gateway_that_does_not_answer_yet_is_said_on_a_terminal_only(console):
-    terminal = Console(file=io.StringIO(), force_terminal=True)
+def test_gateway_that_does_not_answer_yet_is_said_on_a_terminal_only(console, terminal):
     for target in (terminal, console):
         with view_on(target) as view:
             view(None)
 
     assert "the gateway is starting" in terminal.file.getvalue()
     assert console.file.getvalue() == ""
+
+
+def test_dumb_terminal_gets_whole_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    dumb = Console(file=io.StringIO(), force_terminal=True, width=100)
+    worker = {"id": "worker-0", "address": "a:1", "healthy": True, "ready": True, "circuit_breaker_state": "closed"}
+
+    with view_on(dumb) as view:
+        view({"workers": [worker]})
+        view({"workers": [worker]})
+
+    assert dumb.file.getvalue().count("worker-0") == 1

@@ -151,7 +151,8 @@ def test_progress_in_a_log_is_a_line_per_quarter(capsys):
     ]
 
 
-def test_progress_on_a_terminal_is_a_bar_per_step(capsys):
+def test_progress_on_a_terminal_is_a_bar_per_step(capsys, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     with shown(Console(force_terminal=True, width=100)) as progress:
         progress("downloading", 5, 10)
         progress("downloading", 10, 10)
