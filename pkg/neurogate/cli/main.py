@@ -75,6 +75,9 @@ def gateway(flags: Flags) -> None:
 def worker(flags: Flags) -> None:
     """Run a worker: one inference engine behind gRPC."""
     settings, engine, sim = flags.load(WorkerSettings), flags.load(EngineSettings), flags.load(SimSettings)
+    from neurogate.cli import models as model_files
+
+    model_files.ensure(engine)
     from neurogate.worker import app as worker_app
 
     raise typer.Exit(worker_app.main(settings, engine, sim))

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings
 from neurogate.models.progress import shown
 from neurogate.models.store import default_store
 
 
 def fetch(model: str) -> None:
     """Fetch with a progress bar, and print where the file is. Raises ModelError when it cannot."""
+    from rich.console import Console
+
     with shown(Console(stderr=True)) as progress:
         found = default_store().resolve(model, progress=progress)
     print(found.path)
 
 
+def ensure(engine: EngineSettings) -> None:
+    """Fetch the model of a managed engine if it is missing, with its progress; SIGTERM and Ctrl-C end that.
+
+    Done before a worker starts to serve: later its event loop, and with it its signals, would wait for the download.
+    Raises ConfigError for settings that contradict each other, ModelError when the model cannot be had.
+    """
+    model = engine.model or DEFAULT_MODEL
+    store = default_store()
+    if engine.kind != "llamacpp" or store.path(model) is not None:
+        return
+    from rich.console import Console
+
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"fetching the model {model} into {store.directory}, this once")
+    try:
+        with shown(console) as progress:
+            store.resolve(model, progress=progress, stop=stop)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def show() -> None:
     """Print the models as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
     store = default_store()
     table = Table(box=None, pad_edge=False)
     for column in ("model", "here", "size", "licence", "description"):

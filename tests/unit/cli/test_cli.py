@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from neurogate import __version__
 from neurogate.cli.flags import Flags, flag
 from neurogate.cli.main import main
 from neurogate.cli.sim import _cancel_when
-from neurogate.config import env_names
+from neurogate.config import child_environment, env_names
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
 from neurogate.gateway.settings import GatewaySettings
@@ -302,3 +303,25 @@ def test_signal_before_the_sim_engine_listens_ends_it_too():
         assert serving.cancelled()
 
     asyncio.run(run())
+
+
+def test_worker_fetches_its_model_before_it_serves_and_can_be_stopped_meanwhile(tmp_path):
+    """An index that never answers stands for a slow network."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        changes = {
+            "NEUROGATE_MODEL_DIR": str(tmp_path),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_FIND_LINKS": "",
+            "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple",
+            "NEUROGATE_MODEL": "smollm2-135m-instruct",
+        }
+        command = [sys.executable, "-m", "neurogate", "worker"]
+        with subprocess.Popen(command, env=child_environment(changes), stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr.readline().startswith("fetching the model smollm2-135m-instruct into")
+            connection, _ = silent.accept()
+            process.terminate()
+            connection.close()
+            rest, code = process.stderr.read(), process.wait(timeout=60)
+
+    assert code == 1
+    assert rest == "neurogate: fetching was stopped\n"
