@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import httpx
 import ollama
 import pytest
 
@@ -418,6 +419,22 @@ def test_the_official_client_understands_the_fake() -> None:
                         pass
             finally:
                 await client.close()  # type: ignore[no-untyped-call]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_the_fakes_whole_answers_fail_as_its_script_says(path: str) -> None:
+    async def go() -> None:
+        body = {"model": "llama3.2", "stream": False}
+        async with leaving_nothing(), FakeOllama() as fake, httpx.AsyncClient(base_url=fake.url) as client:
+            fake.script = fake_ollama.REPORTS_ERROR
+            assert (await client.post(path, json=body)).status_code == 500
+            fake.script = fake_ollama.DIES
+            with pytest.raises(httpx.TransportError):
+                await client.post(path, json=body)
+            assert (await client.get("/")).text == "Ollama is running"
+            assert len((await client.get("/v1/models")).json()["data"]) == 2
 
     asyncio.run(go())
 

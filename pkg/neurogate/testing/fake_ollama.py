@@ -188,6 +188,9 @@ class FakeOllama:
             head = {"model": model, "created_at": CREATED_AT}
             last = _line({**head, **said(""), "done": True, "done_reason": script.done_reason, **_summary(script)})
             if body.get("stream") is False:
+                await self._come_to_end(request, script)
+                if script.error_after is not None:
+                    return _json({"error": script.error}, status=500)
                 whole = {**said("".join(script.tokens)), "done": True, "done_reason": script.done_reason}
                 return _json({**head, **whole, **_summary(script)})
             lines = [_line({**head, **said(token), "done": False}) for token in script.tokens]
@@ -211,6 +214,9 @@ class FakeOllama:
             head = {"id": "chatcmpl-1", "created": _CREATED, "model": model, "system_fingerprint": "fp_ollama"}
             usage = {"usage": _usage(script)}
             if not body.get("stream"):
+                await self._come_to_end(request, script)
+                if script.error_after is not None:
+                    return _json(_openai_error(script.error, "api_error"), status=500)
                 message = {"role": "assistant", "content": "".join(script.tokens)}
                 choice = {"index": 0, "message": message, "finish_reason": script.done_reason}
                 return _json({**head, "object": "chat.completion", "choices": [choice], **usage})
@@ -223,6 +229,13 @@ class FakeOllama:
             return await self._send(
                 request, "text/event-stream", pieces, last + b"data: [DONE]\n\n", error=error, script=script
             )
+
+    async def _come_to_end(self, request: web.Request, script: Script) -> None:
+        """What happens to a whole answer before it is there."""
+        if script.holds_after is not None:
+            await self._released.wait()
+        if script.dies_after is not None and request.transport is not None:
+            request.transport.abort()
 
     async def _send(
         self,

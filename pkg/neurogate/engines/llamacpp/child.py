@@ -33,15 +33,15 @@ def main() -> int:
     try:
         import xllamacpp
     except ImportError as error:
-        sys.stderr.write(f"the bundled llama.cpp cannot be loaded: {error}\n")
+        sys.stderr.write(f"error: the bundled llama.cpp cannot be loaded: {error}\n")
         return EXIT_ENGINE_MISSING
     try:
         server = xllamacpp.Server(parameters(xllamacpp, config))
     except RuntimeError as error:
         if config.port and not _is_free(config.port):
-            sys.stderr.write(f"port {config.port} is taken by another process\n")
+            sys.stderr.write(f"error: port {config.port} is taken by another process\n")
             return EXIT_PORT_TAKEN
-        sys.stderr.write(f"llama.cpp cannot load {config.model_path}: {error}\n")
+        sys.stderr.write(f"error: llama.cpp cannot load {config.model_path}: {error}\n")
         return EXIT_MODEL_UNUSABLE
     sys.stdout.buffer.write(msgspec.json.encode(Announcement(server.listening_address)) + b"\n")
     sys.stdout.buffer.flush()

@@ -19,7 +19,7 @@ def main() -> int:
         environment = child_environment({"LLAMA_API_KEY": config.api_key})
         os.execve(config.binary, arguments(config), environment)  # noqa: S606 - the operator's own binary, no shell
     except OSError as error:
-        sys.stderr.write(f"{config.binary} cannot be run: {error.strerror or error}\n")
+        sys.stderr.write(f"error: {config.binary} cannot be run: {error.strerror or error}\n")
         return EXIT_ENGINE_MISSING
 
 
