@@ -290,8 +290,10 @@ def test_a_full_queue_is_refused_as_busy() -> None:
                 with pytest.raises(EngineRefusedError, match="server busy") as caught:
                     await generated(engine, Prompt("Hi"))
                 assert caught.value.status == 503
+                assert caught.value.retry_after_s == 1.0
                 async with engine.forward(chat_call(model="llama3.2")) as reply:
                     assert reply.status == 503
+                    assert reply.retry_after_s == 1.0
             await fake.until_running(0)
 
     asyncio.run(go())

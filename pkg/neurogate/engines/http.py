@@ -215,10 +215,13 @@ class HttpEngine(ABC):
                 status=response.status,
                 content_type=response.content_type,
                 body=await self._body(response),
-                retry_after_s=_seconds(response.headers.get("Retry-After")),
+                retry_after_s=self._retry_after_s(response),
             )
         finally:
             response.close()  # back into the pool when the answer was read to its end, else cut
+
+    def _retry_after_s(self, response: aiohttp.ClientResponse) -> float | None:
+        return _seconds(response.headers.get("Retry-After"))
 
     async def _body(self, response: aiohttp.ClientResponse) -> ReplyBody:
         if response.status != 503 or "Retry-After" in response.headers:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import aiohttp
 import msgspec
 
 from neurogate.engines.engine import (
@@ -58,6 +59,9 @@ class _Line(msgspec.Struct):
 
 _LINES = msgspec.json.Decoder(_Line, strict=False)
 
+BUSY_RETRY_S = 1.0
+"""When to try a full Ollama again: its queue moves with every finished answer."""
+
 
 class OllamaEngine(HttpEngine):
     """See the module."""
@@ -84,6 +88,11 @@ class OllamaEngine(HttpEngine):
         if client is not None:
             await client.close()  # type: ignore[no-untyped-call]  # the package forgot the return type
         await super().stop()
+
+    def _retry_after_s(self, response: aiohttp.ClientResponse) -> float | None:
+        """Ollama's 503 means a full queue and names no time; without one it would count as a failure of the worker."""
+        told = super()._retry_after_s(response)
+        return BUSY_RETRY_S if told is None and response.status == 503 else told
 
     async def observe(self) -> Observation:
         """Version, installed models and which of them are loaded; Ollama tells neither slots nor queue."""
