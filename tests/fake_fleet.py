@@ -35,7 +35,7 @@ class Gateway(BaseHTTPRequestHandler):
         for index, address in enumerate(self.workers):
             up = self.how != "never-ready" and reachable(address)
             breaker = "closed" if up or self.how == "no-breaker" else "open"
-            worker = {"id": f"w{index}", "address": address, "healthy": up, "ready": up}
+            worker = {"id": f"w{index}", "address": address, "healthy": up, "ready": up, "detail": self.how}
             listed.append({**worker, "circuit_breaker_state": breaker})
         self.answer(json.dumps({"workers": listed, "count": len(listed)}).encode())
 
@@ -95,6 +95,8 @@ def main(role: str) -> None:
     if how == "orphan":
         waiting = [sys.executable, "-c", "import signal; signal.pause()"]
         subprocess.Popen(waiting, start_new_session=True)
+    if how == "deaf":
+        signal.pause()
     if role == "gateway":
         server = ThreadingHTTPServer((ENVIRON["NEUROGATE_HOST"], int(ENVIRON["HTTP_PORT"])), Gateway)
         threading.Thread(target=server.serve_forever, daemon=True).start()

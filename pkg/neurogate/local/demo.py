@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from neurogate.errors import NeuroGateError
-from neurogate.local.fleet import POLL_S, Child, Fleet
+from neurogate.local.fleet import POLL_S, Child, Fleet, FleetError
 from neurogate.local.plan import FleetRequest
 from neurogate.local.ports import is_free
 from neurogate.local.prepare import Prepared, prepare
@@ -85,7 +85,7 @@ class Demo:
             self._check_nothing_is_left()
         except NeuroGateError as error:
             self._console.print(f"\nThe demo failed: {error}", style="red", markup=False)
-            for child in self._fleet.children:
+            for child in () if isinstance(error, FleetError) else self._fleet.children:  # that one has the logs
                 self._console.print(f"\n{child.report()}", markup=False)
             return False
         self._console.print("\nAll of it worked.", style="bold green")

@@ -147,15 +147,21 @@ class Fleet:
 
         Raises FleetError with the logs when a process ends before, or when it takes longer than `timeout_s`.
         """
+        last: list[dict[str, Any] | None] = [None]
+
+        def keep(status: dict[str, Any] | None) -> None:
+            last[0] = status
+            seen(status)
+
         try:
             async with asyncio.timeout(timeout_s):
-                while not await self._ready(seen):  # noqa: ASYNC110 - another process cannot set an Event
+                while not await self._ready(keep):  # noqa: ASYNC110 - another process cannot set an Event
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             unready = [child for child in self.children if child.ending is None]
-            raise FleetError(
-                f"the fleet is not ready after {timeout_s:.0f} s.\n" + "\n".join(child.report() for child in unready)
-            ) from None
+            states = _told(last[0])
+            logs = "\n".join(child.report() for child in unready)
+            raise FleetError(f"the fleet is not ready after {timeout_s:g} s: {states}\n{logs}") from None
 
     async def _ready(self, seen: Callable[[dict[str, Any] | None], None]) -> bool:
         for child in self.children:
@@ -200,6 +206,15 @@ class Fleet:
                 break
             await asyncio.sleep(_LEFT_POLL_S)
         return left
+
+
+def _told(status: dict[str, Any] | None) -> str:
+    """What the gateway says of each worker, in one line."""
+    if status is None:
+        return "the gateway does not answer"
+    details = [str(worker.get("detail") or "") for worker in status.get("workers", [])]
+    pairs = zip(rows(status), details, strict=True)
+    return ", ".join(f"{row.worker} is {row.state}{f' ({detail})' if detail else ''}" for row, detail in pairs)
 
 
 async def _ended(children: Sequence[Child], timeout_s: float) -> None:

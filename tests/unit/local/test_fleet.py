@@ -57,7 +57,21 @@ def test_fleet_that_never_gets_ready_is_given_up(make_fleet, nothing_left):
         async with fleet:
             await fleet.wait_ready(1, ignore)
 
-    with pytest.raises(FleetError, match=r"(?s)is not ready after 1 s\..*worker-0 is running; its log"):
+    with pytest.raises(FleetError, match=r"is not ready after 1 s: w0 is down \(never-ready\), w1") as caught:
+        asyncio.run(run())
+
+    assert "worker-0 is running; its log" in str(caught.value)
+    nothing_left(fleet)
+
+
+def test_gateway_that_never_answers_is_told(make_fleet, nothing_left):
+    fleet = make_fleet(gateway="deaf")
+
+    async def run() -> None:
+        async with fleet:
+            await fleet.wait_ready(0.5, ignore)
+
+    with pytest.raises(FleetError, match=r"is not ready after 0\.5 s: the gateway does not answer"):
         asyncio.run(run())
 
     nothing_left(fleet)
