@@ -102,6 +102,7 @@ class LinkClient:
         try:
             while True:
                 was_up = await self._session()
+                _raise_if_cancelled()
                 if was_up:
                     backoff_s = self._settings.backoff_min_s
                 await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
@@ -121,8 +122,8 @@ class LinkClient:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._write(call), name=f"link-write {self._address}")
-                    tasks.create_task(self._read(call), name=f"link-read {self._address}")
                     tasks.create_task(self._watch(), name=f"link-watch {self._address}")
+                    await self._read(call)  # here, so that `cancelling` counts right (see _raise_if_cancelled)
             finally:
                 call.cancel()
         except* (LinkLostError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as group:
@@ -201,6 +202,17 @@ class LinkClient:
 
     def __repr__(self) -> str:
         return f"<LinkClient {self._address} {'up' if self._up else 'down'} in_flight={len(self._sinks)}>"
+
+
+def _raise_if_cancelled() -> None:
+    """Raise a cancellation that came while a TaskGroup was aborting for another error: before Python 3.13 it loses it.
+
+    What it leaves is the task's count of cancellations, which is right when the group was left by its body and not by
+    waiting for its tasks.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _reason(group: BaseExceptionGroup[BaseException]) -> str:
