@@ -100,6 +100,7 @@ class LinkSession:
             finally:
                 for task in (*helpers, *self._calls.values()):
                     task.cancel()
+                self._flushed.set()  # nothing more will be written: whoever waits for that waits in vain
 
     def _take(self, frame: pb.GatewayFrame, tasks: asyncio.TaskGroup) -> None:
         if frame.HasField("hello"):
@@ -107,6 +108,8 @@ class LinkSession:
         for submit in frame.submits:
             if submit.more:
                 self._incoming[submit.id] = _Incoming(submit)
+            elif len(submit.body) > self._settings.max_body_bytes:
+                self._refuse_body(submit.id)
             else:
                 self._start(submit, submit.body, tasks)
         for part in frame.parts:
@@ -127,13 +130,16 @@ class LinkSession:
         incoming.body += part.data
         if len(incoming.body) > self._settings.max_body_bytes:
             del self._incoming[part.id]
-            limit = self._settings.max_body_bytes
-            self._finish(
-                part.id, End(http_status=413, message=f"larger than the worker's NEUROGATE_MAX_BODY_BYTES, {limit}")
-            )
+            self._refuse_body(part.id)
         elif part.last:
             del self._incoming[part.id]
             self._start(incoming.submit, bytes(incoming.body), tasks)
+
+    def _refuse_body(self, ticket: int) -> None:
+        limit = self._settings.max_body_bytes
+        self._finish(
+            ticket, End(http_status=413, message=f"larger than the worker's NEUROGATE_MAX_BODY_BYTES, {limit}")
+        )
 
     def _start(self, submit: pb.Submit, body: bytes, tasks: asyncio.TaskGroup) -> None:
         if submit.HasField("resume"):

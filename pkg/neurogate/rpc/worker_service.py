@@ -20,6 +20,7 @@ from neurogate.inference import Finished, Prompt, Token, Usage
 from neurogate.rpc.backend import WorkerBackend
 from neurogate.rpc.codec import event_to_wire, prompt_from_wire, report_to_wire
 from neurogate.rpc.link_server import LinkContext, LinkServerSettings, LinkSession
+from neurogate.rpc.outbox import FRAME_BYTES
 
 _log = structlog.get_logger("neurogate.rpc")
 
@@ -172,7 +173,8 @@ class WorkerServer:
         self._server = grpc.aio.server(
             options=(
                 ("grpc.so_reuseport", 0),  # a second worker on the port must fail, not share it
-                ("grpc.max_receive_message_length", max_message_bytes),
+                # The limit is on bodies; a frame may carry many small ones whatever it is.
+                ("grpc.max_receive_message_length", max(max_message_bytes, 2 * FRAME_BYTES)),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
             )
