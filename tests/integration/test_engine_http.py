@@ -513,7 +513,7 @@ def test_a_server_that_hangs_is_not_ready_after_two_seconds() -> None:
             loop = asyncio.get_running_loop()
             began = loop.time()
             observation = await engine.observe()
-            assert 1.9 < loop.time() - began < 2.5
+            assert 1.9 < loop.time() - began < 4
             assert "no answer in time" in observation.detail
             await engine.stop()
 

@@ -309,7 +309,7 @@ def model(tmp_path: Path) -> Path:
 def test_a_configured_binary_is_run_instead(binary: str, model: Path) -> None:
     async def go() -> None:
         log = LogList()
-        async with ready(model, llama_server_bin=binary, slots=3, log=log) as engine:
+        async with ready(model, llama_server_bin=binary, slots=3, threads=0, log=log) as engine:
             assert (engine.kind, engine.pid is not None) == ("llamacpp", True)
             assert "running" in repr(engine)
             assert (await engine.observe()).slots_total == 3
