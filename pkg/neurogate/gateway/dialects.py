@@ -13,7 +13,7 @@ import msgspec
 
 from neurogate.channel import End
 from neurogate.errors import BadRequestError, GatewayError, ModelNotFoundError
-from neurogate.prompt_api import PromptAnswer, PromptRequest
+from neurogate.prompt_api import UNDECODABLE, PromptAnswer, PromptRequest
 
 JSON = b"application/json"
 
@@ -86,7 +86,7 @@ class OpenAIDialect:
         """Validate a body. Raises BadRequestError saying what to change."""
         try:
             request = self._decode(body)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise bad_body(error) from error
         return Head(request.model or "", request.stream is True)
 
@@ -115,7 +115,7 @@ class PromptDialect:
         """Validate a body. Raises BadRequestError saying what to change."""
         try:
             request = self._decode(body)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise bad_body(error) from error
         return Head(request.model or "", request.stream)
 
@@ -138,7 +138,7 @@ class PromptDialect:
         return b"\n\ndata: " + _encode({**plain_error(error, request_id), "done": False}) + b"\n\n"
 
 
-def bad_body(error: msgspec.MsgspecError) -> BadRequestError:
+def bad_body(error: Exception) -> BadRequestError:
     """A decoder's complaint as an error that names the field."""
     if not isinstance(error, msgspec.ValidationError):
         return BadRequestError(f"the body is not valid JSON: {error}")

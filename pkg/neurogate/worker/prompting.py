@@ -13,7 +13,7 @@ import msgspec
 from neurogate.channel import End
 from neurogate.engines.engine import Engine, EngineBrokenError
 from neurogate.inference import Finished, Prompt, Token
-from neurogate.prompt_api import PromptAnswer, PromptDone, PromptRequest, PromptToken
+from neurogate.prompt_api import UNDECODABLE, PromptAnswer, PromptDone, PromptRequest, PromptToken
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.worker.progress import Progress
 
@@ -28,7 +28,7 @@ async def answer_prompt(engine: Engine, call: IncomingCall, outlet: Outlet, prog
     """
     try:
         request = _decode(call.body)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         return End(http_status=400, message=str(error))
     progress.expect(request.max_tokens)
     prompt = Prompt(
