@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from neurogate.api.llm.v1 import llm_pb2, llm_pb2_grpc
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
-from neurogate.errors import GatewayError
+from neurogate.errors import BusyError, GatewayError
 from neurogate.inference import Finished, Prompt, Token, Usage
 from neurogate.rpc.backend import WorkerBackend
 from neurogate.rpc.codec import event_to_wire, prompt_from_wire, report_to_wire
@@ -230,4 +230,7 @@ def _token_response(request_id: str, event: Token | Finished, tokens: int) -> ll
 
 
 async def _abort(context: _ServerContext, error: GatewayError) -> None:
-    await context.abort(_STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.message)
+    # HTTP has one status for "nobody is there" and "everybody is busy", gRPC has two.
+    busy = isinstance(error, BusyError)
+    code = _STATUS_CODES.get(429 if busy else error.status, grpc.StatusCode.INTERNAL)
+    await context.abort(code, error.message)

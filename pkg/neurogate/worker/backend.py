@@ -33,6 +33,7 @@ from neurogate.errors import (
     ModelNotFoundError,
     NoWorkerError,
     StreamBrokenError,
+    UnsupportedError,
 )
 from neurogate.inference import GenerationEvent, Prompt, Token
 from neurogate.rpc.backend import IncomingCall, Outlet
@@ -173,23 +174,21 @@ class Worker:
         try:
             async with asyncio.timeout(call.timeout_s) as time_left:
                 end = await self._respond(call, outlet, progress)
-        except TimeoutError:
-            end = End(
-                EndCode.DEADLINE if time_left.expired() else EndCode.INTERNAL, message="the request's time ran out"
-            )
         except EngineError as error:
             end = _end_for(error)
         except Exception as error:  # noqa: BLE001 - one request's bug must not end the link that carries all others
-            _log.exception("request failed in the worker", request_id=call.request_id)
-            end = End(EndCode.INTERNAL, message=f"{type(error).__name__} in the worker")
+            if isinstance(error, TimeoutError) and time_left.expired():
+                end = End(EndCode.DEADLINE, message="the request's time ran out")
+            else:
+                _log.exception("request failed in the worker", request_id=call.request_id)
+                end = End(EndCode.INTERNAL, message=f"{type(error).__name__} in the worker")
         finally:
             self._end(progress, end)
         return end
 
     async def generate(self, prompt: Prompt, request_id: str) -> AsyncGenerator[GenerationEvent, None]:
         """Generate for callers without a link."""
-        if not prompt.text:
-            raise BadRequestError("prompt: must not be empty", param="prompt")
+        _check(prompt)
         refusal = self._refusal()
         if refusal is not None:
             raise _error_for_refusal(refusal)
@@ -255,6 +254,16 @@ class Worker:
             metrics.tokens_per_second.labels(model.name).set(meter.decode_tokens_per_s)
 
 
+def _check(prompt: Prompt) -> None:
+    """What `/prompt` has checked by its schema. Raises BadRequestError."""
+    if not prompt.text:
+        raise BadRequestError("prompt: must not be empty", param="prompt")
+    if prompt.max_tokens is not None and prompt.max_tokens < 1:
+        raise BadRequestError("max_tokens: must be at least 1", param="max_tokens")
+    if prompt.temperature is not None and not 0 <= prompt.temperature <= 2:
+        raise BadRequestError("temperature: must be from 0 to 2", param="temperature")
+
+
 def _end_for(error: EngineError) -> End:
     told = str(error)
     match error:
@@ -271,16 +280,27 @@ def _end_for(error: EngineError) -> End:
 def _error_for(error: EngineError, *, started: bool) -> GatewayError:
     told = str(error)
     match error:
-        case EngineRefusedError(status=404):
-            return ModelNotFoundError(told)
-        case EngineRefusedError(status=status) if status < 500:
-            return BadRequestError(told)
+        case EngineRefusedError():
+            return _error_for_status(error)
         case EngineUnavailableError():
             return NoWorkerError(told)
+        case EngineUnsupportedError():
+            return UnsupportedError(told)
         case EngineBrokenError() if started:
             return StreamBrokenError(told)
         case _:
             return EngineFailedError(told)
+
+
+def _error_for_status(error: EngineRefusedError) -> GatewayError:
+    told, status = str(error), error.status
+    if status == 404:
+        return ModelNotFoundError(told)
+    if status == 429 or (status == 503 and error.retry_after_s is not None):
+        return BusyError(told, retry_after_s=error.retry_after_s)
+    if status < 500:
+        return BadRequestError(told)
+    return NoWorkerError(told) if status == 503 else EngineFailedError(told)
 
 
 def _error_for_refusal(refusal: End) -> GatewayError:

@@ -41,6 +41,8 @@ class Progress:
     def finish(self, end: End) -> None:
         """The request is over."""
         metrics, usage = self._metrics, end.usage
+        if usage is not None and min(usage.prompt_tokens, usage.completion_tokens) < 0:
+            usage = None  # an engine that counts so has not counted, and counters only grow
         completion = usage.completion_tokens if usage is not None else self._job.emitted
         self._job.end(usage)
         metrics.tokens_generated.inc(completion)
