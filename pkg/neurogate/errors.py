@@ -21,12 +21,14 @@ class GatewayError(NeuroGateError):
     code = "internal_error"
     kind = "server_error"
     """OpenAI's `error.type`."""
+    retry_after_default_s: float | None = None
+    """What Retry-After says when whoever raised it knew no better."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.retry_after_default_s if retry_after_s is None else retry_after_s
 
 
 class BadRequestError(GatewayError):
@@ -106,6 +108,7 @@ class NoWorkerError(GatewayError):
     status = 503
     code = "no_worker_available"
     kind = "unavailable_error"
+    retry_after_default_s = 1.0
 
 
 class BusyError(GatewayError):
@@ -114,6 +117,7 @@ class BusyError(GatewayError):
     status = 503
     code = "workers_busy"
     kind = "unavailable_error"
+    retry_after_default_s = 1.0
 
 
 class DeadlineError(GatewayError):

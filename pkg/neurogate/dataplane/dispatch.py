@@ -105,11 +105,8 @@ class Dispatcher:
 
     def refuse_to_wait(self, model: str) -> GatewayError | None:
         """Why a request without a worker must not wait for one; None when it may."""
-        models = self.pool.snapshot.models
-        if model and models and model not in models:
-            return ModelNotFoundError(
-                f"no worker has the model {model!r}; the models are: {', '.join(sorted(models))}", param="model"
-            )
+        if self.pool.snapshot.heard_of_all and self._unknown(model):
+            return self.nobody_usable(model)
         if self.failfast_s <= 0 or self.pool.waiting >= self._limits.max_waiting:
             return self.nobody_usable(model)
         return None
@@ -117,10 +114,13 @@ class Dispatcher:
     def nobody_usable(self, model: str) -> GatewayError:
         """The error for a request that no worker can take, saying what each of them lacks."""
         members = self.pool.snapshot.members
+        if self._unknown(model):
+            known = ", ".join(sorted(self.pool.snapshot.models))
+            return ModelNotFoundError(f"no worker has the model {model!r}; the models are: {known}", param="model")
         states = "; ".join(f"{member.id}: {_why_not(member, model)}" for member in members[:5])
         more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
         told = states + more or "WORKER_ADDRESSES names none"
-        return NoWorkerError(f"no worker can take the request now ({told})", retry_after_s=self._retry_after_s())
+        return NoWorkerError(f"no worker can take the request now ({told})")
 
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over."""
@@ -135,10 +135,9 @@ class Dispatcher:
         least_bad = min(untried, key=lambda member: member.breaker.retry_at)
         return Lease(least_bad, least_bad.breaker.force())
 
-    def _retry_after_s(self) -> float:
-        now = self.loop.time()
-        waits = [m.breaker.retry_at - now for m in self.pool.snapshot.members if m.breaker.state == "open"]
-        return max(1.0, min(waits, default=1.0))
+    def _unknown(self, model: str) -> bool:
+        models = self.pool.snapshot.models
+        return bool(model and models) and model not in models
 
 
 def _why_not(member: Member, model: str) -> str:

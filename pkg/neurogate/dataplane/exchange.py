@@ -107,6 +107,9 @@ class Exchange:
 
     def on_end(self, end: End) -> None:
         """Judge the attempt and finish, or go to another worker."""
+        if self.started and end.code is EndCode.DEADLINE:
+            self._expire()  # the worker's clock was a little faster than ours
+            return
         verdict = judge(end)
         lease = self._lease
         if lease is not None:
@@ -180,8 +183,6 @@ class Exchange:
 
     def _expire(self) -> None:
         """The request's time is over."""
-        if self.finished:
-            return
         self._abandon(Outcome.IGNORED if self.started else Outcome.FAILURE)
         where = f" on {self.worker_id}" if self.worker_id else ""
         error = DeadlineError(

@@ -1,7 +1,9 @@
 """A lease: one call's hold on one worker, settled exactly once.
 
-Two verdicts hang on it. The *breaker* judges reachability, at the first token, so that a three-minute stream does not
-hold a half-open probe. The *in-flight count* ends with the call. Both happen once, whatever happens to the call.
+Two things hang on it: the breaker's verdict and the in-flight count. Both end with the call, once, whatever happens to
+it. A half-open probe is judged earlier, at its first token, so that a three-minute stream does not hold it; should the
+stream die after that, it counts as one failure more. Any other call is judged at its end alone: a first token must not
+wipe out the failures of a worker that breaks every stream after it.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ class Lease:
         member.in_flight += 1
 
     def answered(self) -> None:
-        """The first token arrived: a success for the breaker, while the request goes on."""
-        self._permit.settle(Outcome.SUCCESS)
+        """The first token arrived: a probe has succeeded, while its request goes on."""
+        if self._permit.is_probe:
+            self._permit.settle(Outcome.SUCCESS)
 
     def release(self, outcome: Outcome) -> None:
-        """The call is over. After `answered`, FAILURE counts once more against the worker and SUCCESS adds nothing.
+        """The call is over. For a probe that had answered, FAILURE counts once more and SUCCESS adds nothing.
 
         Raises RuntimeError the second time.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from neurogate.channel import WorkerChannel
@@ -32,6 +33,7 @@ class Member:
         "last_error",
         "linked",
         "reachable_once",
+        "readmission",
         "report",
         "reported_at",
     )
@@ -48,6 +50,8 @@ class Member:
         self.report = NEVER_HEARD
         self.reported_at = 0.0
         self.last_error = ""
+        self.readmission: asyncio.TimerHandle | None = None
+        """Runs while the breaker is open: at its end a snapshot must say that a probe is admitted."""
         self._others = 0
 
     @property

@@ -101,7 +101,9 @@ class EndpointPool:
     def _apply(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
         wanted = {endpoint.id: endpoint for endpoint in endpoints}
         for gone in [member.id for member in self._members.values() if wanted.get(member.id) != member.endpoint]:
-            del self._members[gone]
+            removed = self._members.pop(gone)
+            if removed.readmission is not None:
+                removed.readmission.cancel()
             self._links.pop(gone).cancel()
             self._observer.worker_changed(gone, "removed", "")
         for endpoint in endpoints:
@@ -133,9 +135,12 @@ class EndpointPool:
     def _breaker_moved(self, member: Member, state: str) -> None:
         if self._is_known(member):
             self._observer.breaker_changed(member.id, state)
+        if member.readmission is not None:
+            member.readmission.cancel()
+            member.readmission = None
         if state == "open":
-            # From then on the breaker admits a probe: the snapshot must say so.
-            self._loop.call_later(self._breaker_settings.reset_timeout_s + _TIMER_SLACK_S, self.publish)
+            delay_s = self._breaker_settings.reset_timeout_s + _TIMER_SLACK_S
+            member.readmission = self._loop.call_later(delay_s, self.publish)
         self.publish()
 
     def _link_up(self, member: Member, report: WorkerReport) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from neurogate.dataplane.member import Member
+from neurogate.dataplane.member import NEVER_HEARD, Member
 
 
 class Snapshot:
@@ -17,7 +17,7 @@ class Snapshot:
     `admitting(model)` are the members that may be picked; `suspended(model)` would be usable but for their breakers.
     """
 
-    __slots__ = ("_admitting", "_suspended", "generation", "members", "models")
+    __slots__ = ("_admitting", "_suspended", "generation", "heard_of_all", "members", "models")
 
     def __init__(self, members: Iterable[Member], generation: int) -> None:
         self.members = tuple(members)
@@ -26,9 +26,11 @@ class Snapshot:
             served.name for member in self.members for served in member.report.models
         )
         """Every model any worker ever reported, down workers included."""
+        self.heard_of_all = all(member.report is not NEVER_HEARD for member in self.members)
+        """Every worker has reported at least once, so `models` is the whole truth."""
         usable = [member for member in self.members if member.usable]
-        self._admitting = _by_model(member for member in usable if member.breaker.admits)
-        self._suspended = _by_model(member for member in usable if not member.breaker.admits)
+        self._admitting = _by_model(member for member in usable if member.breaker.may_admit)
+        self._suspended = _by_model(member for member in usable if not member.breaker.may_admit)
 
     def admitting(self, model: str) -> tuple[Member, ...]:
         """Members to pick from; the empty name means any model."""

@@ -88,6 +88,11 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
             return self._now() >= self.retry_at
         return self._state == pybreaker.STATE_CLOSED or not self._probes_out
 
+    @property
+    def may_admit(self) -> bool:
+        """Whether it is worth asking: true all the while a half-open breaker has its probe out, unlike `admits`."""
+        return self._state != pybreaker.STATE_OPEN or self._now() >= self.retry_at
+
     def try_acquire(self) -> Permit | None:
         """A permit for one call, or None when the endpoint must be left alone. Every permit must be settled."""
         if self._state == pybreaker.STATE_CLOSED:
@@ -139,6 +144,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
             self._tell(_fail)
         elif permit.is_probe or self._tally.fail_counter:
             self._tell(_succeed)
+            permit.generation = self._generation  # the transition it made itself is no news to it
 
     def _tell(self, verdict: Callable[[], None]) -> None:
         with contextlib.suppress(_FailureRecorded):
