@@ -120,6 +120,8 @@ async def rig(
 ) -> AsyncIterator[Rig]:
     """A data plane whose workers are up (or not yet); at its end, nothing may be left of it."""
     loop = asyncio.get_running_loop()
+    raised: list[object] = []
+    loop.set_exception_handler(lambda _, context: raised.append(context.get("exception", context)))
     tasks_before = asyncio.all_tasks()
     fleet, resolver, observer = FakeFleet(loop, models=models), ManualResolver(), RecordingFleetObserver()
     pool = EndpointPool(fleet.connect, breaker=breaker, loop=loop, observer=observer)
@@ -145,8 +147,10 @@ async def rig(
         made.assert_nothing_held()
     finally:
         running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await asyncio.wait([running])
+    assert running.cancelled() or running.exception() is None
     await asyncio.sleep(breaker.reset_timeout_s + 1)  # an open breaker's moment to admit a probe is a timer of the pool
     made.assert_nothing_held()
+    assert raised == []  # by a callback: nobody else would hear of it
     assert live_timers(loop) == []
     assert asyncio.all_tasks() == tasks_before

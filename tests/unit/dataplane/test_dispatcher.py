@@ -128,6 +128,39 @@ def test_with_every_breaker_open_the_least_bad_worker_is_tried_first_and_then_th
     virtual_time.run(main())
 
 
+def test_a_last_resort_that_failed_is_not_tried_again_for_the_same_request():
+    async def main() -> None:
+        async with rig(1) as made:
+            await made.open_breaker()
+            made.worker().script = refuses(500)
+            receiver = await made.ask()
+
+            assert type(receiver.error) is EngineFailedError
+            assert asked(made) == [1]
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_the_snapshot_still_takes_for_usable_is_passed_over():
+    async def main() -> None:
+        async with rig(2) as made:
+            for index in range(2):
+                made.worker(index).script = answers(b"x")
+            made.member(0).linked = False
+            await made.ask()
+            await made.ask()
+            assert asked(made) == [0, 2]
+
+            made.member(0).linked = True
+            await made.open_breaker(0)
+            await made.open_breaker(1)
+            made.member(0).linked = False
+            await made.ask()
+            assert asked(made) == [0, 3]
+
+    virtual_time.run(main())
+
+
 def test_while_a_probe_is_out_and_nobody_is_closed_others_are_tried_all_the_same():
     async def main() -> None:
         async with rig(1) as made:

@@ -10,7 +10,7 @@ from dataplane_support import rig, turns
 from neurogate import virtual_time
 from neurogate.channel import End, EndCode
 from neurogate.dataplane.dispatch import DispatchLimits
-from neurogate.errors import EngineFailedError, StreamBrokenError
+from neurogate.errors import DeadlineError, EngineFailedError, StreamBrokenError
 from neurogate.inference import Usage
 from neurogate.resilience.breaker import Outcome
 from neurogate.testing.receivers import RecordingReceiver
@@ -66,7 +66,7 @@ def test_a_stream_without_a_chunk_is_complete_when_the_worker_says_so():
     virtual_time.run(main())
 
 
-@pytest.mark.parametrize("end", BAD_ENDS, ids=name)
+@pytest.mark.parametrize("end", [end for end in BAD_ENDS if end.code is not EndCode.DEADLINE], ids=name)
 def test_a_stream_that_ends_badly_after_its_first_byte_says_so_and_is_never_complete(end: End):
     async def main() -> None:
         async with rig(2) as made:
@@ -84,7 +84,49 @@ def test_a_stream_that_ends_badly_after_its_first_byte_says_so_and_is_never_comp
     virtual_time.run(main())
 
 
-@pytest.mark.parametrize("end", [end for end in BAD_ENDS if end.code is not EndCode.ANSWERED], ids=name)
+def test_a_stream_whose_deadline_the_worker_sees_first_ends_like_any_late_one():
+    async def main() -> None:
+        async with rig(1) as made:
+            made.worker(0).script = answers(b"half an ", end=End(EndCode.DEADLINE))
+            _, receiver = made.send()
+            await receiver.last_word()
+
+            assert receiver.heard == ["chunk", "error"]
+            assert type(receiver.error) is DeadlineError
+            assert made.member().breaker.consecutive_failures == 0
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_breaks_every_stream_after_its_first_token_opens_its_breaker():
+    async def main() -> None:
+        async with rig(1) as made:
+            for _ in range(3):
+                made.worker().script = answers(b"half", end=End(EndCode.BROKEN))
+                await made.ask()
+
+            assert made.member().breaker.state == "open"
+
+    virtual_time.run(main())
+
+
+def test_a_probe_that_dies_after_its_first_token_is_a_failure_of_the_closed_breaker():
+    async def main() -> None:
+        async with rig(1) as made:
+            await made.open_breaker()
+            await asyncio.sleep(31)
+            made.worker().script = answers(b"half", end=End(EndCode.BROKEN))
+            await made.ask()
+
+            assert made.member().breaker.state == "closed"
+            assert made.member().breaker.consecutive_failures == 1
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize(
+    "end", [end for end in BAD_ENDS if end.code not in {EndCode.ANSWERED, EndCode.DEADLINE}], ids=name
+)
 def test_a_worker_that_fails_after_the_first_byte_is_counted_once_more(end: End):
     async def main() -> None:
         async with rig(1) as made:

@@ -118,17 +118,17 @@ def test_a_lease_counts_in_and_out_and_its_verdict_reaches_the_breaker():
     assert (member.in_flight, member.breaker.consecutive_failures) == (0, 1)
 
 
-def test_an_answered_lease_adds_nothing_at_a_good_end():
+def test_a_first_token_does_not_wipe_out_the_failures_of_a_closed_breaker():
+    """Or a worker that breaks every stream after its first token would never be left."""
     member = new_member()
     member.breaker.record_failure()
     held = lease(member)
     held.answered()
-    assert (member.in_flight, member.breaker.consecutive_failures) == (1, 0)
+    assert (member.in_flight, member.breaker.consecutive_failures) == (1, 1)
 
-    member.breaker.record_failure()
     held.release(Outcome.SUCCESS)
 
-    assert (member.in_flight, member.breaker.consecutive_failures) == (0, 1)
+    assert (member.in_flight, member.breaker.consecutive_failures) == (0, 0)
 
 
 @pytest.mark.parametrize(("outcome", "failures"), [(Outcome.FAILURE, 1), (Outcome.IGNORED, 0)])
