@@ -15,11 +15,11 @@ from typing import Any
 class Pending:
     """The rest of a coroutine whose first step ended in `waits_for`.
 
-    `on_result(value)` is called when it returns, `on_error(error)` when it raises an Exception. `close` ends it early
-    and calls neither.
+    `on_result(value)` is called when it returns, `on_error(error)` when it raises an Exception or what it waits for is
+    cancelled. `close` ends it early and calls neither.
     """
 
-    __slots__ = ("_coroutine", "_future", "_on_error", "_on_result")
+    __slots__ = ("_closed", "_coroutine", "_on_error", "_on_result")
 
     def __init__(
         self,
@@ -27,23 +27,20 @@ class Pending:
         waits_for: asyncio.Future[Any] | None,
         *,
         on_result: Callable[[Any], None],
-        on_error: Callable[[Exception], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         self._coroutine = coroutine
         self._on_result = on_result
         self._on_error = on_error
-        self._future: asyncio.Future[Any] | None = None
+        self._closed = False
         self._wait_for(waits_for)
 
     def close(self) -> None:
         """End the coroutine where it waits. Idempotent."""
-        if self._future is not None:
-            self._future.remove_done_callback(self._step)
-            self._future = None
+        self._closed = True
         self._coroutine.close()
 
     def _wait_for(self, future: asyncio.Future[Any] | None) -> None:
-        self._future = future
         if future is None:  # a bare yield: asyncio.sleep(0)
             asyncio.get_running_loop().call_soon(self._step, None)
             return
@@ -51,12 +48,13 @@ class Pending:
         future.add_done_callback(self._step)
 
     def _step(self, _: object) -> None:
-        self._future = None
+        if self._closed:  # while this call was already scheduled
+            return
         try:
             future = self._coroutine.send(None)
         except StopIteration as end:
             self._on_result(end.value)
-        except Exception as error:  # noqa: BLE001 - handed to the owner, as a task would
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - handed to the owner, as a task would
             self._on_error(error)
         else:
             self._wait_for(future)
