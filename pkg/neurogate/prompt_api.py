@@ -9,13 +9,16 @@ import msgspec
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that a decoder raises for bytes it cannot take: also text that is no UTF-8, and nesting without end."""
 
+MAX_TOKENS = 1_000_000
+"""The longest answer that may be asked for, in any API: what is outstanding must fit a worker's reports."""
+
 
 class PromptRequest(msgspec.Struct, kw_only=True):
     """The body of a request; unknown fields are ignored."""
 
     query: Annotated[str, msgspec.Meta(min_length=1)]
     model: str | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     system_prompt: str | None = None
     stream: bool = False

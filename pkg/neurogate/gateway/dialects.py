@@ -13,15 +13,11 @@ import msgspec
 
 from neurogate.channel import End
 from neurogate.errors import BadRequestError, GatewayError, ModelNotFoundError
-from neurogate.prompt_api import UNDECODABLE, PromptAnswer, PromptRequest
+from neurogate.prompt_api import MAX_TOKENS, UNDECODABLE, PromptAnswer, PromptRequest
 
 JSON = b"application/json"
 
 _encode = msgspec.json.encode
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for a bad body: bytes that are no text, and nesting without end, included."""
-
-_MAX_TOKENS = 1_000_000
 _AT = re.compile(r"^(.*?)(?: - at `\$\.?(.*?)`)?$", re.DOTALL)
 
 
@@ -63,8 +59,8 @@ class Dialect(Protocol):
 class _Sampling(msgspec.Struct, kw_only=True):
     model: str | None = None
     stream: bool | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=_MAX_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, msgspec.Meta(ge=0, le=_MAX_TOKENS)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
 
 

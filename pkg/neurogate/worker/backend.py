@@ -36,6 +36,7 @@ from neurogate.errors import (
     UnsupportedError,
 )
 from neurogate.inference import GenerationEvent, Prompt, Token
+from neurogate.prompt_api import MAX_TOKENS
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.telemetry import tracing
 from neurogate.telemetry.tracing import SpanOf
@@ -258,8 +259,8 @@ def _check(prompt: Prompt) -> None:
     """What `/prompt` has checked by its schema. Raises BadRequestError."""
     if not prompt.text:
         raise BadRequestError("prompt: must not be empty", param="prompt")
-    if prompt.max_tokens is not None and prompt.max_tokens < 1:
-        raise BadRequestError("max_tokens: must be at least 1", param="max_tokens")
+    if prompt.max_tokens is not None and not 1 <= prompt.max_tokens <= MAX_TOKENS:
+        raise BadRequestError(f"max_tokens: must be from 1 to {MAX_TOKENS}", param="max_tokens")
     if prompt.temperature is not None and not 0 <= prompt.temperature <= 2:
         raise BadRequestError("temperature: must be from 0 to 2", param="temperature")
 

@@ -143,6 +143,7 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("max_tokens", "5", "max_tokens: expected `int | null`, got `str`"),
         ("max_tokens", 1.5, "max_tokens: expected `int | null`, got `float`"),
         ("max_tokens", -1, "max_tokens: expected `int` >= "),
+        ("max_tokens", 1_000_001, "max_tokens: expected `int` <= 1000000"),
         ("temperature", "hot", "temperature: expected `float | null`, got `str`"),
         ("temperature", -0.1, "temperature: expected `float` >= 0"),
         ("temperature", 2.1, "temperature: expected `float` <= 2"),
@@ -161,7 +162,6 @@ def test_a_wrong_field_is_named_with_what_it_must_be(name: str, field: str, valu
         (PROMPT, b'{"query":""}', "query: expected `str` of length >= 1", "query"),
         (PROMPT, b'{"query":null}', "query: expected `str`, got `null`", "query"),
         (PROMPT, b'{"query":"x","max_tokens":0}', "max_tokens: expected `int` >= 1", "max_tokens"),
-        (PROMPT, b'{"query":"x","max_tokens":2147483648}', "max_tokens: expected `int` <= 2147483647", "max_tokens"),
         (
             PROMPT,
             b'{"query":"x","system_prompt":1}',

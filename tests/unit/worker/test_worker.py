@@ -333,6 +333,7 @@ def test_a_generation_that_breaks_off_is_a_broken_stream() -> None:
         (Prompt(""), "prompt"),
         (Prompt("Why?", max_tokens=0), "max_tokens"),
         (Prompt("Why?", max_tokens=-1), "max_tokens"),
+        (Prompt("Why?", max_tokens=1_000_001), "max_tokens"),
         (Prompt("Why?", temperature=-0.1), "temperature"),
         (Prompt("Why?", temperature=2.1), "temperature"),
         (Prompt("Why?", temperature=float("nan")), "temperature"),
