@@ -12,6 +12,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+HEAD_BYTES_MAX = 64 * 1024
+"""Request line and headers; a client that sends more is refused."""
+
+FLUSH_TIMEOUT_S = 30.0
+"""How long a client may take to read what is left of its answer before its connection is cut."""
+
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
 
 class HttpServer:
     """One ASGI app on one port."""
@@ -75,17 +83,49 @@ class _HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with one write for the head and the first of the body, and itself as the `Connection`."""
 
     _lost_callback: Callable[[], None] | None = None
+    _in_head = True
+    _head_bytes = 0
+    _flush_timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.flow.write_paused:  # the client has not read its whole answer yet, and nobody waits for it any more
+            self._flush_timer = self.loop.call_later(FLUSH_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_flush_timer()
+
+    def _stop_flush_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(_HeadHolder(cast("asyncio.Transport", transport), self.loop))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
         extensions: dict[str, Any] = {"neurogate.connection": self}
         self.scope["extensions"] = extensions
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._stop_flush_timer()
         if self._lost_callback is not None:
             self._lost_callback()
 

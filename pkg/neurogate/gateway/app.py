@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 from prometheus_client import disable_created_metrics
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurogate import __version__
@@ -23,11 +24,11 @@ from neurogate.discovery.static import StaticResolver
 from neurogate.endpoint import Endpoint
 from neurogate.gateway.dialects import ChatRequest, CompletionRequest, Dialect, OpenAIDialect, PromptDialect
 from neurogate.gateway.generation import GenerationEndpoint
-from neurogate.gateway.intake import RequestIds
+from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
-from neurogate.gateway.routes import Lifecycle, build_app, health, readiness
+from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import HttpServer
 from neurogate.process import run
@@ -82,7 +83,8 @@ class Gateway:
         if not keys.enforced:
             _log.warning("API_KEYS is empty: anyone may call this gateway")
         hot = self._hot(settings, keys, RequestIds(now_ns), loop)
-        self.app = _front_door(hot, build_app(self.pool, keys, self.lifecycle, hot=hot, now=loop.time))
+        routes = build_app(self.pool, keys, self.lifecycle, hot=hot, now=loop.time)
+        self.app = _front_door(hot, routes, self.metrics, loop)
         self.ops_app = ops.build_app(
             self.metrics.registry, health=lambda: health(self.pool), ready=lambda: readiness(self.lifecycle)
         )
@@ -90,6 +92,7 @@ class Gateway:
     def _hot(
         self, settings: GatewaySettings, keys: KeyRing, request_ids: RequestIds, loop: asyncio.AbstractEventLoop
     ) -> dict[str, ASGIApp]:
+        bodies = BodyBudget(settings.max_bodies_bytes)
         dialects: dict[str, Dialect] = {
             "/prompt": PromptDialect(),
             "/v1/chat/completions": OpenAIDialect(ChatRequest),
@@ -101,6 +104,7 @@ class Gateway:
                 dispatcher=self.dispatcher,
                 keys=keys,
                 request_ids=request_ids,
+                bodies=bodies,
                 metrics=self.metrics,
                 settings=settings,
                 loop=loop,
@@ -159,11 +163,14 @@ def _connector(
     return connect
 
 
-def _front_door(hot: Mapping[str, ASGIApp], rest: ASGIApp) -> ASGIApp:
+def _front_door(
+    hot: Mapping[str, ASGIApp], rest: Starlette, metrics: GatewayMetrics, loop: asyncio.AbstractEventLoop
+) -> ASGIApp:
     """Hot paths by one dictionary look-up, everything else through Starlette's router and middleware."""
+    others = counted(rest, metrics, loop)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        await (endpoint or rest)(scope, receive, send)
+        await (endpoint or others)(scope, receive, send)
 
     return app

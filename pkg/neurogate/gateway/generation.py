@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
 from starlette.types import Receive, Scope, Send
 
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.errors import GatewayError
 from neurogate.gateway.dialects import JSON, Dialect
-from neurogate.gateway.intake import ClientGoneError, RequestIds, read_body, read_headers, trace_context
+from neurogate.gateway.intake import (
+    BodyBudget,
+    ClientGoneError,
+    RequestIds,
+    announced_size,
+    read_body,
+    read_headers,
+    trace_context,
+)
 from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
-from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits
+from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits, retry_after
 from neurogate.gateway.settings import GatewaySettings
+
+_log = structlog.get_logger("neurogate.gateway")
 
 
 class GenerationEndpoint:
@@ -27,6 +38,7 @@ class GenerationEndpoint:
         dispatcher: Dispatcher,
         keys: KeyRing,
         request_ids: RequestIds,
+        bodies: BodyBudget,
         metrics: GatewayMetrics,
         settings: GatewaySettings,
         loop: asyncio.AbstractEventLoop,
@@ -35,6 +47,7 @@ class GenerationEndpoint:
         self._dispatcher = dispatcher
         self._keys = keys
         self._request_ids = request_ids
+        self._bodies = bodies
         self._metrics = metrics
         self._loop = loop
         self._max_body_bytes = settings.max_body_bytes
@@ -50,19 +63,17 @@ class GenerationEndpoint:
         headers = read_headers(scope["headers"])
         request_id = self._request_ids.choose(headers.request_id)
         status = CLIENT_GONE
+        held = 0
         try:
             self._keys.authenticate(headers.authorization, headers.api_key)
+            size = announced_size(headers, self._max_body_bytes)
+            self._bodies.take(size)
+            held = size
             body = await read_body(receive, headers, limit=self._max_body_bytes, timeout_s=self._body_timeout_s)
             head = self._dialect.read(body)
-            call = Call(
-                scope["path"],
-                body,
-                head.stream,
-                began_at + self._request_timeout_s,
-                request_id,
-                trace_context(headers.traceparent),
-                head.model,
-            )
+            deadline = began_at + self._request_timeout_s
+            trace = trace_context(headers.traceparent)
+            call = Call(scope["path"], body, head.stream, deadline, request_id, trace, head.model)
             response = ClientResponse(
                 scope,
                 send,
@@ -82,7 +93,14 @@ class GenerationEndpoint:
             await self._refuse(error, request_id, send)
         except ClientGoneError:
             pass
+        except Exception:
+            _log.exception("request failed in the gateway", request_id=request_id)
+            if status != CLIENT_GONE:
+                raise  # its answer has begun: the server cuts the connection
+            status = 500
+            await self._refuse(GatewayError("internal error; the gateway's log has the details"), request_id, send)
         finally:
+            self._bodies.give(held)
             self._metrics.request("POST", scope["path"], status, self._loop.time() - began_at)
 
     async def _refuse(self, error: GatewayError, request_id: str, send: Send) -> None:
@@ -93,7 +111,9 @@ class GenerationEndpoint:
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", request_id.encode()),
         ]
-        if error.status in {408, 413}:
+        if error.retry_after_s is not None:
+            headers.append(retry_after(error.retry_after_s))
+        if error.status in {408, 413, 503}:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         await send({"type": "http.response.start", "status": error.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from starlette.types import Message, Receive
 
-from neurogate.errors import BadRequestError, BodyTimeoutError, TooLargeError
+from neurogate.errors import BadRequestError, BodyTimeoutError, BusyError, TooLargeError
 from neurogate.gateway.pending import Resumed
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -49,6 +49,27 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return Headers(*found)
 
 
+class BodyBudget:
+    """Memory for request bodies, of all requests together: taken before a body is read, given back at its end."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+        """Bytes taken."""
+
+    def take(self, size: int) -> None:
+        """Take memory. Raises BusyError when there is not enough left."""
+        if self.held + size > self._limit:
+            raise BusyError(
+                f"the bodies of other requests fill NEUROGATE_MAX_BODIES_BYTES ({self._limit}); try again soon"
+            )
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """Give memory back."""
+        self.held -= size
+
+
 class RequestIds:
     """Ids of requests: the client's own when it is well-formed, else `req-` and the wall clock in nanoseconds."""
 
@@ -69,16 +90,27 @@ def trace_context(traceparent: bytes) -> str:
     return traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
 
 
+def announced_size(headers: Headers, limit: int) -> int:
+    """The size a body is announced with; `limit` when it is not.
+
+    Raises TooLargeError, and BadRequestError for a broken Content-Length.
+    """
+    if not headers.content_length:
+        return limit
+    if not headers.content_length.isdigit():
+        raise BadRequestError("Content-Length: must be a number")
+    size = int(headers.content_length[:20])
+    if size > limit:
+        raise _too_large(limit)
+    return size
+
+
 async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s: float) -> bytes:
     """The whole body.
 
     Raises TooLargeError, BodyTimeoutError, BadRequestError for a broken Content-Length, and ClientGoneError.
     """
-    if headers.content_length:
-        if not headers.content_length.isdigit():
-            raise BadRequestError("Content-Length: must be a number")
-        if int(headers.content_length) > limit:
-            raise _too_large(limit)
+    announced_size(headers, limit)
     first = receive()
     try:
         waits_for = first.send(None)  # type: ignore[attr-defined]

@@ -16,15 +16,21 @@ class FleetObserver:
 
     def __init__(self, metrics: GatewayMetrics) -> None:
         self._metrics = metrics
+        self._told: dict[str, str] = {}
+        """The breaker state last logged: probes that fail again and again are in the metrics, not in the log."""
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """A breaker moved."""
         self._metrics.breaker_changed(worker_id, state)
-        (_log.warning if state == "open" else _log.info)("breaker moved", worker=worker_id, state=state)
+        if state != "half-open" and self._told.get(worker_id, "closed") != state:
+            self._told[worker_id] = state
+            (_log.warning if state == "open" else _log.info)("breaker moved", worker=worker_id, state=state)
 
     def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
         """A worker came, went or changed its mind."""
         self._metrics.worker_changed(worker_id, event)
+        if event == "removed":
+            self._told.pop(worker_id, None)
         (_log.warning if event in _TROUBLE else _log.info)("worker", worker=worker_id, state=event, detail=detail)
 
     def retried(self, worker_id: str, reason: str) -> None:

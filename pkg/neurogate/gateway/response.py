@@ -143,7 +143,7 @@ class ClientResponse:
             return
         headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
         if end.retry_after_s is not None:
-            headers.append(_retry_after(end.retry_after_s))
+            headers.append(retry_after(end.retry_after_s))
         self._start(answer.status, headers)
         self._put({"type": "http.response.body", "body": answer.body, "more_body": False})
         self._ended()
@@ -158,7 +158,7 @@ class ClientResponse:
             body = self._dialect.error(error, self._request_id)
             headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
             if error.retry_after_s is not None:
-                headers.append(_retry_after(error.retry_after_s))
+                headers.append(retry_after(error.retry_after_s))
             self._start(error.status, headers)
             self._put({"type": "http.response.body", "body": body, "more_body": False})
         level = _log.warning if error.status >= 500 else _log.info
@@ -250,5 +250,6 @@ class ClientResponse:
             self._done.set_result(None)
 
 
-def _retry_after(seconds: float) -> tuple[bytes, bytes]:
+def retry_after(seconds: float) -> tuple[bytes, bytes]:
+    """The Retry-After header, in whole seconds."""
     return b"retry-after", b"%d" % max(1, round(seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neurogate import __version__
 from neurogate.dataplane.member import Member
@@ -18,6 +19,9 @@ from neurogate.dataplane.pool import EndpointPool
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
 from neurogate.gateway.dialects import ChatRequest, OpenAIDialect, plain_error
 from neurogate.gateway.keys import KeyRing
+from neurogate.gateway.metrics import GatewayMetrics
+
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
 class Lifecycle:
@@ -65,10 +69,36 @@ def build_app(
         Route("/v1/models", models),
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in hot.items()),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _http_exception, GatewayError: _gateway_error, Exception: _bug},
     )
+    app.router.redirect_slashes = False  # a POST that is redirected loses its body with most clients
+    return app
+
+
+def counted(app: Starlette, metrics: GatewayMetrics, loop: asyncio.AbstractEventLoop) -> ASGIApp:
+    """The app with its requests in the metrics; paths it does not route are counted together as `other`."""
+    known = {route.path for route in app.routes if isinstance(route, Route)}
+
+    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+        began_at = loop.time()
+        status = 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await app(scope, receive, sending)
+        finally:
+            path = scope["path"] if scope["path"] in known else "other"
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            metrics.request(method, path, status, loop.time() - began_at)
+
+    return counting
 
 
 def health(pool: EndpointPool) -> tuple[bool, dict[str, object]]:

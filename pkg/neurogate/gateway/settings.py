@@ -27,6 +27,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, env("NEUROGATE_MAX_BODY_BYTES", "Largest request body accepted, in bytes.", ge=1024)
     ] = 10 * 1024 * 1024
+    max_bodies_bytes: Annotated[
+        int, env("NEUROGATE_MAX_BODIES_BYTES", "Request bodies held at once, of all requests, in bytes.", ge=1024)
+    ] = 256 * 1024 * 1024
     body_timeout_s: Annotated[
         float, env("NEUROGATE_BODY_TIMEOUT_S", "Seconds a client may take to send its body.", gt=0)
     ] = 30.0

@@ -332,3 +332,52 @@ def test_a_refusal_for_want_of_a_worker_says_when_to_come_back():
             assert receiver.error.retry_after_s == 1.0
 
     virtual_time.run(main())
+
+
+def test_a_half_open_worker_stays_a_candidate_when_its_probe_says_nothing():
+    """Another change of the fleet while the probe is out must not leave it out for ever."""
+
+    async def main() -> None:
+        async with rig(2) as made:
+            await made.open_breaker(0)
+            await asyncio.sleep(31)
+            made.worker(0).script = made.worker(1).script = answers(b"x")
+            made.worker(0).then(HANGS)
+            while not made.worker(0).calls:
+                probe, _ = made.send()
+            made.worker(1).become_ready(models=("another",))
+            probe.cancel()
+            for _ in range(4):
+                await made.ask()
+
+            assert len(made.worker(0).calls) > 1
+            assert made.member(0).breaker.state == "closed"
+
+    virtual_time.run(main())
+
+
+def test_a_model_is_not_unknown_before_every_worker_has_been_heard():
+    """At a gateway's start 404 would be final for a client, while the worker that has the model is a moment away."""
+
+    async def main() -> None:
+        async with rig(2, up=False, models={"worker-0": ("one",), "worker-1": ("two",)}) as made:
+            made.worker(1).script = answers(b"x")
+            made.worker(0).come_up()
+            _, receiver = made.send(model="two")
+            await asyncio.sleep(1)
+            made.worker(1).come_up()
+
+            assert await receiver.last_word() == "complete"
+
+    virtual_time.run(main())
+
+
+def test_a_model_nobody_had_in_time_is_unknown():
+    async def main() -> None:
+        async with rig(2, up=False, models={"worker-0": ("one",)}) as made:
+            made.worker(0).come_up()
+            receiver = await made.ask(model="two")
+
+            assert type(receiver.error) is ModelNotFoundError
+
+    virtual_time.run(main())
