@@ -79,7 +79,10 @@ class WorkerChannel(Protocol):
     """The way to one worker."""
 
     def submit(self, call: Call, sink: Sink) -> int:
-        """Send a call and return its ticket. Never blocks; a failure to send arrives at the sink as LINK_LOST."""
+        """Send a call and return its ticket. Never blocks; a failure to send arrives at the sink as LINK_LOST.
+
+        The sink is never called before this returns.
+        """
         ...
 
     def cancel(self, ticket: int) -> None:
