@@ -69,7 +69,7 @@ class GenerationEndpoint:
             size = announced_size(headers, self._max_body_bytes)
             self._bodies.take(size)
             held = size
-            body = await read_body(receive, headers, limit=self._max_body_bytes, timeout_s=self._body_timeout_s)
+            body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s)
             head = self._dialect.read(body)
             deadline = began_at + self._request_timeout_s
             trace = trace_context(headers.traceparent)

@@ -105,12 +105,11 @@ def announced_size(headers: Headers, limit: int) -> int:
     return size
 
 
-async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, *, limit: int, timeout_s: float) -> bytes:
     """The whole body.
 
-    Raises TooLargeError, BodyTimeoutError, BadRequestError for a broken Content-Length, and ClientGoneError.
+    Raises TooLargeError, BodyTimeoutError and ClientGoneError.
     """
-    announced_size(headers, limit)
     first = receive()
     try:
         waits_for = first.send(None)  # type: ignore[attr-defined]
