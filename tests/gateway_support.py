@@ -1,0 +1,92 @@
+"""The gateway's hot endpoints in front of a data plane on virtual time, asked by clients without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from dataplane_support import Rig, rig, turns
+from neurogate.gateway.dialects import ChatRequest, CompletionRequest, Dialect, OpenAIDialect, PromptDialect
+from neurogate.gateway.generation import GenerationEndpoint
+from neurogate.gateway.intake import BodyBudget, RequestIds
+from neurogate.gateway.keys import KeyRing
+from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.settings import GatewaySettings
+from neurogate.testing.connections import FakeClient
+from neurogate.testing.workers import FakeCall
+
+CHAT = "/v1/chat/completions"
+DIALECTS: dict[str, Dialect] = {
+    "/prompt": PromptDialect(),
+    CHAT: OpenAIDialect(ChatRequest),
+    "/v1/completions": OpenAIDialect(CompletionRequest),
+}
+MESSAGES = [{"role": "user", "content": "Why?"}]
+
+
+class Edge:
+    """Hot endpoints, their data plane and their metrics."""
+
+    def __init__(self, data_plane: Rig, settings: GatewaySettings, tasks: asyncio.TaskGroup) -> None:
+        self.data_plane = data_plane
+        self.metrics = GatewayMetrics()
+        self.bodies = BodyBudget(settings.max_bodies_bytes)
+        self._tasks = tasks
+        self.endpoints = {
+            path: GenerationEndpoint(
+                dialect,
+                dispatcher=data_plane.dispatcher,
+                keys=KeyRing(settings.api_keys),
+                request_ids=RequestIds(lambda: 42),
+                bodies=self.bodies,
+                metrics=self.metrics,
+                settings=settings,
+                loop=asyncio.get_running_loop(),
+            )
+            for path, dialect in DIALECTS.items()
+        }
+
+    def ask(self, client: FakeClient) -> asyncio.Task[FakeClient]:
+        """Serve one client in a task."""
+        return self._tasks.create_task(client.ask(self.endpoints[client.scope["path"]]))
+
+    async def asked(self, client: FakeClient) -> FakeCall:
+        """Serve one client, and give what the worker got of it."""
+        calls = self.data_plane.worker().calls
+        before = len(calls)
+        self.ask(client)
+        await turns()
+        assert len(calls) == before + 1
+        return calls[-1]
+
+    def value(self, name: str, **labels: str) -> float:
+        """A metric's value; 0 when it was never touched."""
+        return self.metrics.registry.get_sample_value(f"neurogate_gateway_{name}", labels) or 0.0
+
+    def count(self, status: int, path: str = CHAT) -> float:
+        """Requests that ended with this status."""
+        return self.value("requests_total", method="POST", path=path, status=str(status))
+
+
+@asynccontextmanager
+async def edge(workers: int = 1, *, up: bool = True, **settings: Any) -> AsyncIterator[Edge]:
+    """Hot endpoints; afterwards no request is held anywhere, and no task, timer or memory."""
+    async with rig(workers, up=up) as data_plane, asyncio.TaskGroup() as tasks:
+        made = Edge(data_plane, GatewaySettings(**settings), tasks)
+        yield made
+        await turns()
+    assert made.bodies.held == 0
+
+
+def chat(*, stream: bool = True, headers: Iterable[tuple[str, str]] = (), **fields: Any) -> FakeClient:
+    body = msgspec.json.encode({"messages": MESSAGES, "stream": stream, **fields})
+    return FakeClient(CHAT, body, headers=[*headers, ("content-length", str(len(body)))])
+
+
+def prompt(*, stream: bool = False, **fields: Any) -> FakeClient:
+    body = msgspec.json.encode({"query": "Why?", "stream": stream, **fields})
+    return FakeClient("/prompt", body, headers=[("content-length", str(len(body)))])
