@@ -142,6 +142,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def agrees_with_the_model(self) -> None:
         assert self.breaker.state == self.model.state
         assert self.breaker.admits == self.model.admits(self.now)
+        assert self.breaker.may_admit == (self.model.state == "half-open" or self.model.admits(self.now))
         assert self.breaker.consecutive_failures == self.model.failures
         assert self.transitions == self.model.transitions
         if self.model.state == "open":

@@ -198,6 +198,9 @@ class World:
             self.check_answer(client)
         for member, _ in self.channels.values():
             assert member.breaker.state != "half-open" or member.breaker.admits, f"probe stuck: {member}"
+        snapshot = self.rig.pool.snapshot
+        candidates = [member for member in snapshot.members if member.usable and member.breaker.may_admit]
+        assert snapshot.admitting("") == tuple(candidates)  # nobody is left out by a snapshot that nobody renews
         charged = [retry for retry in self.rig.observer.retries if retry[1] in CHARGED]
         assert len(charged) <= RESERVE + self.setting.ratio * len(self.clients) + 1e-6
 
