@@ -62,6 +62,7 @@ class GatewayMetrics:
         self._worker_up = Gauge(
             "neurogate_gateway_worker_linked", "1 while the worker's link is up.", ["worker"], registry=registry
         )
+        self._first_byte_children: dict[str, Histogram] = {}
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count_active(self, count: Callable[[], int]) -> None:
@@ -80,7 +81,10 @@ class GatewayMetrics:
 
     def first_byte(self, path: str, after_s: float) -> None:
         """A streamed answer began."""
-        self._first_bytes.labels(path).observe(after_s)
+        child = self._first_byte_children.get(path)
+        if child is None:
+            child = self._first_byte_children[path] = self._first_bytes.labels(path)
+        child.observe(after_s)
 
     def usage(self, prompt: int, completion: int) -> None:
         """A finished request's tokens."""

@@ -202,5 +202,8 @@ def _refusal(request: Request, error: GatewayError, headers: Mapping[str, str] |
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(
-        msgspec.json.encode(value), status, media_type="application/json", headers={"Cache-Control": "no-store"}
+        msgspec.json.encode(value),
+        status,
+        media_type="application/json",
+        headers={"Cache-Control": "no-store", **({"Retry-After": "1"} if status == 503 else {})},
     )

@@ -174,6 +174,7 @@ class LinkClient:
             self._deliver(frame)
 
     def _deliver(self, frame: pb.WorkerFrame) -> None:
+        self._draining = frame.draining
         sinks = self._sinks
         if len(frame.ids) != len(frame.chunks):
             raise LinkLostError(f"the worker sent {len(frame.chunks)} chunks for {len(frame.ids)} ids")
@@ -187,7 +188,6 @@ class LinkClient:
                 sink.on_end(end_from_wire(end))
         if frame.HasField("stats"):
             report = report_from_wire(frame.stats)
-            self._draining = report.draining
             if self._up:
                 self._observer.link_report(report)
             else:

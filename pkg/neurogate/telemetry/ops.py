@@ -39,6 +39,7 @@ def build_app(registry: CollectorRegistry, *, health: Health, ready: Health) -> 
 def _endpoint(check: Health) -> Callable[[Request], object]:
     async def endpoint(_: Request) -> Response:
         well, said = check()
-        return Response(msgspec.json.encode(said), 200 if well else 503, media_type="application/json")
+        headers = {} if well else {"Retry-After": "1"}
+        return Response(msgspec.json.encode(said), 200 if well else 503, headers, media_type="application/json")
 
     return endpoint
