@@ -8,7 +8,12 @@ from typing import Protocol
 
 from neurogate.channel import End
 from neurogate.endpoint import WorkerReport
+from neurogate.errors import NoWorkerError
 from neurogate.inference import GenerationEvent, Prompt
+
+
+class EngineKeyError(NoWorkerError):
+    """The engine does not take the worker's own key: whoever runs the worker must set it right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,8 @@ class LinkClient:
         if was_up:
             # First the pool, then the calls: none of them may be sent back here.
             self._observer.link_down(reason, planned=self._draining)
-            self._lose_all(reason)
+            # A worker that drains hands back what it could not finish: that says nothing bad about it.
+            self._lose_all(reason, EndCode.CANCELLED if self._draining else EndCode.LINK_LOST)
         else:
             self._observer.connect_failed(reason)
         self._draining = False
@@ -205,14 +206,14 @@ class LinkClient:
                 self._heard_at = self._loop.time()  # it was us who slept: what the worker sent waits in the socket
         raise LinkLostError(f"nothing heard for {silence_s:g} s")
 
-    def _lose(self, ticket: int, reason: str) -> None:
+    def _lose(self, ticket: int, reason: str, code: EndCode = EndCode.LINK_LOST) -> None:
         sink = self._sinks.pop(ticket, None)
         if sink is not None:
-            sink.on_end(End(EndCode.LINK_LOST, message=reason))
+            sink.on_end(End(code, message=reason))
 
-    def _lose_all(self, reason: str) -> None:
+    def _lose_all(self, reason: str, code: EndCode = EndCode.LINK_LOST) -> None:
         for ticket in tuple(self._sinks):
-            self._lose(ticket, reason)
+            self._lose(ticket, reason, code)
 
     def __repr__(self) -> str:
         return f"<LinkClient {self._address} {'up' if self._up else 'down'} in_flight={len(self._sinks)}>"

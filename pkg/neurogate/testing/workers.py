@@ -203,7 +203,7 @@ class FakeWorkerChannel:
         self.tell(replace(self.present, ready=False, draining=True))
 
     def leave(self, reason: str = "the worker closed the link") -> None:
-        """Close the link as announced by `drain`; the calls it still holds are lost."""
+        """Close the link as announced by `drain`; the calls it still holds are handed back."""
         self._go(reason, planned=True)
 
     def die(self, reason: str = "connection reset") -> None:
@@ -226,11 +226,11 @@ class FakeWorkerChannel:
             raise RuntimeError(f"{self!r} has no link to lose")
         self.up = False
         self._observer.link_down(reason, planned=planned)
-        self._lose_all(reason)
+        self._lose_all(reason, EndCode.CANCELLED if planned else EndCode.LINK_LOST)
 
-    def _lose_all(self, reason: str) -> None:
+    def _lose_all(self, reason: str, code: EndCode = EndCode.LINK_LOST) -> None:
         for taken in tuple(self.running.values()):
-            taken.end(End(EndCode.LINK_LOST, message=reason))
+            taken.end(End(code, message=reason))
 
     def __repr__(self) -> str:
         state = "up" if self.up else "down"

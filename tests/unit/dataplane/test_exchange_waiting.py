@@ -381,3 +381,17 @@ def test_a_model_nobody_had_in_time_is_unknown():
             assert type(receiver.error) is ModelNotFoundError
 
     virtual_time.run(main())
+
+
+def test_a_worker_that_leaves_as_announced_hands_its_requests_back_and_is_not_blamed():
+    async def main() -> None:
+        async with rig(2) as made:
+            made.worker(1).script = answers(b"x")
+            sent = [made.send(stream=False)[1] for _ in range(8)]
+            made.worker(0).drain()
+            made.worker(0).leave()
+
+            assert [await receiver.last_word() for receiver in sent] == ["answer"] * 8
+            assert made.member(0).breaker.consecutive_failures == 0
+
+    virtual_time.run(main())
