@@ -104,6 +104,21 @@ def test_with_both_switched_off_the_load_is_unknown_and_the_server_ready(slots: 
     assert (observation.ready, observation.slots_busy, observation.queued) == (True, None, None)
 
 
+@pytest.mark.parametrize("gauge", [b"1e999", b"1e", b"+.+"])
+def test_a_gauge_that_is_no_number_leaves_the_load_unknown(gauge: bytes) -> None:
+    metrics = http_answer(b"llamacpp:requests_processing " + gauge + b"\nllamacpp:requests_deferred 2\n")
+    observation = asyncio.run(observed(metrics=metrics))
+
+    assert (observation.ready, observation.slots_busy, observation.queued) == (True, None, 2)
+
+
+@pytest.mark.parametrize("body", [b'{"data":[{"id":"\xff"}]}', b"[" * 100_000])
+def test_a_list_of_models_that_cannot_be_read_is_none(body: bytes) -> None:
+    observation = asyncio.run(observed(**{"v1/models": http_answer(body)}))
+
+    assert (observation.ready, [model.name for model in observation.models]) == (True, [""])
+
+
 def test_a_long_decode_step_leaves_the_load_unknown_and_the_server_ready() -> None:
     observation = asyncio.run(observed(metrics=None))
 
@@ -118,6 +133,7 @@ def test_a_long_decode_step_leaves_the_load_unknown_and_the_server_ready() -> No
         ({"health": None}, "no answer in time"),
         ({"props": http_answer(b'{"error":"Invalid API Key"}', status="401 No")}, "check NEUROGATE_ENGINE_API_KEY"),
         ({"props": told({"total_slots": "many"})}, "is it a llama-server?"),
+        ({"props": http_answer(b'{"build_info":"\xff"}')}, "is it a llama-server?"),
         ({"props": LOADING}, "Loading model"),
     ],
 )

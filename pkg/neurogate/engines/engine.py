@@ -14,6 +14,9 @@ from typing import Protocol
 
 from neurogate.inference import GenerationEvent, Prompt
 
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Where nothing else is set."""
+
 
 class EngineError(Exception):
     """Base of everything an engine can do wrong. The text is written for the person who runs the worker."""
@@ -25,6 +28,13 @@ class EngineUnavailableError(EngineError):
 
 class EngineBrokenError(EngineError):
     """It broke off, stalled or reported an error after its answer had begun."""
+
+
+class AnswerTooLargeError(EngineBrokenError):
+    """Its answer is larger than what the worker holds of one."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the engine's answer is larger than the worker's NEUROGATE_MAX_ANSWER_BYTES, {limit}")
 
 
 class EngineRefusedError(EngineError):
@@ -52,6 +62,8 @@ class EngineCall:
     """The HTTP path, for example `/v1/chat/completions`."""
     body: bytes
     request_id: str = ""
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+    """Bound of an answer that the engine's client must hold whole: past it, AnswerTooLargeError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from neurogate.engines.engine import EngineBrokenError, EngineCall
+from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, EngineBrokenError, EngineCall
 from neurogate.engines.payload import json_of
 from neurogate.engines.sse import DONE, SseTap, events
 
@@ -40,31 +40,49 @@ def streamed(call: EngineCall) -> EngineCall | None:
     if not asked.keys() <= _SAFE_FIELDS or isinstance(asked.get("prompt"), list):
         return None
     asked |= {"stream": True, "stream_options": {"include_usage": True}}
-    return EngineCall(call.path, msgspec.json.encode(asked), call.request_id)
+    return EngineCall(call.path, msgspec.json.encode(asked), call.request_id, call.max_answer_bytes)
 
 
-async def folded(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The whole answer, as one piece. Raises EngineBrokenError when the stream was cut or reports an error."""
+async def folded(body: AsyncIterator[bytes], limit: int = MAX_ANSWER_BYTES) -> AsyncGenerator[bytes, None]:
+    """The whole answer, as one piece.
+
+    Raises EngineBrokenError when the stream was cut or reports an error, AnswerTooLargeError for an answer of more
+    than about `limit` bytes.
+    """
     tap = SseTap()
     answer: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
     finish_reason: str | None = None
+    held = 0
     async for piece in body:
         for event in events(tap.feed(piece)):
             chunk = json_of(event.data) if event.data != DONE else None
             if not isinstance(chunk, dict):
                 continue
-            for choice in chunk.pop("choices", ()):
+            for choice in _dicts(chunk.pop("choices", ())):
                 finish_reason = choice.get("finish_reason") or finish_reason
-                for field, text in (choice.get("delta") or {"text": choice.get("text")}).items():
-                    if isinstance(text, str):
-                        texts.setdefault(field, []).append(text)
+                for field, text in _added(choice):
+                    texts.setdefault(field, []).append(text)
+                    held += len(field) + len(text)
+            if not chunk.keys() <= answer.keys():
+                held += len(event.data)
+            if held > limit:
+                raise AnswerTooLargeError(limit)
             answer |= chunk
     if tap.error is not None:
         raise EngineBrokenError(f"the engine reported an error in its answer: {tap.error}")
     if not tap.done:
         raise EngineBrokenError("the engine's answer ended without its end mark [DONE]")
     yield msgspec.json.encode({"choices": [_choice(texts, finish_reason)], **answer} | _object(answer))
+
+
+def _dicts(values: Any) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+
+
+def _added(choice: dict[str, Any]) -> list[tuple[str, str]]:
+    delta = choice.get("delta") or {"text": choice.get("text")}
+    return [(field, text) for field, text in delta.items() if isinstance(text, str)] if isinstance(delta, dict) else []
 
 
 def _choice(texts: dict[str, list[str]], finish_reason: str | None) -> dict[str, Any]:

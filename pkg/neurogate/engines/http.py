@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -171,11 +172,12 @@ class HttpEngine(ABC):
         if not ending.complete:
             raise EngineBrokenError("the engine's answer ended without its end mark [DONE]")
         elapsed_ms = (asyncio.get_running_loop().time() - started) * 1000
+        told_ms = prompt_ms + predicted_ms
         yield Finished(
             usage=ending.usage or Usage(completion_tokens=ending.tokens),
             finish_reason=ending.finish_reason or "stop",
             model=model,
-            inference_time_ms=round(prompt_ms + predicted_ms or elapsed_ms),
+            inference_time_ms=round(told_ms if 0 < told_ms < math.inf else elapsed_ms),
         )
 
     def _connector(self) -> aiohttp.TCPConnector:

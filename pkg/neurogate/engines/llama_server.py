@@ -20,6 +20,7 @@ from neurogate.engines.folding import folded, streamed
 from neurogate.engines.http import OBSERVE_TIMEOUT_S, STREAM_TYPE
 from neurogate.engines.openai import MODELS_PATH, OpenAIEngine, models_of
 from neurogate.engines.payload import json_of, message_of
+from neurogate.prompt_api import UNDECODABLE
 
 _GAUGE = re.compile(rb"^llamacpp:(requests_processing|requests_deferred) ([0-9.e+]+)$", re.MULTILINE)
 
@@ -67,7 +68,7 @@ class LlamaServerEngine(OpenAIEngine):
             if stream is None or reply.content_type != STREAM_TYPE:
                 yield reply
             else:
-                async with aclosing(folded(reply.body)) as body:
+                async with aclosing(folded(reply.body, call.max_answer_bytes)) as body:
                     yield replace(reply, content_type="application/json", body=body)
 
     async def observe(self) -> Observation:
@@ -107,7 +108,7 @@ class LlamaServerEngine(OpenAIEngine):
                 return self._refused(status, body)
         try:
             props = _PROPS.decode(props_body) if props_status == 200 else _Props(total_slots=self._slots)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             return f"the server at {self.base_url} answers /props with something else: is it a llama-server?"
         models = models_of(models_body) or (ModelInfo(props.model_alias or self._model),)
         context = props.default_generation_settings.n_ctx
@@ -123,7 +124,7 @@ class LlamaServerEngine(OpenAIEngine):
         try:
             status, body = await self._get("/metrics", timeout_s=deadline - loop.time())
             if status == 200:
-                gauges = {name: int(float(value)) for name, value in _GAUGE.findall(body)}
+                gauges = {name: _whole(value) for name, value in _GAUGE.findall(body)}
                 return gauges.get(b"requests_processing"), gauges.get(b"requests_deferred")
             status, body = await self._get("/slots", timeout_s=deadline - loop.time())
         except EngineUnavailableError:
@@ -135,3 +136,11 @@ class LlamaServerEngine(OpenAIEngine):
 
     def _not_ready(self, detail: str) -> Observation:
         return Observation(ready=False, detail=detail, slots_total=self._slots)
+
+
+def _whole(value: bytes) -> int | None:
+    """A gauge as a number of requests; None for what is none."""
+    try:
+        return int(float(value))
+    except (ValueError, OverflowError):
+        return None

@@ -27,6 +27,7 @@ from neurogate.engines.engine import (
 from neurogate.engines.http import OBSERVE_TIMEOUT_S, HttpEngine, reason_of, refusal
 from neurogate.engines.payload import json_of, message_of
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
+from neurogate.prompt_api import UNDECODABLE
 
 if TYPE_CHECKING:
     from ollama import AsyncClient, ListResponse, ProcessResponse
@@ -221,7 +222,7 @@ async def _lines(reply: EngineReply) -> AsyncGenerator[_Line, None]:
 def _line(text: bytes) -> _Line:
     try:
         line = _LINES.decode(text)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise EngineBrokenError(f"Ollama's answer broke off or is no answer: {message_of(text)}") from error
     if line.error:
         raise EngineBrokenError(f"Ollama reported an error in its answer: {line.error}")

@@ -11,6 +11,7 @@ import msgspec
 from neurogate.engines.engine import EngineUnavailableError, ModelInfo, Observation
 from neurogate.engines.http import HttpEngine
 from neurogate.engines.payload import message_of
+from neurogate.prompt_api import UNDECODABLE
 
 MODELS_PATH = "/v1/models"
 
@@ -68,7 +69,7 @@ def models_of(body: bytes) -> tuple[ModelInfo, ...]:
     """The models in an OpenAI list; empty when it is none."""
     try:
         listed = _LISTS.decode(body).data
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return ()
     return tuple(
         ModelInfo(model.id, context_length=model.max_model_len or (model.meta and model.meta.n_ctx) or 0)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from neurogate.inference import Usage
+from neurogate.prompt_api import UNDECODABLE
 
 MESSAGE_CHARS_MAX = 500
 
@@ -90,13 +91,14 @@ class Chunk(msgspec.Struct):
 
 _CHUNKS = msgspec.json.Decoder(Chunk, strict=False)
 _ANYTHING = msgspec.json.Decoder()
+_SKIPPED = msgspec.json.Decoder(msgspec.Raw)
 
 
 def chunk_of(data: bytes) -> Chunk | None:
     """The chunk in an event's data; None when it is something else."""
     try:
         return _CHUNKS.decode(data)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
 
 
@@ -104,8 +106,17 @@ def json_of(data: bytes) -> Any:
     """Any JSON value, or None when it is not JSON."""
     try:
         return _ANYTHING.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
+
+
+def is_json(data: bytes) -> bool:
+    """Whether this is one whole JSON value; nothing is built from it."""
+    try:
+        _SKIPPED.decode(data)
+    except UNDECODABLE:
+        return False
+    return True
 
 
 def message_of(body: bytes) -> str:
@@ -116,4 +127,7 @@ def message_of(body: bytes) -> str:
             value = next((value[key] for key in ("error", "message", "detail") if value.get(key)), "")
     if value is None:
         value = body.decode(errors="replace").strip()
-    return str(value)[:MESSAGE_CHARS_MAX]
+    try:
+        return str(value)[:MESSAGE_CHARS_MAX]
+    except RecursionError:  # no message, but a knot
+        return ""

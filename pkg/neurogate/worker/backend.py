@@ -1,7 +1,7 @@
 """The worker behind the wire: one engine, its limits, and the truth about both.
 
 Every request, whichever way it came, is counted in and out, bounded in time, and everything an engine can do wrong to
-it becomes one End or one GatewayError. Nothing here knows gRPC.
+it becomes one End or one GatewayError (refusals.py). Nothing here knows gRPC.
 """
 
 from __future__ import annotations
@@ -17,39 +17,30 @@ from neurogate import __version__
 from neurogate.channel import End, EndCode
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.engines.engine import (
+    MAX_ANSWER_BYTES,
     Engine,
-    EngineBrokenError,
     EngineError,
-    EngineRefusedError,
-    EngineUnavailableError,
-    EngineUnsupportedError,
     Observation,
 )
-from neurogate.errors import (
-    BadRequestError,
-    BusyError,
-    EngineFailedError,
-    GatewayError,
-    ModelNotFoundError,
-    NoWorkerError,
-    StreamBrokenError,
-    UnsupportedError,
-)
+from neurogate.errors import BadRequestError
 from neurogate.inference import GenerationEvent, Prompt, Token
 from neurogate.prompt_api import MAX_TOKENS
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.telemetry import tracing
 from neurogate.telemetry.tracing import SpanOf
+from neurogate.worker.asked import asked
 from neurogate.worker.forwarding import forward
 from neurogate.worker.meter import Meter
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.progress import Progress
 from neurogate.worker.prompting import answer_prompt
+from neurogate.worker.refusals import end_for, error_for, error_for_refusal
 
 _log = structlog.get_logger("neurogate.worker")
 
 _OBSERVE_TIMEOUT_S = 2.5
 _BUSY_RETRY_S = 1.0
+_DETAIL_CHARS_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +49,8 @@ class WorkerLimits:
 
     max_requests: int
     """Requests held at once; more are refused as busy."""
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+    """Largest answer held whole; a larger one breaks its request."""
 
 
 class Worker:
@@ -130,7 +123,11 @@ class Worker:
             self._on_change()
 
     def report(self) -> WorkerReport:
-        """How the worker is, now."""
+        """How the worker is, now.
+
+        `queued` is the larger of two views: what the worker holds beyond the slots, and the engine's own queue, which
+        others may fill too.
+        """
         self._seq += 1
         seen, meter = self._observation, self._meter
         busy = seen.slots_busy if seen.slots_busy is not None else min(meter.active, seen.slots_total)
@@ -147,7 +144,7 @@ class Worker:
             slots_total=seen.slots_total,
             slots_busy=busy,
             running=min(meter.active, seen.slots_total),
-            queued=max(0, meter.active - seen.slots_total),
+            queued=max(0, meter.active - seen.slots_total, seen.queued or 0),
             tokens_outstanding=meter.tokens_outstanding,
             kv_used_ratio=seen.kv_used_ratio,
             decode_tokens_per_s=meter.decode_tokens_per_s,
@@ -170,13 +167,13 @@ class Worker:
         refusal = self._refusal()
         if refusal is not None:
             return refusal
-        progress = self._begin()
+        progress = self._begin(self._model_of(call))
         end = End(EndCode.CANCELLED)
         try:
             async with asyncio.timeout(call.timeout_s) as time_left:
                 end = await self._respond(call, outlet, progress)
         except EngineError as error:
-            end = _end_for(error)
+            end = end_for(error)
         except Exception as error:  # noqa: BLE001 - one request's bug must not end the link that carries all others
             if isinstance(error, TimeoutError) and time_left.expired():
                 end = End(EndCode.DEADLINE, message="the request's time ran out")
@@ -192,8 +189,8 @@ class Worker:
         _check(prompt)
         refusal = self._refusal()
         if refusal is not None:
-            raise _error_for_refusal(refusal)
-        progress = self._begin(prompt.max_tokens)
+            raise error_for_refusal(refusal)
+        progress = self._begin(self._known_model(prompt.model), prompt.max_tokens)
         end = End(EndCode.CANCELLED)
         started = False
         try:
@@ -206,22 +203,31 @@ class Worker:
                         end = End(http_status=200, usage=event.usage, finish_reason=event.finish_reason)
                     yield event
         except EngineError as error:
-            end = _end_for(error)
+            end = end_for(error)
             _log.warning("generation failed", request_id=request_id, error=str(error))
-            raise _error_for(error, started=started) from error
+            raise error_for(error, started=started) from error
         finally:
             self._end(progress, end)
 
     async def _respond(self, call: IncomingCall, outlet: Outlet, progress: Progress) -> End:
+        limit = self._limits.max_answer_bytes
         if call.path == "/prompt":
-            return await answer_prompt(self._engine, call, outlet, progress)
-        return await forward(self._engine, call, outlet, progress)
+            return await answer_prompt(self._engine, call, outlet, progress, max_answer_bytes=limit)
+        return await forward(self._engine, call, outlet, progress, max_answer_bytes=limit)
 
-    def _begin(self, max_tokens: int | None = None) -> Progress:
+    def _begin(self, model: str, max_tokens: int | None = None) -> Progress:
         self._idle.clear()
-        models = self._observation.models
-        of_model = self._metrics.of_model(models[0].name if models else "")
-        return Progress(self._meter.begin(max_tokens), of_model, loop=self._loop)
+        return Progress(self._meter.begin(max_tokens), self._metrics.of_model(model), loop=self._loop)
+
+    def _model_of(self, call: IncomingCall) -> str:
+        """The label of a call's metrics; its body is looked into only when there is more than one model."""
+        several = len(self._observation.models) > 1
+        return self._known_model((asked(call.body).model or "") if several else "")
+
+    def _known_model(self, name: str) -> str:
+        """This model when the engine has it, else its first: a client must not make up labels."""
+        names = [model.name for model in self._observation.models]
+        return name if name in names else names[0] if names else ""
 
     def _end(self, progress: Progress, end: End) -> None:
         progress.finish(end)
@@ -244,6 +250,11 @@ class Worker:
                 return await self._engine.observe()
         except TimeoutError:
             return Observation(ready=False, detail="the engine does not answer")
+        except Exception as error:  # noqa: BLE001 - a strange answer makes an engine unusable, not its worker
+            detail = f"the engine's state cannot be read ({type(error).__name__}: {error})"[:_DETAIL_CHARS_MAX]
+            if detail != self._observation.detail:
+                _log.exception("the engine cannot be observed", engine=self._engine.kind)
+            return Observation(ready=False, detail=detail)
 
     def _export(self, seen: Observation) -> None:
         metrics, meter = self._metrics, self._meter
@@ -263,47 +274,3 @@ def _check(prompt: Prompt) -> None:
         raise BadRequestError(f"max_tokens: must be from 1 to {MAX_TOKENS}", param="max_tokens")
     if prompt.temperature is not None and not 0 <= prompt.temperature <= 2:
         raise BadRequestError("temperature: must be from 0 to 2", param="temperature")
-
-
-def _end_for(error: EngineError) -> End:
-    told = str(error)
-    match error:
-        case EngineUnavailableError():
-            return End(EndCode.UNAVAILABLE, message=told)
-        case EngineRefusedError():
-            return End(http_status=error.status, retry_after_s=error.retry_after_s, message=told)
-        case EngineUnsupportedError():
-            return End(EndCode.UNSUPPORTED, message=told)
-        case _:
-            return End(EndCode.BROKEN, message=told)
-
-
-def _error_for(error: EngineError, *, started: bool) -> GatewayError:
-    told = str(error)
-    match error:
-        case EngineRefusedError():
-            return _error_for_status(error)
-        case EngineUnavailableError():
-            return NoWorkerError(told)
-        case EngineUnsupportedError():
-            return UnsupportedError(told)
-        case EngineBrokenError() if started:
-            return StreamBrokenError(told)
-        case _:
-            return EngineFailedError(told)
-
-
-def _error_for_status(error: EngineRefusedError) -> GatewayError:
-    told, status = str(error), error.status
-    if status == 404:
-        return ModelNotFoundError(told)
-    if status == 429 or (status == 503 and error.retry_after_s is not None):
-        return BusyError(told, retry_after_s=error.retry_after_s)
-    if status < 500:
-        return BadRequestError(told)
-    return NoWorkerError(told) if status == 503 else EngineFailedError(told)
-
-
-def _error_for_refusal(refusal: End) -> GatewayError:
-    kind = BusyError if refusal.code is EndCode.BUSY else NoWorkerError
-    return kind(refusal.message, retry_after_s=refusal.retry_after_s)

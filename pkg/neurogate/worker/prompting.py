@@ -11,7 +11,7 @@ from contextlib import aclosing
 import msgspec
 
 from neurogate.channel import End
-from neurogate.engines.engine import Engine, EngineBrokenError
+from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, Engine, EngineBrokenError
 from neurogate.inference import Finished, Prompt, Token
 from neurogate.prompt_api import UNDECODABLE, PromptAnswer, PromptDone, PromptRequest, PromptToken
 from neurogate.rpc.backend import IncomingCall, Outlet
@@ -21,8 +21,10 @@ _decode = msgspec.json.Decoder(PromptRequest).decode
 _encoder = msgspec.json.Encoder()
 
 
-async def answer_prompt(engine: Engine, call: IncomingCall, outlet: Outlet, progress: Progress) -> End:
-    """Answer a `/prompt` call, streamed or whole.
+async def answer_prompt(
+    engine: Engine, call: IncomingCall, outlet: Outlet, progress: Progress, *, max_answer_bytes: int = MAX_ANSWER_BYTES
+) -> End:
+    """Answer a `/prompt` call, streamed or whole; `max_answer_bytes` bounds the text of a whole answer.
 
     Raises EngineError as the engine does, and CancelledError, which stops the engine.
     """
@@ -35,7 +37,7 @@ async def answer_prompt(engine: Engine, call: IncomingCall, outlet: Outlet, prog
         request.query, request.model or "", request.system_prompt or "", request.max_tokens, request.temperature
     )
     text: list[str] = []
-    count = 0
+    count = held = 0
     async with aclosing(engine.generate(prompt)) as events:
         async for event in events:
             if isinstance(event, Finished):
@@ -49,6 +51,9 @@ async def answer_prompt(engine: Engine, call: IncomingCall, outlet: Outlet, prog
                     await outlet.room()
             else:
                 text.append(event.text)
+                held += len(event.text.encode("utf-8", "replace"))
+                if held > max_answer_bytes:
+                    raise AnswerTooLargeError(max_answer_bytes)
     raise EngineBrokenError("the engine's answer ended without its end mark")
 
 

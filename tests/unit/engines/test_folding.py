@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neurogate.engines.engine import EngineBrokenError, EngineCall
+from neurogate.engines.engine import AnswerTooLargeError, EngineBrokenError, EngineCall
 from neurogate.engines.folding import folded, streamed
 
 PATH = "/v1/chat/completions"
@@ -123,3 +123,28 @@ def test_a_cut_stream_never_becomes_an_answer() -> None:
 def test_an_error_in_the_stream_breaks_the_answer() -> None:
     with pytest.raises(EngineBrokenError, match="out of memory"):
         fold(event(**HEAD, **delta(content="Hel")), event(error={"message": "out of memory"}), DONE)
+
+
+@pytest.mark.parametrize("odd", [{"choices": None}, {"choices": 5}, {"choices": [1, {"delta": [2]}, {"delta": 3}]}])
+def test_choices_of_another_kind_are_passed_over(odd: dict[str, Any]) -> None:
+    whole = fold(event(**odd), event(**delta(content="Hi")), DONE)
+    assert whole["choices"][0]["message"]["content"] == "Hi"
+
+
+@pytest.mark.parametrize(
+    "said", [event(**delta(content="x" * 100)), event(**delta(**{"x" * 101: ""})), event(**{"x" * 100: 1})]
+)
+def test_a_folded_answer_is_bounded(said: bytes) -> None:
+    """Whatever grows: the text, the fields of a message, those of the answer."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield said
+
+    with pytest.raises(AnswerTooLargeError, match="NEUROGATE_MAX_ANSWER_BYTES, 100"):
+        asyncio.run(anext(folded(body(), 100)))
+
+
+def test_the_stream_keeps_the_limit_of_the_request() -> None:
+    call = streamed(EngineCall(PATH, b'{"messages":[]}', max_answer_bytes=7))
+    assert call is not None
+    assert call.max_answer_bytes == 7

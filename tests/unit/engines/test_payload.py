@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from neurogate.engines.payload import MESSAGE_CHARS_MAX, chunk_of, json_of, message_of
+from neurogate.engines.payload import MESSAGE_CHARS_MAX, chunk_of, is_json, json_of, message_of
 
 
 @pytest.mark.parametrize(
@@ -26,11 +28,33 @@ def test_an_error_body_of_any_engine_gives_its_message(body: bytes, message: str
     assert message_of(body) == message
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"choices": 5}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"choices": 5}', b"\xff\xfe", b'{"model":"\xff"}', b"[" * 100_000]
+)
 def test_what_is_no_chunk_is_none(data: bytes) -> None:
     assert chunk_of(data) is None
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'"\xff"'])
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'"\xff"', b"[" * 100_000])
 def test_what_is_no_json_is_none(data: bytes) -> None:
     assert json_of(data) is None
+
+
+@pytest.mark.parametrize("data", [b"{}", b"null", b' [1, "a"] ', b'{"error": 1}'])
+def test_one_whole_value_is_json(data: bytes) -> None:
+    assert is_json(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"{}{}", b"oops", b"[" * 100_000])
+def test_a_cut_value_is_not_json(data: bytes) -> None:
+    assert not is_json(data)
+
+
+def test_a_message_that_is_a_knot_is_none() -> None:
+    """Reading takes one level less of the stack than wording does."""
+
+    def deep(level: int, depth: int) -> str:
+        return deep(level - 1, depth) if level else message_of(b'{"error":' + b"[" * depth + b"]" * depth + b"}")
+
+    told = {deep(level, 400) for level in range(0, sys.getrecursionlimit() - 500, 7)}
+    assert all(isinstance(message, str) for message in told)

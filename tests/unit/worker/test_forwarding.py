@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from neurogate.channel import End, EndCode
-from neurogate.engines.engine import EngineBrokenError, EngineUnsupportedError
+from neurogate.engines.engine import AnswerTooLargeError, EngineBrokenError, EngineUnsupportedError
 from neurogate.inference import Usage
 from neurogate.testing.engines import DONE, HANG, Pause, Reply, ScriptedEngine, stream
 from neurogate.virtual_time import run
@@ -134,16 +134,76 @@ def test_a_whole_answer_of_another_kind_passes_too(body: bytes) -> None:
     run(main())
 
 
-def test_a_gateway_that_reads_slowly_pauses_a_whole_answer_too() -> None:
+def test_a_whole_answer_waits_for_nobody() -> None:
+    """It is held anyway: the engine's slot is free as soon as it can be."""
+
     async def main() -> None:
         outlet = FakeOutlet(limit=1)
         outlet.chunk(b"of another request")
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(forwarded(Reply([b"{", b"}"]), outlet))
-            await asyncio.sleep(1)
-            assert outlet.waited == 1
-            outlet.read()
-        assert task.result()[0].http_status == 200
+        end, _, _ = await forwarded(Reply([b"{", b"}"]), outlet)
+        assert (end.http_status, outlet.waited) == (200, 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/problem+json", ""])
+@pytest.mark.parametrize("body", [b'{"choices":[{"mess', b"", b"{}{}", b"not json", b"[" * 100_000])
+def test_a_whole_answer_that_is_cut_is_broken_before_any_byte(body: bytes, kind: str) -> None:
+    """A body without a length ends like any other when the engine dies."""
+
+    async def main() -> None:
+        end, outlet, _ = await forwarded(Reply([body], content_type=kind))
+        assert (end.code, outlet.chunks) == (EndCode.BROKEN, [])
+        assert end.message == "the engine's answer is not whole: it is no valid JSON"
+
+    run(main())
+
+
+def test_a_whole_answer_is_bounded() -> None:
+    async def main() -> None:
+        outlet = FakeOutlet()
+        engine = ScriptedEngine(replies=lambda _: Reply([b'"' + b"x" * 9, b'"', HANG]))
+        with pytest.raises(AnswerTooLargeError, match="NEUROGATE_MAX_ANSWER_BYTES, 10"):
+            await forward(engine, incoming(), outlet, progress(), max_answer_bytes=10)
+        assert (outlet.chunks, engine.aborted) == ([], 1)
+        assert engine.calls[0].max_answer_bytes == 10
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
+def test_a_stream_that_was_asked_for_is_never_answered_whole(kind: str) -> None:
+    """The client's head already says that events follow."""
+
+    async def main() -> None:
+        outlet = FakeOutlet()
+        engine = ScriptedEngine(replies=lambda _: Reply([b"{}"], content_type=kind))
+        end = await forward(engine, incoming({"stream": True}), outlet, progress())
+        assert (end.code, outlet.chunks) == (EndCode.BROKEN, [])
+        assert end.message == f"a stream was asked for, and the engine answered with {kind or 'something'} instead"
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_an_engine_that_does_not_take_the_key_is_not_the_clients_fault(status: int) -> None:
+    async def main() -> None:
+        end, outlet, _ = await forwarded(Reply([b'{"error":{"message":"Invalid API Key"}}'], status=status))
+        assert (end.code, end.http_status, end.body, outlet.chunks) == (EndCode.UNAVAILABLE, 0, b"", [])
+        assert end.message.startswith(f"HTTP {status} (Invalid API Key): the engine does not take")
+        assert "NEUROGATE_ENGINE_API_KEY" in end.message
+
+    run(main())
+
+
+@pytest.mark.parametrize("odd", [b"\xff", b"[" * 100_000, b'{"choices":"\xff"}'])
+def test_an_event_that_cannot_be_read_ends_nothing(odd: bytes) -> None:
+    """Above all not a stream whose end mark has passed already."""
+
+    async def main() -> None:
+        end, outlet, _ = await forwarded(stream(HEL, b"data: " + odd + b"\n\n", STOP + USAGE))
+        assert outlet.body.endswith(DONE)
+        assert (end.http_status, end.usage) == (200, Usage(3, 2))
 
     run(main())
 

@@ -14,6 +14,7 @@ from neurogate import __version__
 from neurogate.channel import End, EndCode
 from neurogate.endpoint import ServedModel
 from neurogate.engines.engine import (
+    AnswerTooLargeError,
     EngineBrokenError,
     EngineError,
     EngineFatalError,
@@ -26,6 +27,7 @@ from neurogate.engines.engine import (
 from neurogate.errors import (
     BadRequestError,
     BusyError,
+    DeadlineError,
     EngineFailedError,
     GatewayError,
     ModelNotFoundError,
@@ -34,6 +36,7 @@ from neurogate.errors import (
     UnsupportedError,
 )
 from neurogate.inference import GenerationEvent, Prompt, Token
+from neurogate.rpc.backend import EngineKeyError
 from neurogate.testing.engines import HANG, READY, Pause, Reply, ScriptedEngine, finished, stream
 from neurogate.virtual_time import run
 from neurogate.worker.backend import Worker, WorkerLimits
@@ -90,6 +93,19 @@ def test_prompts_are_the_workers_own_api() -> None:
         (EngineBrokenError("cut"), End(EndCode.BROKEN, message="cut")),
         (EngineUnsupportedError("no such API"), End(EndCode.UNSUPPORTED, message="no such API")),
         (EngineRefusedError(404, "no such model"), End(http_status=404, message="no such model")),
+        (
+            EngineRefusedError(401, "HTTP 401"),
+            End(
+                EndCode.UNAVAILABLE,
+                message="HTTP 401: the engine does not take the worker's NEUROGATE_ENGINE_API_KEY",
+            ),
+        ),
+        (
+            AnswerTooLargeError(9),
+            End(
+                EndCode.BROKEN, message="the engine's answer is larger than the worker's NEUROGATE_MAX_ANSWER_BYTES, 9"
+            ),
+        ),
         (
             EngineRefusedError(503, "full", retry_after_s=2.0),
             End(http_status=503, retry_after_s=2.0, message="full"),
@@ -298,6 +314,9 @@ def test_a_generation_that_is_closed_stops_the_engine() -> None:
         (EngineRefusedError(429, "slow down", retry_after_s=3.0), BusyError),
         (EngineRefusedError(503, "full", retry_after_s=3.0), BusyError),
         (EngineRefusedError(503, "loading"), NoWorkerError),
+        (EngineRefusedError(401, "HTTP 401"), EngineKeyError),
+        (EngineRefusedError(403, "HTTP 403"), EngineKeyError),
+        (EngineRefusedError(504, "too slow"), DeadlineError),
         (EngineRefusedError(500, "crashed"), EngineFailedError),
         (EngineUnavailableError("gone"), NoWorkerError),
         (EngineUnsupportedError("no such API"), UnsupportedError),
@@ -396,6 +415,60 @@ def test_an_engine_that_tells_its_slots_is_believed() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(("told", "queued"), [(None, 1), (0, 1), (5, 5)])
+def test_the_queue_is_the_larger_of_two_views(told: int | None, queued: int) -> None:
+    """The engine's own queue may be filled by others too."""
+
+    async def main() -> None:
+        setup = Setup(ScriptedEngine(replies=lambda _: Reply([HANG])))
+        setup.worker.take_observation(replace(READY, slots_total=1, queued=told))
+        async with asyncio.TaskGroup() as tasks:
+            held = [tasks.create_task(setup.worker.answer(incoming(), FakeOutlet())) for _ in range(2)]
+            await setup.engine.active.until(lambda active: active == 2)
+            assert setup.worker.report().queued == queued
+            for task in held:
+                task.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("body", "label"),
+    [({"model": "b"}, "b"), ({"model": "made up"}, "a"), ({}, "a"), (b"{oops", "a"), (b'{"model":"\xff"}', "a")],
+)
+def test_metrics_name_the_requests_model_when_the_engine_has_it(body: object, label: str) -> None:
+    async def main() -> None:
+        setup = Setup(ScriptedEngine())
+        setup.worker.take_observation(replace(READY, models=(ModelInfo("a"), ModelInfo("b"))))
+        await setup.worker.answer(incoming(body), FakeOutlet())
+        assert setup.value("engine_requests_total", model=label, status="200") == 1
+        await generated(setup, prompt(model="b"))
+        assert setup.value("tokens_generated_total", model="b") == 2
+
+    run(main())
+
+
+def test_answers_are_held_within_the_workers_limit() -> None:
+    async def main() -> None:
+        setup = Setup(ScriptedEngine(replies=lambda _: Reply([b'"12345678"']), generations=lambda _: [Token("ö" * 5)]))
+        worker = Worker(
+            setup.engine,
+            limits=WorkerLimits(max_requests=1, max_answer_bytes=9),
+            metrics=setup.metrics,
+            loop=asyncio.get_running_loop(),
+            on_change=lambda: None,
+        )
+        worker.take_observation(READY)
+        for call in (incoming(), prompt_call()):
+            outlet = FakeOutlet()
+            end = await worker.answer(call, outlet)
+            assert (end.code, outlet.chunks) == (EndCode.BROKEN, [])
+            assert "NEUROGATE_MAX_ANSWER_BYTES, 9" in end.message
+        setup.assert_idle()
+
+    run(main())
+
+
 def test_rates_are_those_of_the_engine_at_work() -> None:
     """Ticked with every observation; a second without requests leaves them as they are."""
 
@@ -469,6 +542,26 @@ def test_observing_asks_once_an_interval_and_an_engine_that_hangs_is_not_ready()
             await asyncio.sleep(0)
             assert setup.worker.ready
             observing.cancel()
+
+    run(main())
+
+
+def test_an_engine_that_cannot_be_observed_is_not_ready_and_said_so_once() -> None:
+    """Whatever it answered: the worker lives on and asks again."""
+
+    async def main() -> None:
+        setup = Setup(ScriptedEngine(), observation=None)
+        setup.engine.observe_steps = [OverflowError("1e999")]
+        with capture_logs() as logs:
+            async with asyncio.TaskGroup() as tasks:
+                observing = tasks.create_task(setup.worker.observe(1.0))
+                await asyncio.sleep(3.5)
+                assert setup.worker.report().detail == "the engine's state cannot be read (OverflowError: 1e999)"
+                setup.engine.observe_steps = []
+                await asyncio.sleep(1)
+                assert setup.worker.ready
+                observing.cancel()
+        assert [log["event"] for log in logs if log["log_level"] == "error"] == ["the engine cannot be observed"]
 
     run(main())
 

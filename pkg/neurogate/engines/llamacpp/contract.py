@@ -15,6 +15,8 @@ import sys
 
 import msgspec
 
+from neurogate.prompt_api import UNDECODABLE
+
 EXIT_MODEL_UNUSABLE = 65
 """The model cannot be loaded: trying again cannot help."""
 EXIT_ENGINE_MISSING = 69
@@ -65,7 +67,7 @@ def announced_url(line: str) -> str:
         return ""
     try:
         return msgspec.json.decode(line.encode(), type=Announcement).listening
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return ""
 
 
