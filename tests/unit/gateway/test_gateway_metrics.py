@@ -1,0 +1,129 @@
+"""The gateway's metrics, and the observer that feeds them and the log."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import generate_latest
+from structlog.testing import capture_logs
+
+from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.observer import FleetObserver
+
+
+def value(metrics: GatewayMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"neurogate_gateway_{name}", labels)
+
+
+def test_the_names_of_the_first_neurogate_hold() -> None:
+    """Dashboards ask for them."""
+    shown = generate_latest(GatewayMetrics().registry).decode()
+    for name in (
+        "requests_total",
+        "request_duration_seconds",
+        "time_to_first_byte_seconds",
+        "active_requests",
+        "circuit_breaker_state",
+        "retries_total",
+        "tokens_total",
+        "broken_streams_total",
+        "slow_clients_total",
+        "worker_linked",
+    ):
+        assert f"# TYPE neurogate_gateway_{name} " in shown
+
+
+def test_requests_count_by_path_and_status() -> None:
+    metrics = GatewayMetrics()
+    for status in (200, 200, 503):
+        metrics.request("POST", "/prompt", status, 0.25)
+    labels = {"method": "POST", "path": "/prompt"}
+    assert value(metrics, "requests_total", **labels, status="200") == 2
+    assert value(metrics, "requests_total", **labels, status="503") == 1
+    assert value(metrics, "request_duration_seconds_sum", **labels) == 0.75
+    assert value(metrics, "request_duration_seconds_count", **labels) == 3
+
+
+def test_tokens_count_by_kind() -> None:
+    metrics = GatewayMetrics()
+    metrics.usage(3, 5)
+    metrics.usage(1, 0)
+    assert value(metrics, "tokens_total", kind="prompt") == 4
+    assert value(metrics, "tokens_total", kind="completion") == 5
+
+
+@pytest.mark.parametrize(("state", "number"), [("closed", 0), ("open", 1), ("half-open", 2)])
+def test_a_breakers_state_is_a_number(state: str, number: int) -> None:
+    metrics = GatewayMetrics()
+    FleetObserver(metrics).breaker_changed("worker-0", state)
+    assert value(metrics, "circuit_breaker_state", worker="worker-0") == number
+
+
+def test_a_worker_is_linked_or_not_and_vanishes_with_its_removal() -> None:
+    metrics = GatewayMetrics()
+    observer = FleetObserver(metrics)
+    for event, linked in [
+        ("added", 0),
+        ("linked", 1),
+        ("ready", 1),
+        ("not_ready", 1),
+        ("draining", 1),
+        ("left", 0),
+        ("linked", 1),
+        ("lost", 0),
+        ("removed", None),
+    ]:
+        observer.worker_changed("worker-0", event, "")
+        assert value(metrics, "worker_linked", worker="worker-0") == linked
+    assert value(metrics, "circuit_breaker_state", worker="worker-0") is None
+
+
+def test_a_worker_begins_with_a_closed_breaker() -> None:
+    metrics = GatewayMetrics()
+    FleetObserver(metrics).worker_changed("worker-0", "added", "host:1")
+    assert value(metrics, "circuit_breaker_state", worker="worker-0") == 0
+
+
+def test_retries_count_by_worker_and_reason() -> None:
+    metrics = GatewayMetrics()
+    observer = FleetObserver(metrics)
+    observer.retried("worker-0", "link_lost")
+    assert value(metrics, "retries_total", worker="worker-0", reason="link_lost") == 1
+
+
+def test_trouble_is_a_warning() -> None:
+    observer = FleetObserver(GatewayMetrics())
+    with capture_logs() as logs:
+        for event in ("added", "linked", "lost", "not_ready", "left"):
+            observer.worker_changed("worker-0", event, "why")
+    assert [(log["state"], log["log_level"]) for log in logs] == [
+        ("added", "info"),
+        ("linked", "info"),
+        ("lost", "warning"),
+        ("not_ready", "warning"),
+        ("left", "info"),
+    ]
+    assert {log["detail"] for log in logs} == {"why"}
+
+
+def test_a_breaker_that_stays_open_is_logged_once() -> None:
+    """Probes that fail again and again are in the metrics, not in the log."""
+    observer = FleetObserver(GatewayMetrics())
+    with capture_logs() as logs:
+        for state in ("open", "half-open", "open", "half-open", "open", "half-open", "closed", "open"):
+            observer.breaker_changed("worker-0", state)
+    assert [(log["state"], log["log_level"]) for log in logs] == [
+        ("open", "warning"),
+        ("closed", "info"),
+        ("open", "warning"),
+    ]
+
+
+def test_a_worker_of_the_same_name_starts_anew() -> None:
+    observer = FleetObserver(GatewayMetrics())
+    observer.worker_changed("worker-0", "added", "")
+    observer.breaker_changed("worker-0", "open")
+    observer.worker_changed("worker-0", "removed", "")
+    observer.worker_changed("worker-0", "added", "")
+    with capture_logs() as logs:
+        observer.breaker_changed("worker-0", "open")
+    assert [log["state"] for log in logs] == ["open"]

@@ -1,0 +1,360 @@
+"""Everything that is not hot: workers, models, health, errors in the right words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dataplane_support import Rig, rig
+from neurogate import __version__
+from neurogate.endpoint import ServedModel, WorkerReport
+from neurogate.gateway.keys import KeyRing
+from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
+from neurogate.testing.connections import FakeClient
+from neurogate.virtual_time import run
+
+REPORT = WorkerReport(
+    worker_id="host:50051",
+    version="1.2.3",
+    ready=True,
+    engine_kind="llamacpp",
+    engine_version="b1",
+    engine_restarts=2,
+    models=(ServedModel("tiny", context_length=512), ServedModel("big", loaded=False)),
+    slots_total=4,
+    slots_busy=1,
+    running=1,
+    queued=2,
+    tokens_outstanding=300,
+    decode_tokens_per_s=12.3456,
+)
+
+
+class BugError(Exception):
+    """Nobody's fault but ours."""
+
+
+class Hot:
+    """An endpoint that answers at once."""
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hot"})
+
+
+class Site:
+    """The app in front of a data plane."""
+
+    def __init__(self, data_plane: Rig, keys: tuple[str, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        self.data_plane = data_plane
+        self.lifecycle = Lifecycle()
+        self.metrics = GatewayMetrics()
+        app = build_app(
+            data_plane.pool,
+            KeyRing(keys),
+            self.lifecycle,
+            hot={"/prompt": Hot(), "/v1/chat/completions": Hot()},
+            now=loop.time,
+        )
+        self.app: ASGIApp = counted(app, self.metrics, loop)
+
+    async def get(self, path: str, *, method: str = "GET", **headers: str) -> FakeClient:
+        given = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        return await FakeClient(path, method=method, headers=given).ask(self.app)
+
+    def count(self, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value("neurogate_gateway_requests_total", labels) or 0
+
+
+@asynccontextmanager
+async def site(workers: int = 1, *, up: bool = True, keys: tuple[str, ...] = ()) -> AsyncIterator[Site]:
+    async with rig(workers, up=up) as data_plane:
+        yield Site(data_plane, keys)
+
+
+def test_a_worker_is_shown_as_it_is() -> None:
+    async def main() -> None:
+        async with site() as made:
+            await asyncio.sleep(1)
+            made.data_plane.worker().tell(REPORT)
+            _, receiver = made.data_plane.send()
+            await asyncio.sleep(2)
+            client = await made.get("/workers")
+            assert client.headers["cache-control"] == "no-store"
+            assert client.json() == {
+                "workers": [
+                    {
+                        "id": "worker-0",
+                        "address": "host-0:50051",
+                        "healthy": True,
+                        "ready": True,
+                        "draining": False,
+                        "circuit_breaker_state": "closed",
+                        "consecutive_failures": 0,
+                        "in_flight": 1,
+                        "models": ["tiny", "big"],
+                        "slots": {"total": 4, "busy": 1},
+                        "requests": {"running": 1, "queued": 2},
+                        "tokens_outstanding": 300,
+                        "tokens_per_second": 12.35,
+                        "engine": {"kind": "llamacpp", "version": "b1", "restarts": 2},
+                        "name": "host:50051",
+                        "version": "1.2.3",
+                        "detail": "",
+                        "last_report_s": 2.0,
+                    }
+                ],
+                "count": 1,
+            }
+            made.data_plane.worker().calls[0].end()
+            await receiver.last_word()
+
+    run(main())
+
+
+def test_a_worker_that_was_never_heard_of_is_shown_too() -> None:
+    async def main() -> None:
+        async with site(2, up=False) as made:
+            made.data_plane.worker(1).refuse_connection("connection refused")
+            await asyncio.sleep(1)
+            first, second = (await made.get("/workers")).json()["workers"]
+            assert (first["healthy"], first["ready"], first["last_report_s"]) == (False, False, None)
+            assert second["detail"] == "connection refused"
+
+    run(main())
+
+
+def test_a_worker_that_drains_or_failed_says_so() -> None:
+    async def main() -> None:
+        async with site(2) as made:
+            made.data_plane.worker(0).drain()
+            await made.data_plane.open_breaker(1)
+            draining, failed = (await made.get("/workers")).json()["workers"]
+            assert (draining["draining"], draining["ready"], draining["healthy"]) == (True, False, True)
+            assert (failed["circuit_breaker_state"], failed["consecutive_failures"]) == ("open", 3)
+
+    run(main())
+
+
+# Health
+
+
+@pytest.mark.parametrize(("down", "status", "said"), [(0, 200, "healthy"), (1, 200, "degraded"), (2, 503, "unhealthy")])
+def test_health_counts_the_workers_that_could_be_asked(down: int, status: int, said: str) -> None:
+    async def main() -> None:
+        async with site(2) as made:
+            for index in range(down):
+                made.data_plane.worker(index).become_unready()
+            client = await made.get("/health")
+            assert client.status == status
+            assert client.json() == {
+                "status": said,
+                "version": __version__,
+                "workers": {"total": 2, "available": 2 - down},
+            }
+
+    run(main())
+
+
+def test_an_open_breaker_degrades_and_an_empty_fleet_is_unhealthy() -> None:
+    async def main() -> None:
+        async with site(2) as made:
+            await made.data_plane.open_breaker(0)
+            assert health(made.data_plane.pool)[1]["status"] == "degraded"
+        async with site(0) as made:
+            assert (await made.get("/health")).status == 503
+
+    run(main())
+
+
+def test_readiness_is_the_gateways_own() -> None:
+    """Whatever its workers are: a gateway that drains is healthy and not ready."""
+
+    async def main() -> None:
+        async with site() as made:
+            assert (await made.get("/ready")).status == 503
+            made.lifecycle.ready = True
+            client = await made.get("/ready")
+            assert (client.status, client.json()["ready"], client.json()["draining"]) == (200, True, False)
+            made.lifecycle.draining = True
+            client = await made.get("/ready")
+            assert (client.status, client.json()["ready"], client.json()["draining"]) == (503, False, True)
+            assert (await made.get("/health")).status == 200
+            assert readiness(made.lifecycle)[0] is False
+
+    run(main())
+
+
+def test_ping_checks_nothing() -> None:
+    async def main() -> None:
+        async with site(0) as made:
+            client = await made.get("/ping")
+            assert (client.status, client.body) == (200, b"")
+
+    run(main())
+
+
+# Models
+
+
+def test_models_are_those_that_usable_workers_have() -> None:
+    async def main() -> None:
+        async with site(3) as made:
+            made.data_plane.worker(0).tell(
+                replace(REPORT, models=(ServedModel("tiny", loaded=False), ServedModel("a")))
+            )
+            made.data_plane.worker(1).tell(REPORT)
+            made.data_plane.worker(2).tell(replace(REPORT, ready=False, models=(ServedModel("hidden"),)))
+            assert (await made.get("/v1/models")).json() == {
+                "object": "list",
+                "data": [
+                    {"id": "a", "object": "model", "created": 0, "owned_by": "llamacpp", "loaded": True},
+                    {"id": "big", "object": "model", "created": 0, "owned_by": "llamacpp", "loaded": False},
+                    {
+                        "id": "tiny",
+                        "object": "model",
+                        "created": 0,
+                        "owned_by": "llamacpp",
+                        "loaded": True,
+                        "context_length": 512,
+                    },
+                ],
+            }
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"authorization": "Bearer caf\xe9"}, 401),
+        ({"authorization": "Bearer right"}, 200),
+        ({"x_api_key": "right"}, 200),
+    ],
+)
+def test_models_are_for_those_with_a_key(headers: dict[str, str], status: int) -> None:
+    async def main() -> None:
+        async with site(keys=("right",)) as made:
+            client = await made.get("/v1/models", **headers)
+            assert client.status == status
+            if status == 401:
+                assert client.json()["error"]["code"] == "invalid_api_key"
+            assert (await made.get("/workers")).status == 200
+
+    run(main())
+
+
+# Errors
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_route_that_does_not_exist(method: str) -> None:
+    async def main() -> None:
+        async with site() as made:
+            plain = await made.get("/nothing", method=method)
+            assert plain.status == 404
+            assert plain.json() == {
+                "error": "invalid_request_error",
+                "code": "not_found",
+                "message": f"{method} /nothing: there is no such route",
+            }
+            openai = await made.get("/v1/embeddings", method=method)
+            assert openai.status == 404
+            assert openai.json()["error"]["code"] == "not_found"
+
+    run(main())
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("/prompt", "POST"), ("/v1/chat/completions", "POST")])
+def test_a_hot_route_asked_with_another_method(path: str, allowed: str) -> None:
+    async def main() -> None:
+        async with site() as made:
+            client = await made.get(path)
+            assert (client.status, client.headers["allow"]) == (405, allowed)
+            said = client.json()
+            error: Any = said["error"] if path.startswith("/v1/") else said
+            assert error["code"] == "method_not_allowed"
+            assert error["message"] == f"GET {path}: use {allowed}"
+
+    run(main())
+
+
+def test_a_cold_route_asked_with_another_method() -> None:
+    async def main() -> None:
+        async with site() as made:
+            client = await made.get("/workers", method="POST")
+            assert client.status == 405
+            assert "GET" in client.headers["allow"]
+
+    run(main())
+
+
+def test_a_path_with_a_slash_too_many_is_not_redirected() -> None:
+    """A POST that is redirected loses its body with most clients."""
+
+    async def main() -> None:
+        async with site() as made:
+            assert (await made.get("/prompt/", method="POST")).status == 404
+            assert (await made.get("/health/")).status == 404
+
+    run(main())
+
+
+def test_a_bug_is_a_500_without_details() -> None:
+    async def main() -> None:
+        async with site() as made:
+
+            class Broken:
+                @property
+                def members(self) -> object:
+                    raise BugError("secret details")
+
+            pool = made.data_plane.pool
+            snapshot, pool.snapshot = pool.snapshot, Broken()  # type: ignore[assignment]
+            client = FakeClient("/workers", method="GET")
+            with pytest.raises(BugError):  # for the server to log
+                await client.ask(made.app)
+            pool.snapshot = snapshot
+            assert client.status == 500
+            assert client.json()["code"] == "internal_error"
+            assert b"secret details" not in client.body
+            assert made.count(method="GET", path="/workers", status="500") == 1
+
+    run(main())
+
+
+def test_hot_endpoints_are_mounted_for_other_servers() -> None:
+    async def main() -> None:
+        async with site() as made:
+            assert (await made.get("/prompt", method="POST")).body == b"hot"
+
+    run(main())
+
+
+def test_requests_are_counted_under_a_bounded_number_of_names() -> None:
+    async def main() -> None:
+        async with site() as made:
+            for path, method in [
+                ("/health", "GET"),
+                ("/x", "GET"),
+                ("/y/z", "GET"),
+                ("/x", "BREW"),
+                ("/prompt", "GET"),
+            ]:
+                await made.get(path, method=method)
+            assert made.count(method="GET", path="/health", status="200") == 1
+            assert made.count(method="GET", path="other", status="404") == 2
+            assert made.count(method="other", path="other", status="404") == 1
+            assert made.count(method="GET", path="/prompt", status="405") == 1
+
+    run(main())
