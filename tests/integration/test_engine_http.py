@@ -32,6 +32,9 @@ from neurogate.engines.engine import (
     ModelInfo,
     Observation,
 )
+from neurogate.engines.http import HttpEngine
+from neurogate.engines.llama_server import LlamaServerEngine
+from neurogate.engines.ollama import OllamaEngine
 from neurogate.engines.openai import OpenAIEngine
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 
@@ -358,6 +361,43 @@ def test_before_the_start_nothing_can_be_asked_and_stop_is_harmless() -> None:
 def test_what_is_no_url_is_fatal_and_names_the_setting(url: str) -> None:
     with pytest.raises(EngineFatalError, match="NEUROGATE_ENGINE_URL must look like"):
         asyncio.run(OpenAIEngine(url).start())
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host:99999", "http://user:se/secret@host", "http://secret@[bad"])
+def test_what_is_no_url_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(EngineFatalError, match="is no URL of an engine") as fatal:
+        asyncio.run(OpenAIEngine(url).start())
+    assert "secret" not in str(fatal.value)
+
+
+def test_a_user_and_a_key_contradict_each_other() -> None:
+    with pytest.raises(
+        EngineFatalError, match="NEUROGATE_ENGINE_API_KEY: NEUROGATE_ENGINE_URL has a user already"
+    ) as fatal:
+        asyncio.run(OpenAIEngine("http://user:secret@127.0.0.1:1", api_key="k").start())
+    assert "secret" not in str(fatal.value)
+
+
+@pytest.mark.parametrize("engine_type", [OpenAIEngine, LlamaServerEngine, OllamaEngine])
+def test_a_password_in_the_url_is_sent_and_never_told(engine_type: type[HttpEngine]) -> None:
+    async def go() -> None:
+        async with connected(http_answer(b"{}", status="401 No")) as (server, _):
+            url = server.url.replace("http://", "http://user:secret@")
+            async with running(engine_type(url)) as engine:
+                async with engine.forward(chat_call()) as reply:
+                    assert reply.status == 401
+                assert server.requests[0][1]["authorization"].startswith("Basic ")
+                refused = await engine.observe()
+        async with running(engine_type("http://user:secret@127.0.0.1:1")) as gone:
+            with pytest.raises(EngineUnavailableError) as error:
+                async with gone.forward(chat_call()):
+                    pass
+            unreachable = await gone.observe()
+        for told in (refused.detail, repr(engine), str(error.value), unreachable.detail, repr(gone)):
+            assert told
+            assert "secret" not in told
+
+    asyncio.run(go())
 
 
 # --- generate -------------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
+from neurogate import urls
 from neurogate.engines.engine import (
     EngineBrokenError,
     EngineCall,
@@ -91,7 +91,10 @@ class HttpEngine(ABC):
         connect_timeout_s: float = 5.0,
         paths: frozenset[str] = OPENAI_PATHS,
     ) -> None:
-        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._base_url = base_url.rstrip("/").removesuffix("/v1")
+        self.shown_url = urls.shown(self._base_url)
+        """The base URL as it may be told to anybody."""
+        self._has_key = bool(api_key)
         self._model = model
         self._slots = slots
         self._paths = paths
@@ -102,7 +105,7 @@ class HttpEngine(ABC):
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.base_url} [{'started' if self._session else 'stopped'}]>"
+        return f"<{type(self).__name__} {self.shown_url} [{'started' if self._session else 'stopped'}]>"
 
     @property
     @abstractmethod
@@ -114,12 +117,13 @@ class HttpEngine(ABC):
         """Ask the engine how it is; takes at most 2 s and never raises."""
 
     async def start(self) -> None:
-        """Open the session. Raises EngineFatalError for something that is no HTTP URL."""
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        """Open the session. Raises EngineFatalError for something that is no HTTP URL, and for two credentials."""
+        if not _is_http(self._base_url):
             raise EngineFatalError(
-                f"{self.base_url!r} is no URL of an engine: {self._where()} must look like http://host:port"
+                f"{self.shown_url!r} is no URL of an engine: {self._where()} must look like http://host:port"
             )
+        if self._has_key and urls.userinfo(self._base_url):
+            raise EngineFatalError(f"NEUROGATE_ENGINE_API_KEY: {self._where()} has a user already, give one of the two")
         self._session = aiohttp.ClientSession(
             connector=self._connector(),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s),
@@ -193,9 +197,13 @@ class HttpEngine(ABC):
 
     def _unreachable(self, error: BaseException) -> str:
         return (
-            f"no engine answers at {self.base_url} ({reason_of(error)}): "
+            f"no engine answers at {self.shown_url} ({self._reason(error)}): "
             f"check that it runs and that {self._where()} is right"
         )
+
+    def _reason(self, error: BaseException) -> str:
+        """What went wrong; a client's error may quote the URL it was given."""
+        return reason_of(error).replace(self._base_url, self.shown_url)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -208,7 +216,7 @@ class HttpEngine(ABC):
         headers = {"X-Request-Id": call.request_id} if call.request_id else None
         try:
             response = await self._opened().post(
-                self.base_url + call.path, data=body, headers=headers, allow_redirects=False
+                self._base_url + call.path, data=body, headers=headers, allow_redirects=False
             )
         except UNREACHABLE as error:
             raise EngineUnavailableError(self._unreachable(error)) from error
@@ -233,13 +241,13 @@ class HttpEngine(ABC):
         except UNREACHABLE as error:
             raise EngineUnavailableError(self._unreachable(error)) from error
         if _is_loading(first):
-            raise EngineUnavailableError(f"the engine at {self.base_url} is not ready: {message_of(first)}")
+            raise EngineUnavailableError(f"the engine at {self.shown_url} is not ready: {message_of(first)}")
         return ReplyBody(response.content, first=first)
 
     async def _get(self, path: str, *, timeout_s: float = OBSERVE_TIMEOUT_S) -> tuple[int, bytes]:
         """One control call: status and body. Raises EngineUnavailableError."""
         try:
-            async with asyncio.timeout(timeout_s), self._opened().get(self.base_url + path) as response:
+            async with asyncio.timeout(timeout_s), self._opened().get(self._base_url + path) as response:
                 return response.status, await read_at_most(response.content, CONTROL_BYTES_MAX)
         except UNREACHABLE as error:
             raise EngineUnavailableError(self._unreachable(error)) from error
@@ -295,6 +303,14 @@ async def _chunks(reply: EngineReply, tap: SseTap) -> AsyncGenerator[bytes, None
         for event in events(tap.feed(piece)):
             if event.data != DONE:
                 yield event.data
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urls.split(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _is_loading(body: bytes) -> bool:

@@ -109,7 +109,7 @@ class LlamaServerEngine(OpenAIEngine):
         try:
             props = _PROPS.decode(props_body) if props_status == 200 else _Props(total_slots=self._slots)
         except UNDECODABLE:
-            return f"the server at {self.base_url} answers /props with something else: is it a llama-server?"
+            return f"the server at {self.shown_url} answers /props with something else: is it a llama-server?"
         models = models_of(models_body) or (ModelInfo(props.model_alias or self._model),)
         context = props.default_generation_settings.n_ctx
         return _Facts(

@@ -81,7 +81,7 @@ class OllamaEngine(HttpEngine):
         await super().start()
         from ollama import AsyncClient
 
-        self._client = AsyncClient(self.base_url, timeout=OBSERVE_TIMEOUT_S, trust_env=False)
+        self._client = AsyncClient(self._base_url, timeout=OBSERVE_TIMEOUT_S, trust_env=False)
 
     async def stop(self) -> None:
         """Close both."""
@@ -145,7 +145,9 @@ class OllamaEngine(HttpEngine):
         status, body = await self._get("/api/version")
         value = json_of(body) if status == 200 else None
         if not isinstance(value, dict):
-            raise EngineUnavailableError(f"no Ollama answers at {self.base_url} (HTTP {status}): check {self._where()}")
+            raise EngineUnavailableError(
+                f"no Ollama answers at {self.shown_url} (HTTP {status}): check {self._where()}"
+            )
         return str(value.get("version", ""))
 
     async def _ask_models(self) -> tuple[ListResponse, ProcessResponse]:

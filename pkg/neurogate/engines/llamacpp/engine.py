@@ -31,6 +31,7 @@ from neurogate.engines.engine import (
 from neurogate.engines.http import OPENAI_PATHS, reason_of
 from neurogate.engines.llama_server import LlamaServerEngine
 from neurogate.engines.llamacpp.contract import ChildConfig, write_config
+from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.engines.llamacpp.gguf import validate
 from neurogate.engines.llamacpp.process import Launch, Log
 from neurogate.engines.llamacpp.supervisor import Supervisor
@@ -167,7 +168,7 @@ class ManagedLlamaCppEngine:
             port=port,
             slots=self._settings.slots,
             context_length=self._settings.context_length,
-            threads=self._settings.threads or _usable_cores(),
+            threads=self._settings.threads or usable_cores(),
             gpu_layers=self._settings.gpu_layers,
             api_key=self._key,
             binary=self._binary,
@@ -184,9 +185,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
