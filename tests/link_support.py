@@ -14,13 +14,15 @@ from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.rpc.link_server import LinkServerSettings
-from neurogate.rpc.worker_service import WorkerServer
+from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from neurogate.testing.watched import Watched
 from real_loop import eventually
 
 READY = WorkerReport(
     worker_id="w-1", version="1.2.3", ready=True, models=(ServedModel("tiny"),), slots_total=4, slots_busy=1, running=1
 )
+
+LIMITS = GenerationLimits()
 
 Answering = Callable[[IncomingCall, Outlet], Awaitable[End]]
 
@@ -162,10 +164,11 @@ async def serving(
     linger_s: float = 0.0005,
     stats_interval_s: float = 0.05,
     max_body_bytes: int = 10 << 20,
+    limits: GenerationLimits = LIMITS,
 ) -> AsyncIterator[tuple[WorkerServer, str]]:
     """A worker's server and its address. Afterwards no session and no call is left."""
     settings = LinkServerSettings(outbox_bytes, linger_s, stats_interval_s, max_body_bytes)
-    server = WorkerServer(backend, settings, max_message_bytes=max_body_bytes + 65536)
+    server = WorkerServer(backend, settings, max_message_bytes=max_body_bytes + 65536, limits=limits)
     port = await server.start(address)
     try:
         yield server, f"127.0.0.1:{port}"

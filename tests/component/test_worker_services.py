@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from link_support import READY, ScriptedBackend, serving
+from link_support import LIMITS, READY, ScriptedBackend, serving
 from neurogate.api.llm.v1 import llm_pb2, llm_pb2_grpc
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
@@ -30,8 +30,9 @@ from neurogate.errors import (
     UnsupportedError,
 )
 from neurogate.inference import Prompt, Token
+from neurogate.rpc.backend import EngineKeyError
 from neurogate.rpc.codec import report_from_wire
-from neurogate.rpc.worker_service import WorkerServer
+from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from real_loop import run_real
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -42,6 +43,7 @@ STATUSES = [
     (ModelNotFoundError("no such model"), grpc.StatusCode.NOT_FOUND),
     (BusyError("the worker holds 4 requests already"), grpc.StatusCode.RESOURCE_EXHAUSTED),
     (NoWorkerError("the engine is starting"), grpc.StatusCode.UNAVAILABLE),
+    (EngineKeyError("the engine does not take the key"), grpc.StatusCode.FAILED_PRECONDITION),
     (UnsupportedError("no such API"), grpc.StatusCode.UNIMPLEMENTED),
     (EngineFailedError("the engine answered 500"), grpc.StatusCode.ABORTED),
     (StreamBrokenError("cut"), grpc.StatusCode.ABORTED),
@@ -60,8 +62,10 @@ class Stubs:
 
 
 @asynccontextmanager
-async def client_of(backend: ScriptedBackend) -> AsyncIterator[tuple[Stubs, WorkerServer, str]]:
-    async with serving(backend) as (server, address), grpc.aio.insecure_channel(address) as channel:
+async def client_of(
+    backend: ScriptedBackend, limits: GenerationLimits = LIMITS
+) -> AsyncIterator[tuple[Stubs, WorkerServer, str]]:
+    async with serving(backend, limits=limits) as (server, address), grpc.aio.insecure_channel(address) as channel:
         yield Stubs(channel), server, address
 
 
@@ -203,6 +207,69 @@ def test_a_clients_deadline_stops_its_generation() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stubs.llm.GenerateText(llm_pb2.PromptRequest(prompt="Why?"), timeout=0.05)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            await backend.active.until(lambda active: active == 0)
+
+    run_real(main())
+
+
+def test_a_request_without_a_deadline_has_the_workers() -> None:
+    async def main() -> None:
+        backend = ScriptedBackend()
+        backend.events = [Token("Hel"), None]
+        async with client_of(backend, GenerationLimits(timeout_s=0.05)) as (stubs, _, _):
+            asked = llm_pb2.PromptRequest(prompt="Why?")
+
+            async def all_of(stream: Any) -> None:
+                async for _ in stream:
+                    pass
+
+            for failing in (
+                all_of(stubs.worker.Generate(pb.GenerateRequest(prompt="Why?"))),
+                stubs.llm.GenerateText(asked),
+                all_of(stubs.llm.StreamGenerateText(asked)),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError, match="NEUROGATE_REQUEST_TIMEOUT_S") as caught:
+                    await failing
+                assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert backend.active.value == 0
+
+    run_real(main())
+
+
+def test_a_client_that_does_not_read_holds_the_engine_no_longer() -> None:
+    async def main() -> None:
+        backend = ScriptedBackend()
+        backend.events = [Token("x" * 1_000_000)] * 100
+        async with client_of(backend, GenerationLimits(timeout_s=0.3)) as (stubs, _, _):
+            stream = stubs.llm.StreamGenerateText(llm_pb2.PromptRequest(prompt="Why?"))
+            await backend.active.until(lambda active: active == 1)
+            await backend.active.until(lambda active: active == 0)
+            assert backend.cancelled.value == ("",)
+            stream.cancel()
+
+    run_real(main())
+
+
+def test_a_time_out_of_somebody_elses_is_no_deadline() -> None:
+    async def main() -> None:
+        backend = ScriptedBackend()
+        backend.events = [TimeoutError("a bug")]
+        async with client_of(backend) as (stubs, _, _):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stubs.llm.GenerateText(llm_pb2.PromptRequest(prompt="Why?"))
+            assert caught.value.code() is grpc.StatusCode.UNKNOWN
+
+    run_real(main())
+
+
+def test_a_whole_answer_is_bounded_in_the_service() -> None:
+    async def main() -> None:
+        backend = ScriptedBackend()
+        backend.events = [Token("12345"), Token("67890!"), None]
+        async with client_of(backend, GenerationLimits(max_answer_bytes=10)) as (stubs, _, _):
+            with pytest.raises(grpc.aio.AioRpcError, match="NEUROGATE_MAX_ANSWER_BYTES, 10") as caught:
+                await stubs.llm.GenerateText(llm_pb2.PromptRequest(prompt="Why?"))
+            assert caught.value.code() is grpc.StatusCode.ABORTED
             await backend.active.until(lambda active: active == 0)
 
     run_real(main())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -15,9 +17,9 @@ from grpc_reflection.v1alpha import reflection
 from neurogate.api.llm.v1 import llm_pb2, llm_pb2_grpc
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
-from neurogate.errors import BusyError, GatewayError
+from neurogate.errors import BusyError, EngineFailedError, GatewayError
 from neurogate.inference import Finished, Prompt, Token, Usage
-from neurogate.rpc.backend import WorkerBackend
+from neurogate.rpc.backend import EngineKeyError, WorkerBackend
 from neurogate.rpc.codec import event_to_wire, prompt_from_wire, report_to_wire
 from neurogate.rpc.link_server import LinkContext, LinkServerSettings, LinkSession
 from neurogate.rpc.outbox import FRAME_BYTES
@@ -30,7 +32,6 @@ _LLM = llm_pb2.DESCRIPTOR.services_by_name["LLMService"].full_name
 _STATUS_CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     501: grpc.StatusCode.UNIMPLEMENTED,
     502: grpc.StatusCode.ABORTED,
     503: grpc.StatusCode.UNAVAILABLE,
@@ -40,13 +41,29 @@ _STATUS_CODES = {
 _ServerContext = grpc.aio.ServicerContext[object, object]
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """Bounds of a request that did not come over the link."""
+
+    timeout_s: float = 300.0
+    """Seconds for a request whose client names no deadline; waiting for the client to read counts."""
+    max_answer_bytes: int = 64 * 1024 * 1024
+    """Largest answer held whole."""
+
+
 class WorkerServicer(worker_pb2_grpc.WorkerServicer):
     """`neurogate.v1.Worker`."""
 
     def __init__(
-        self, backend: WorkerBackend, settings: LinkServerSettings, *, loop: asyncio.AbstractEventLoop
+        self,
+        backend: WorkerBackend,
+        settings: LinkServerSettings,
+        limits: GenerationLimits,
+        *,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._backend = backend
+        self._limits = limits
         self._settings = settings
         self._loop = loop
         self._sessions: set[LinkSession] = set()
@@ -89,16 +106,16 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
 
     async def Generate(  # noqa: N802 - gRPC's name
         self, request: pb.GenerateRequest, context: _ServerContext
-    ) -> AsyncIterator[pb.GenerateEvent]:
+    ) -> None:
         """Tokens as they come, then Finished."""
         tokens = 0
-        try:
-            async with aclosing(self._backend.generate(prompt_from_wire(request), request.request_id)) as events:
-                async for event in events:
-                    tokens += isinstance(event, Token)
-                    yield event_to_wire(event, tokens)
-        except GatewayError as error:
-            await _abort(context, error)
+        async with (
+            _answering(context, self._limits),
+            aclosing(self._backend.generate(prompt_from_wire(request), request.request_id)) as events,
+        ):
+            async for event in events:
+                tokens += isinstance(event, Token)
+                await context.write(event_to_wire(event, tokens))
 
     async def GetStatus(self, _: pb.StatusRequest, __: _ServerContext) -> pb.WorkerStatus:  # noqa: N802 - gRPC's name
         """How the worker is, now."""
@@ -108,24 +125,30 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
 class LLMServicer(llm_pb2_grpc.LLMServiceServicer):
     """`llm.v1.LLMService`."""
 
-    def __init__(self, backend: WorkerBackend) -> None:
+    def __init__(self, backend: WorkerBackend, limits: GenerationLimits) -> None:
         self._backend = backend
+        self._limits = limits
 
     async def GenerateText(  # noqa: N802 - gRPC's name
         self, request: llm_pb2.PromptRequest, context: _ServerContext
     ) -> llm_pb2.PromptResponse:
         """The whole answer."""
         text: list[str] = []
+        held = 0
+        limit = self._limits.max_answer_bytes
         finished = Finished(usage=Usage(), finish_reason="", model="", inference_time_ms=0)
-        try:
-            async with aclosing(self._backend.generate(_public_prompt(request), request.request_id)) as events:
-                async for event in events:
-                    if isinstance(event, Token):
-                        text.append(event.text)
-                    else:
-                        finished = event
-        except GatewayError as error:
-            await _abort(context, error)
+        async with (
+            _answering(context, self._limits),
+            aclosing(self._backend.generate(_public_prompt(request), request.request_id)) as events,
+        ):
+            async for event in events:
+                if isinstance(event, Token):
+                    text.append(event.text)
+                    held += len(event.text.encode("utf-8", "replace"))
+                    if held > limit:
+                        raise EngineFailedError(f"the answer is larger than NEUROGATE_MAX_ANSWER_BYTES, {limit}")
+                else:
+                    finished = event
         return llm_pb2.PromptResponse(
             request_id=request.request_id,
             response="".join(text),
@@ -139,16 +162,16 @@ class LLMServicer(llm_pb2_grpc.LLMServiceServicer):
 
     async def StreamGenerateText(  # noqa: N802 - gRPC's name
         self, request: llm_pb2.PromptRequest, context: _ServerContext
-    ) -> AsyncIterator[llm_pb2.TokenResponse]:
+    ) -> None:
         """Tokens as the engine says them; the last message carries the usage."""
         tokens = 0
-        try:
-            async with aclosing(self._backend.generate(_public_prompt(request), request.request_id)) as events:
-                async for event in events:
-                    tokens += isinstance(event, Token)
-                    yield _token_response(request.request_id, event, tokens)
-        except GatewayError as error:
-            await _abort(context, error)
+        async with (
+            _answering(context, self._limits),
+            aclosing(self._backend.generate(_public_prompt(request), request.request_id)) as events,
+        ):
+            async for event in events:
+                tokens += isinstance(event, Token)
+                await context.write(_token_response(request.request_id, event, tokens))
 
     async def HealthCheck(  # noqa: N802 - gRPC's name
         self, _: llm_pb2.HealthCheckRequest, __: _ServerContext
@@ -167,8 +190,15 @@ class LLMServicer(llm_pb2_grpc.LLMServiceServicer):
 class WorkerServer:
     """The listener: every service of a worker on one port."""
 
-    def __init__(self, backend: WorkerBackend, settings: LinkServerSettings, *, max_message_bytes: int) -> None:
-        self.servicer = WorkerServicer(backend, settings, loop=asyncio.get_running_loop())
+    def __init__(
+        self,
+        backend: WorkerBackend,
+        settings: LinkServerSettings,
+        *,
+        max_message_bytes: int,
+        limits: GenerationLimits = GenerationLimits(),
+    ) -> None:
+        self.servicer = WorkerServicer(backend, settings, limits, loop=asyncio.get_running_loop())
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
             options=(
@@ -180,7 +210,7 @@ class WorkerServer:
             )
         )
         worker_pb2_grpc.add_WorkerServicer_to_server(self.servicer, self._server)  # type: ignore[no-untyped-call]
-        llm_pb2_grpc.add_LLMServiceServicer_to_server(LLMServicer(backend), self._server)  # type: ignore[no-untyped-call]
+        llm_pb2_grpc.add_LLMServiceServicer_to_server(LLMServicer(backend, limits), self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((_WORKER, _LLM, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
@@ -229,8 +259,29 @@ def _token_response(request_id: str, event: Token | Finished, tokens: int) -> ll
     )
 
 
-async def _abort(context: _ServerContext, error: GatewayError) -> None:
-    # HTTP has one status for "nobody is there" and "everybody is busy", gRPC has two.
-    busy = isinstance(error, BusyError)
-    code = _STATUS_CODES.get(429 if busy else error.status, grpc.StatusCode.INTERNAL)
-    await context.abort(code, error.message)
+@asynccontextmanager
+async def _answering(context: _ServerContext, limits: GenerationLimits) -> AsyncIterator[None]:
+    """Whatever happens inside is told as a status; it lasts until the client's deadline, or the worker's own."""
+    remaining_s = cast("float | None", context.time_remaining())  # None when the client named none
+    time_left = asyncio.timeout(limits.timeout_s if remaining_s is None else remaining_s)
+    try:
+        async with time_left:
+            yield
+    except GatewayError as error:
+        await context.abort(_code_of(error), error.message)
+    except TimeoutError:
+        if not time_left.expired():
+            raise
+        told = "the request's time ran out: name a longer deadline, or allow more with NEUROGATE_REQUEST_TIMEOUT_S"
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, told)
+
+
+def _code_of(error: GatewayError) -> grpc.StatusCode:
+    """Where HTTP has one status for several things, such as 503, gRPC has more."""
+    match error:
+        case BusyError():
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+        case EngineKeyError():
+            return grpc.StatusCode.FAILED_PRECONDITION
+        case _:
+            return _STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL)

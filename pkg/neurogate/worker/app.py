@@ -21,7 +21,7 @@ from neurogate.errors import ConfigError
 from neurogate.httpd import HttpServer
 from neurogate.process import run
 from neurogate.rpc.link_server import LinkServerSettings
-from neurogate.rpc.worker_service import WorkerServer
+from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from neurogate.telemetry import logging, ops, tracing
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
@@ -53,7 +53,7 @@ async def serve(
     changed = asyncio.Event()
     worker = Worker(
         engine,
-        limits=WorkerLimits(max_requests=settings.max_requests),
+        limits=WorkerLimits(max_requests=settings.max_requests, max_answer_bytes=settings.max_answer_bytes),
         metrics=metrics,
         loop=loop,
         on_change=changed.set,
@@ -68,9 +68,12 @@ async def serve(
             max_body_bytes=settings.max_body_bytes,
         ),
         max_message_bytes=settings.max_body_bytes + 64 * 1024,
+        limits=GenerationLimits(settings.request_timeout_s, settings.max_answer_bytes),
     )
     http = HttpServer(
-        ops.build_app(metrics.registry, health=lambda: _health(worker), ready=lambda: _health(worker)),
+        ops.build_app(
+            metrics.registry, health=lambda: (True, _state(worker)), ready=lambda: (worker.ready, _state(worker))
+        ),
         name="METRICS_PORT",
         host=settings.host,
         port=settings.metrics_port,
@@ -123,9 +126,10 @@ async def _drain(worker: Worker, server: WorkerServer, timeout_s: float) -> None
         _log.warning("requests cut by the end of the drain", requests=worker.active)
 
 
-def _health(worker: Worker) -> tuple[bool, dict[str, object]]:
+def _state(worker: Worker) -> dict[str, object]:
+    """What health and readiness tell. Whoever restarts workers asks for health: one that loads or drains is alive."""
     report = worker.report()
-    return worker.ready, {
+    return {
         "status": "draining" if report.draining else "healthy" if report.ready else "unhealthy",
         "detail": report.detail,
         "worker_id": report.worker_id,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from neurogate.config import env
+from neurogate.engines.engine import MAX_ANSWER_BYTES
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, env("NEUROGATE_MAX_BODY_BYTES", "Largest request body accepted, in bytes.", ge=1024)
     ] = 10 * 1024 * 1024
+    max_answer_bytes: Annotated[
+        int, env("NEUROGATE_MAX_ANSWER_BYTES", "Largest unstreamed answer held for a client, in bytes.", ge=65536)
+    ] = MAX_ANSWER_BYTES
+    request_timeout_s: Annotated[
+        float,
+        env("NEUROGATE_REQUEST_TIMEOUT_S", "Seconds a plain gRPC request without a deadline may take in all.", gt=0),
+    ] = 300.0
     outbox_bytes: Annotated[
         int, env("NEUROGATE_LINK_OUTBOX_BYTES", "Bytes queued to one gateway before engines are paused.", ge=65536)
     ] = 8 * 1024 * 1024

@@ -165,6 +165,13 @@ def test_health_is_what_the_gateway_says(neurogate, answers):
     assert answers.path == "/health"
 
 
+@pytest.mark.parametrize("status", ["unhealthy", "draining"])
+def test_a_worker_that_is_alive_and_not_well_fails(neurogate, answers, status):
+    answers.body = json.dumps({"status": status}).encode()
+
+    assert neurogate("health", "--url", answers.url)[0] == 1
+
+
 def test_bad_health_fails(neurogate, answers):
     answers.status, answers.body = 503, b'{"status": "unhealthy"}'
 
