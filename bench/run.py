@@ -53,6 +53,7 @@ def fleet(workers: int, **engine: str) -> Iterator[tuple[int, int, int]]:
     processes: list[subprocess.Popen[str]] = []
 
     def start(command: str, event: str, **environment: str) -> dict[str, int]:
+        began = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-m", "neurogate", command],
             stderr=subprocess.PIPE,
@@ -65,6 +66,8 @@ def fleet(workers: int, **engine: str) -> Iterator[tuple[int, int, int]]:
             record = json.loads(line) if line.startswith("{") else {}
             if record.get("event") == event:
                 threading.Thread(target=process.stderr.read, daemon=True).start()
+                if command == "gateway":
+                    print(f"start-up:   {time.monotonic() - began:6.2f} s from `neurogate gateway` to listening")
                 return {**record, "pid": process.pid}
         raise SystemExit(f"neurogate {command} did not start")
 
@@ -115,34 +118,42 @@ def completion_tokens(ops_port: int) -> int:
     return int(float(found.group(1))) if found else 0
 
 
-def load(gateway: tuple[int, int, int], body: dict[str, object], *, connections: int, seconds: int) -> Figures:
-    """Run wrk against the gateway and weigh the gateway meanwhile."""
-    pid, http_port, ops_port = gateway
+def wrk(port: int, body: dict[str, object], *, connections: int, seconds: int) -> tuple[int, int]:
+    """Load a port for some seconds: (requests answered, answers that were none)."""
     with tempfile.TemporaryDirectory() as directory:
         script = Path(directory, "load.lua")
         script.write_text(_LUA % (KEY, json.dumps(body)))
-        url = f"http://127.0.0.1:{http_port}/v1/chat/completions"
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), url]
-        tokens, before, began = completion_tokens(ops_port), usage_of(pid), time.monotonic()
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        elapsed_s, after = time.monotonic() - began, usage_of(pid)
-    bad = sum(
-        int(count)
-        for count in re.findall(r"Non-2xx or 3xx responses: (\d+)|timeout (\d+)", output)
-        for count in count
-        if count
-    )
     found = re.search(r"(\d+) requests in", output)
     if found is None:
         raise SystemExit(f"wrk said:\n{output}")
-    return Figures(
-        int(found.group(1)),
-        completion_tokens(ops_port) - tokens,
-        after.cpu_s - before.cpu_s,
-        elapsed_s,
-        after.rss_mib,
-        bad,
-    )
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    return int(found.group(1)), int(bad.group(1)) if bad else 0
+
+
+def load(gateway: tuple[int, int, int], body: dict[str, object], *, connections: int, seconds: int) -> Figures:
+    """Run wrk against the gateway and weigh the gateway meanwhile."""
+    pid, http_port, ops_port = gateway
+    tokens, before, began = completion_tokens(ops_port), usage_of(pid), time.monotonic()
+    requests, bad = wrk(http_port, body, connections=connections, seconds=seconds)
+    elapsed_s, after = time.monotonic() - began, usage_of(pid)
+    cpu_s = after.cpu_s - before.cpu_s
+    return Figures(requests, completion_tokens(ops_port) - tokens, cpu_s, elapsed_s, after.rss_mib, bad)
+
+
+def floor_us(body: dict[str, object], *, connections: int, seconds: int) -> float:
+    """CPU microseconds a request of the cheapest ASGI app on the same HTTP server, under the same load."""
+    command = [sys.executable, str(Path(__file__).with_name("floor.py"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        before = usage_of(process.pid)
+        requests, _ = wrk(port, body, connections=connections, seconds=seconds)
+        after = usage_of(process.pid)
+        process.terminate()
+    return (after.cpu_s - before.cpu_s) / requests * 1e6
 
 
 def main() -> None:
@@ -156,12 +167,15 @@ def main() -> None:
     if shutil.which("wrk") is None:
         raise SystemExit("wrk makes the load: install it (Debian: apt-get install wrk)")
     message = [{"role": "user", "content": "Why is the sky blue?"}]
+    body: dict[str, object] = {"model": "sim", "max_tokens": 1, "messages": message}
+    floor = floor_us(body, connections=arguments.connections, seconds=arguments.seconds)
+    print(f"floor:      {floor:6.1f} us of CPU a request: a bare ASGI app on the same HTTP server")
     with fleet(arguments.workers, NEUROGATE_SIM_DECODE_TPS="0", NEUROGATE_SIM_SLOTS="512") as gateway:
-        body: dict[str, object] = {"model": "sim", "max_tokens": 1, "messages": message}
         load(gateway, body, connections=arguments.connections, seconds=2)
         whole = load(gateway, body, connections=arguments.connections, seconds=arguments.seconds)
+    each = whole.cpu_s / whole.requests * 1e6
     print(
-        f"unstreamed: {whole.cpu_s / whole.requests * 1e6:6.1f} us of gateway CPU a request   "
+        f"unstreamed: {each:6.1f} us of gateway CPU a request, {each / floor:.1f} times the floor   "
         f"({whole.requests} requests, {whole.bad} bad, {whole.requests / whole.elapsed_s:.0f}/s, "
         f"{arguments.connections} connections, RSS {whole.rss_mib:.0f} MiB)"
     )
