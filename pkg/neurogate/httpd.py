@@ -18,6 +18,9 @@ HEAD_BYTES_MAX = 64 * 1024
 FLUSH_TIMEOUT_S = 30.0
 """How long a client may take to read what is left of its answer before its connection is cut."""
 
+LINGER_S = 5.0
+"""How long a client may go on sending a body that nobody reads, once it has its answer."""
+
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -86,8 +89,11 @@ class _HttpProtocol(HttpToolsProtocol):
     _in_head = True
     _head_bytes = 0
     _flush_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
+        if self._linger_timer is not None:
+            return
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
@@ -114,7 +120,7 @@ class _HttpProtocol(HttpToolsProtocol):
             self._flush_timer = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(_HeadHolder(cast("asyncio.Transport", transport), self.loop))
+        super().connection_made(_HeadHolder(cast("asyncio.Transport", transport), self.loop, self._linger))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -126,8 +132,22 @@ class _HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop_flush_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         if self._lost_callback is not None:
             self._lost_callback()
+
+    def _linger(self) -> bool:
+        """Whether a connection that is to be closed must be heard for a while, because its client is still sending.
+
+        A close would answer what it sends with a reset, which may overtake the answer (RFC 9112, section 9.6).
+        """
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        if self._linger_timer is not None or cycle is None or not (cycle.response_complete and cycle.more_body):
+            return False
+        self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
+        self.flow.resume_reading()
+        return True
 
     def on_lost(self, callback: Callable[[], None] | None) -> None:
         self._lost_callback = callback
@@ -147,12 +167,16 @@ class _HeadHolder(asyncio.Transport):
     save one for every unstreamed answer (docs/performance.md).
     """
 
-    __slots__ = ("_held", "_loop", "_transport")
+    __slots__ = ("_half_closed", "_held", "_linger", "_loop", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, linger: Callable[[], bool]
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._linger = linger
         self._held = b""
+        self._half_closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._held:
@@ -166,7 +190,11 @@ class _HeadHolder(asyncio.Transport):
 
     def close(self) -> None:
         self._flush()
-        self._transport.close()
+        if self._linger():
+            self._half_closed = True
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         self._held = b""
@@ -176,7 +204,7 @@ class _HeadHolder(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
     def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        return self._half_closed or self._transport.is_closing()
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()

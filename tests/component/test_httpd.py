@@ -448,3 +448,73 @@ def test_a_client_that_reads_the_end_slowly_gets_it(monkeypatch: pytest.MonkeyPa
             assert (await client.answer())[0] == b"HTTP/1.1 200 OK"
 
     run_real(main())
+
+
+# Bodies nobody reads
+
+
+async def refusing(_: Connection, send: Send) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 413,
+            "headers": [(b"content-length", b"5"), (b"connection", b"close")],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"large"})
+
+
+def test_a_client_that_is_refused_gets_its_answer_while_it_is_still_sending() -> None:
+    """Closing at once would reset the connection, and the reset may overtake the answer."""
+
+    async def main() -> None:
+        async with serving(refusing) as (_, port), connected(port) as client:
+            client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20971520\r\n\r\n" + bytes(1 << 20))
+            assert await client.answer() == (b"HTTP/1.1 413 Request Entity Too Large", b"large")
+            for _ in range(19):
+                client.writer.write(bytes(1 << 20))
+                await client.writer.drain()
+            assert await client.reader.read() == b""
+
+    run_real(main())
+
+
+def test_a_request_behind_a_body_nobody_read_is_not_served() -> None:
+    """Its client was told that the connection closes."""
+
+    async def main() -> None:
+        async with serving(refusing) as (_, port), connected(port) as client:
+            client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+            await client.answer()
+            client.writer.write(b"12345GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await client.reader.read() == b""
+
+    run_real(main())
+
+
+def test_a_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpd, "LINGER_S", 0.05)
+
+    async def main() -> None:
+        lost = asyncio.Event()
+
+        async def watching(connection: Connection, send: Send) -> None:
+            connection.on_lost(lost.set)
+            await refusing(connection, send)
+
+        async with serving(watching) as (_, port), connected(port) as client:
+            client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await client.answer()
+            await lost.wait()
+
+    run_real(main())
+
+
+def test_a_stop_does_not_wait_for_a_client_that_is_still_sending() -> None:
+    async def main() -> None:
+        async with serving(refusing) as (server, port), connected(port) as client:
+            client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+            await client.answer()
+            await server.stop(20)
+
+    run_real(main())
