@@ -1,0 +1,146 @@
+"""A gateway and its workers in one process, over real gRPC and HTTP, with simulated engines that are listened to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from neurogate.engines.engine import EngineCall, EngineReply, Observation
+from neurogate.engines.settings import SimSettings
+from neurogate.engines.sim.engine import SimEngine
+from neurogate.gateway.app import Gateway
+from neurogate.gateway.settings import GatewaySettings
+from neurogate.httpd import HttpServer
+from neurogate.inference import GenerationEvent, Prompt
+from neurogate.worker.app import serve
+from neurogate.worker.settings import WorkerSettings
+from real_loop import eventually
+
+KEY = "a-secret-key"
+AUTH = {"Authorization": f"Bearer {KEY}"}
+
+
+class OverheardEngine:
+    """A simulated engine, and every byte it said."""
+
+    def __init__(self, settings: SimSettings, *, model: str) -> None:
+        self.calls: list[EngineCall] = []
+        self.said: list[bytes] = []
+        """The bytes of each call's reply so far."""
+        self._engine = SimEngine(settings, model=model, rng=random.Random(1), now=lambda: 1_700_000_000.5)
+
+    @property
+    def kind(self) -> str:
+        return self._engine.kind
+
+    async def start(self) -> None:
+        await self._engine.start()
+
+    async def run(self) -> None:
+        await self._engine.run()
+
+    async def stop(self) -> None:
+        await self._engine.stop()
+
+    async def observe(self) -> Observation:
+        return await self._engine.observe()
+
+    async def is_idle(self) -> bool:
+        seen = await self.observe()
+        return (seen.slots_busy, seen.queued) == (0, 0)
+
+    @asynccontextmanager
+    async def forward(self, call: EngineCall) -> AsyncIterator[EngineReply]:
+        index = len(self.calls)
+        self.calls.append(call)
+        self.said.append(b"")
+        async with self._engine.forward(call) as reply:
+            yield replace(reply, body=self._overhear(reply.body, index))
+
+    def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
+        return self._engine.generate(prompt)
+
+    async def _overhear(self, body: AsyncIterator[bytes], index: int) -> AsyncIterator[bytes]:
+        async for piece in body:
+            self.said[index] += piece
+            yield piece
+
+
+@dataclass
+class Fleet:
+    """What a test needs of it."""
+
+    gateway: Gateway
+    engines: list[OverheardEngine]
+    url: str
+    client: httpx.AsyncClient
+    """With the right key."""
+
+    @property
+    def calls(self) -> list[EngineCall]:
+        return [call for engine in self.engines for call in engine.calls]
+
+    @property
+    def said(self) -> list[bytes]:
+        return [said for engine in self.engines for said in engine.said]
+
+    async def settled(self) -> None:
+        """Nothing is in flight any more, neither in the gateway nor in an engine."""
+        await eventually(lambda: self.gateway.dispatcher.in_flight == 0)
+        for engine in self.engines:
+            while not await engine.is_idle():
+                await asyncio.sleep(0)
+
+    def assert_nothing_held(self) -> None:
+        assert repr(self.gateway.pool).endswith("Requests: 0 in flight, 0 waiting]>")
+        assert self.gateway.dispatcher.in_flight == 0
+
+
+@asynccontextmanager
+async def fleet(
+    workers: int = 1, *, models: tuple[str, ...] = ("tiny",), sim: SimSettings | None = None, **settings: Any
+) -> AsyncIterator[Fleet]:
+    """A gateway with so many workers, all of them ready. Afterwards nothing is held anywhere."""
+    sim = sim or SimSettings(prefill_tps=0, decode_tps=0, slots=64)
+    engines = [OverheardEngine(sim, model=model) for model in itertools.islice(itertools.cycle(models), workers)]
+    stopping = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        ports: list[asyncio.Future[int]] = []
+        for engine in engines:
+            port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            tasks.create_task(_serve_worker(engine, stopping, port))
+            ports.append(port)
+        gateway = Gateway(
+            GatewaySettings(
+                host="127.0.0.1",
+                worker_addresses=tuple([f"127.0.0.1:{await port}" for port in ports]),
+                api_keys=(KEY,),
+                **settings,
+            ),
+            rng=random.Random(1),
+            now_ns=lambda: 42,
+        )
+        pool = tasks.create_task(gateway.pool.run(gateway.resolver))
+        http = HttpServer(gateway.app, name="HTTP_PORT", host="127.0.0.1", port=0)
+        url = f"http://127.0.0.1:{await http.start(tasks)}"
+        await eventually(lambda: len(gateway.pool.snapshot.admitting("")) == workers)
+        async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client:
+            made = Fleet(gateway, engines, url, client)
+            yield made
+        await made.settled()
+        made.assert_nothing_held()
+        await http.stop(1)
+        pool.cancel()
+        stopping.set()
+
+
+async def _serve_worker(engine: OverheardEngine, stopping: asyncio.Event, port: asyncio.Future[int]) -> None:
+    settings = WorkerSettings(host="127.0.0.1", grpc_port=0, metrics_port=0, stats_interval_s=0.05)
+    await serve(settings, engine, stopping, on_ports=lambda grpc_port, _: port.set_result(grpc_port))
