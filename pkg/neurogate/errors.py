@@ -5,6 +5,9 @@ Only the HTTP edge renders them; everything below raises or returns them. A mess
 
 from __future__ import annotations
 
+EXIT_CONFIG = 78
+"""How a process ends for a ConfigError, EX_CONFIG of sysexits.h: starting again without a change is of no use."""
+
 
 class NeuroGateError(Exception):
     """Base of the project's own errors."""

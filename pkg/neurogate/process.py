@@ -6,19 +6,20 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 import uvloop
 
-from neurogate.errors import ConfigError
+from neurogate.errors import EXIT_CONFIG, ConfigError
 
 EXIT_FAILURE = 1
-EXIT_CONFIG = 78
-"""EX_CONFIG of sysexits.h: starting again without a change is of no use."""
 
 _GC_THRESHOLDS = (10_000, 20, 20)
 """Young collections fourteen times rarer than Python's default: the hot path makes no cycles (ADR 0001)."""
+
+ResultT = TypeVar("ResultT")
 
 _log = structlog.get_logger("neurogate.process")
 
@@ -41,6 +42,21 @@ def run(service: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     except* asyncio.CancelledError:
         code = code or EXIT_FAILURE
     return code
+
+
+async def run_until(stopping: asyncio.Event, work: Coroutine[Any, Any, ResultT], *, name: str) -> asyncio.Task[ResultT]:
+    """Run `work` to its end, or cancel it once `stopping` is set. Returns its task, which is done."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(work, name=name)
+        ending = tasks.create_task(_cancel_when(stopping, task), name=f"stop {name}")
+        await asyncio.wait([task])
+        ending.cancel()
+    return task
+
+
+async def _cancel_when(stopping: asyncio.Event, task: asyncio.Task[Any]) -> None:
+    await stopping.wait()
+    task.cancel()
 
 
 async def _serve(service: Callable[[asyncio.Event], Awaitable[None]]) -> None:

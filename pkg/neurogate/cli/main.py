@@ -15,12 +15,9 @@ import typer
 from neurogate import __version__
 from neurogate.cli.flags import Flags, takes
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
-from neurogate.errors import ConfigError, NeuroGateError
+from neurogate.errors import EXIT_CONFIG, ConfigError, NeuroGateError
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.worker.settings import WorkerSettings
-
-EXIT_CONFIG = 78
-"""EX_CONFIG of sysexits.h: starting again without a change is of no use."""
 
 app = typer.Typer(
     name="neurogate",

@@ -4,7 +4,7 @@ llama.cpp notices that a client left in two ways. While it streams, at the next 
 only after a second in which no request of the server had any result, so on a busy server not before the answer is done:
 every client that gave up on a whole answer would hold a slot to its end. So a whole answer is asked for as a stream,
 which costs one JSON decode a token and stops within one. Only requests whose every field is known to mean the same
-either way are treated so; all others are passed on as they are.
+either way are treated so; all others are passed on as they are (ADR 0008).
 """
 
 from __future__ import annotations

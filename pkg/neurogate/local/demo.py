@@ -20,7 +20,7 @@ from neurogate.local.ports import is_free
 from neurogate.local.prepare import Prepared, prepare
 from neurogate.local.request import Post, has_curl, send
 from neurogate.local.table import workers_table
-from neurogate.process import EXIT_FAILURE, run
+from neurogate.process import EXIT_FAILURE, run, run_until
 
 KEY = "neurogate-secret-key-1"
 _GRACE_S = 10.0
@@ -63,19 +63,11 @@ class Demo:
 
     async def run(self, stopping: asyncio.Event) -> bool:
         """Whether every step worked. Everything is stopped in any case, early when `stopping` is set."""
-        async with asyncio.TaskGroup() as tasks:
-            showing = tasks.create_task(self._whole(), name="demo")
-            interrupt = tasks.create_task(self._interrupt(stopping, showing), name="interrupt")
-            await asyncio.wait([showing])
-            interrupt.cancel()
+        showing = await run_until(stopping, self._whole(), name="demo")
         if showing.cancelled():
             self._say("\nstopped before its end")
             return False
         return showing.result()
-
-    async def _interrupt(self, stopping: asyncio.Event, showing: asyncio.Task[bool]) -> None:
-        await stopping.wait()
-        showing.cancel()
 
     async def _whole(self) -> bool:
         try:

@@ -14,7 +14,7 @@ from neurogate.local.fleet import Fleet, FleetError
 from neurogate.local.plan import FleetRequest
 from neurogate.local.prepare import Prepared, prepare
 from neurogate.local.table import Row, rows, workers_table
-from neurogate.process import EXIT_FAILURE, run
+from neurogate.process import EXIT_FAILURE, run, run_until
 
 READY_TIMEOUT_S = 300.0
 _GRACE_S = 35.0
@@ -58,11 +58,7 @@ async def up(prepared: Prepared, fleet: Fleet, stopping: asyncio.Event, console:
     console.print(f"logs     {prepared.directory}")
     async with fleet:
         with view_on(console) as view:
-            async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(_watch(fleet, view, console), name="watch")
-                ending = tasks.create_task(_cancel_when(stopping, watching), name="stop")
-                await asyncio.wait([watching])
-                ending.cancel()
+            watching = await run_until(stopping, _watch(fleet, view, console), name="watch")
         console.print("stopping")
     console.print("stopped" + (f"; these had to be killed: {', '.join(fleet.killed)}" if fleet.killed else ""))
     return "" if watching.cancelled() else watching.result()
@@ -87,11 +83,6 @@ async def _watch(fleet: Fleet, view: View, console: Console) -> str:
         if len(reported) == len(fleet.workers):
             return "every worker has ended"
         await asyncio.sleep(_REFRESH_S)
-
-
-async def _cancel_when(stopping: asyncio.Event, task: asyncio.Task[str]) -> None:
-    await stopping.wait()
-    task.cancel()
 
 
 @contextmanager

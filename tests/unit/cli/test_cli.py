@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -17,7 +16,6 @@ import pytest
 from neurogate import __version__
 from neurogate.cli.flags import Flags, flag
 from neurogate.cli.main import main
-from neurogate.cli.sim import _cancel_when
 from neurogate.config import child_environment, env_names
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
@@ -298,18 +296,6 @@ def test_sim_engine_whose_port_is_taken_says_so():
 
     assert done.returncode == 1
     assert done.stderr.startswith("neurogate: ")
-
-
-def test_signal_before_the_sim_engine_listens_ends_it_too():
-    async def run() -> None:
-        stopping, forever = asyncio.Event(), asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(forever.wait())
-            tasks.create_task(_cancel_when(stopping, serving))
-            stopping.set()
-        assert serving.cancelled()
-
-    asyncio.run(run())
 
 
 def test_worker_fetches_its_model_before_it_serves_and_can_be_stopped_meanwhile(tmp_path):
