@@ -21,7 +21,12 @@ class PromptRequest(msgspec.Struct, kw_only=True):
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     system_prompt: str | None = None
-    stream: bool = False
+    stream_field: bool | None = msgspec.field(default=None, name="stream")
+
+    @property
+    def stream(self) -> bool:
+        """Whether tokens are wanted as they come; null leaves it at no, as null leaves every field at its default."""
+        return self.stream_field is True
 
 
 class PromptAnswer(msgspec.Struct, kw_only=True):
