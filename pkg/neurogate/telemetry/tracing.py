@@ -20,15 +20,15 @@ def off(_path: str, _traceparent: str, _request_id: str) -> AbstractContextManag
     return nullcontext(_ignore)
 
 
-def to_console(service: str, *, out: TextIO = sys.stderr) -> SpanOf:
-    """Spans as JSON on a stream, one each, as they end."""
+def to_console(service: str, *, out: TextIO | None = None) -> SpanOf:
+    """Spans as JSON on a stream (standard error unless given), one each, as they end."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
-    exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
+    exporter = ConsoleSpanExporter(out=out or sys.stderr, formatter=lambda span: span.to_json(indent=None) + "\n")
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("neurogate")
     propagator = TraceContextTextMapPropagator()
