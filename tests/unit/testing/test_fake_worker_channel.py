@@ -156,8 +156,10 @@ def test_a_cancel_from_within_a_chunk_stops_the_script():
     virtual_time.run(main())
 
 
-@pytest.mark.parametrize(("go", "heard"), [("die", "lost"), ("leave", "left")])
-def test_a_lost_link_is_told_before_its_calls_end(go: str, heard: str):
+@pytest.mark.parametrize(
+    ("go", "heard", "code"), [("die", "lost", EndCode.LINK_LOST), ("leave", "left", EndCode.CANCELLED)]
+)
+def test_a_lost_link_is_told_before_its_calls_end(go: str, heard: str, code: EndCode):
     async def main() -> None:
         async with running() as (channel, observer):
             told: list[str] = []
@@ -173,7 +175,7 @@ def test_a_lost_link_is_told_before_its_calls_end(go: str, heard: str):
 
             assert told == ["up", heard]
             assert observer.heard[-1] == (heard, "reason")
-            assert sink.ends == [End(EndCode.LINK_LOST, message="reason")]
+            assert sink.ends == [End(code, message="reason")]
             with pytest.raises(RuntimeError, match="no link to lose"):
                 channel.die()
 
