@@ -431,6 +431,20 @@ def test_a_prompt_is_asked_and_answered_through_the_chat_api() -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("odd", ["inf", "nan", -5.0])
+def test_a_time_that_is_none_is_measured_here(odd: object) -> None:
+    async def go() -> None:
+        pieces = [said("a"), event(choices=[], timings={"prompt_ms": odd}), DONE]
+        async with connected(*sse_answer(*pieces)) as (_server, engine):
+            answer = await generated(engine, Prompt("Hi"))
+
+        finished = answer[-1]
+        assert isinstance(finished, Finished)
+        assert 0 <= finished.inference_time_ms < 60_000
+
+    asyncio.run(go())
+
+
 def test_what_a_prompt_leaves_open_is_not_sent() -> None:
     async def go() -> None:
         async with connected(*sse_answer(said("a"), DONE)) as (server, engine):

@@ -34,7 +34,7 @@ def end_to_wire(ticket: int, end: End) -> pb.End:
     if end.finish_reason:
         message.finish_reason = _text(end.finish_reason)
     if end.retry_after_s is not None:
-        message.retry_after_ms = max(1, _uint32(end.retry_after_s * 1000))
+        message.retry_after_ms = max(1, _uint32(end.retry_after_s * 1000 + 0.5))  # to the nearest
     if end.message:
         message.message = _text(end.message)
     return message
