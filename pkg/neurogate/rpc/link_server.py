@@ -66,6 +66,7 @@ class LinkSession:
         self._room = asyncio.Event()
         self._room.set()
         self._flushed = asyncio.Event()
+        self._over = False
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._incoming: dict[int, _Incoming] = {}
 
@@ -100,7 +101,8 @@ class LinkSession:
             finally:
                 for task in (*helpers, *self._calls.values()):
                     task.cancel()
-                self._flushed.set()  # nothing more will be written: whoever waits for that waits in vain
+                self._over = True  # nothing more will be written: whoever waits for that waits in vain
+                self._flushed.set()
 
     def _take(self, frame: pb.GatewayFrame, tasks: asyncio.TaskGroup) -> None:
         if frame.HasField("hello"):
@@ -170,7 +172,8 @@ class LinkSession:
             self._room.clear()
 
     def _say(self) -> None:
-        self._flushed.clear()
+        if not self._over:
+            self._flushed.clear()
         self._wake.set()
 
     async def _write(self, context: LinkContext) -> None:
