@@ -263,6 +263,41 @@ def test_a_client_that_waits_for_leave_to_send_its_body_gets_it() -> None:
     run_real(main())
 
 
+def test_a_body_waits_in_the_socket_until_somebody_reads_it() -> None:
+    """Its client is slowed down instead of the server's memory filled."""
+
+    async def main() -> None:
+        gate = asyncio.Event()
+        size = 64 << 20
+        pieces: list[int] = []
+
+        async def app(_: Scope, receive: Receive, send: Send) -> None:
+            await gate.wait()
+            more = True
+            while more:
+                message = await receive()
+                pieces.append(len(message["body"]))
+                more = message["more_body"]
+            await say(send, b"read")
+
+        server = HttpServer(app, name="TEST_PORT", host="127.0.0.1", port=0)
+        async with asyncio.TaskGroup() as tasks:
+            port = await server.start(tasks)
+            async with connected(port) as client:
+                client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+                client.writer.write(bytes(size))
+                for _ in range(20):
+                    async with connected(port):
+                        await asyncio.sleep(0)
+                gate.set()
+                assert (await client.answer())[1] == b"read"
+            await server.stop(1)
+        assert sum(pieces) == size
+        assert pieces[0] < 4 << 20
+
+    run_real(main())
+
+
 # Heads that are none
 
 

@@ -226,6 +226,30 @@ def test_a_bug_before_the_answer_is_a_500_and_logged() -> None:
     run(main())
 
 
+def test_a_bug_after_the_answer_began_is_the_servers_to_cut() -> None:
+    """There is no second status to send; what was held is given back all the same."""
+
+    async def main() -> None:
+        async with edge() as made:
+            client = chat()
+            serving = asyncio.get_running_loop().create_task(client.ask(made.endpoints[CHAT]))
+            await turns()
+            [held] = made.data_plane.worker().calls
+            held.chunk(b"data: {}\n\n")
+
+            def broken(_: object) -> None:
+                raise BugError
+
+            client.connection.on_lost = broken  # type: ignore[method-assign, assignment]
+            held.end(GOOD)
+            with capture_logs() as logs, pytest.raises(BugError):
+                await serving
+            assert (client.status, made.count(200)) == (200, 1)
+            assert [log["log_level"] for log in logs] == ["error"]
+
+    run(main())
+
+
 # Metrics
 
 

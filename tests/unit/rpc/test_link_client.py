@@ -11,13 +11,14 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from link_support import READY, RecordingLinkObserver, RecordingSink, call
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.channel import EndCode
 from neurogate.rpc.codec import report_to_wire
 from neurogate.rpc.link_client import LinkClient, LinkSettings
-from neurogate.virtual_time import run
+from neurogate.virtual_time import VirtualTimeLoop, run
 
 
 class FakeStream:
@@ -215,6 +216,86 @@ def test_silence_counts_from_the_last_frame_whatever_it_carries(monkeypatch: pyt
             await observer.hears("down")
             assert loop.time() - spoken_at == pytest.approx(3)
             assert observer.reasons == ["nothing heard for 3 s"]
+            running.cancel()
+
+    run(main())
+
+
+class Rejecting(RecordingSink):
+    """A sink with a bug."""
+
+    def on_chunk(self, data: bytes) -> None:
+        raise ZeroDivisionError("a bug")
+
+
+def test_a_bug_or_a_strange_frame_costs_the_link_and_not_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls it carried move on, and it is opened anew."""
+
+    async def main() -> None:
+        strange, buggy, fine = FakeStream(), FakeStream(), FakeStream()
+        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(strange, buggy, fine).open)
+        observer = RecordingLinkObserver()
+        link = client(observer)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(link.run())
+            strange.frames.put_nowait(report())
+            await observer.hears("up")
+            strange.frames.put_nowait(pb.WorkerFrame(ids=[1, 2], chunks=[b"x"]))
+            buggy.frames.put_nowait(report())
+            await observer.hears("up", 2)
+            sinks = [RecordingSink(), Rejecting()]
+            first, second = [link.submit(call(), sink) for sink in sinks]
+            with capture_logs() as logs:
+                buggy.frames.put_nowait(pb.WorkerFrame(ids=[first, second], chunks=[b"x", b"x"]))
+                assert [(await sink.ended()).code for sink in sinks] == [EndCode.LINK_LOST] * 2
+            fine.frames.put_nowait(report())
+            await observer.hears("up", 3)
+            running.cancel()
+        assert observer.reasons == ["the worker sent 1 chunks for 2 ids", "a bug"]
+        assert [log["event"] for log in logs if log["log_level"] == "error"] == ["link failed"]
+
+    run(main())
+
+
+def test_what_arrives_for_a_cancelled_call_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        stream = FakeStream()
+        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(stream).open)
+        observer = RecordingLinkObserver()
+        link = client(observer)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(link.run())
+            stream.frames.put_nowait(report())
+            await observer.hears("up")
+            gone, kept = RecordingSink(), RecordingSink()
+            first, second = link.submit(call(), gone), link.submit(call(), kept)
+            link.cancel(first)
+            frame = pb.WorkerFrame(ids=[first, second], chunks=[b"a", b"b"], ends=[pb.End(id=first), pb.End(id=second)])
+            stream.frames.put_nowait(frame)
+            await kept.ended()
+            assert (gone.chunks, gone.end.value, kept.chunks) == ([], None, [b"b"])
+            running.cancel()
+
+    run(main())
+
+
+def test_a_gateway_that_was_paused_does_not_blame_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they sent meanwhile waits in the socket."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        stream = FakeStream()
+        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(stream, FakeStream()).open)
+        observer = RecordingLinkObserver()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(client(observer).run())
+            stream.frames.put_nowait(report())
+            await observer.hears("up")
+            loop.advance(60)  # as a stopped process that goes on
+            await asyncio.sleep(2.9)
+            assert "down" not in observer.heard.value
+            await observer.hears("down")
             running.cancel()
 
     run(main())
