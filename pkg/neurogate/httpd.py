@@ -87,6 +87,8 @@ class _HttpProtocol(HttpToolsProtocol):
 
     _lost_callback: Callable[[], None] | None = None
     _in_head = True
+    _began_now = False
+    """The head began in the data at hand, which may hold the end of another request as well: it is not counted."""
     _head_bytes = 0
     _flush_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
@@ -94,8 +96,9 @@ class _HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._linger_timer is not None:
             return
+        self._began_now = False
         super().data_received(data)
-        if self._in_head:
+        if self._in_head and not self._began_now:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
                 self.transport.write(_HEAD_TOO_LARGE)
@@ -124,7 +127,7 @@ class _HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._began_now = True
         self._head_bytes = 0
         extensions: dict[str, Any] = {"neurogate.connection": self}
         self.scope["extensions"] = extensions

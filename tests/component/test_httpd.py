@@ -313,18 +313,16 @@ def test_what_is_not_http_is_refused(sent: bytes, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_head_without_end_is_refused() -> None:
-    """Memory for headers is bounded, whether they come in one piece or in many."""
+    """Memory for headers is bounded, in however many pieces they come."""
 
     async def main() -> None:
-        async with serving() as (_, port), connected(port) as client:
+        async with serving() as (_, port), connected(port) as client, connected(port) as other:
             client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
-            written = 0
-            while written <= httpd.HEAD_BYTES_MAX:
-                line = b"X-Filler: " + b"a" * 1000 + b"\r\n"
-                client.writer.write(line)
-                await client.writer.drain()
-                written += len(line)
+            await other.get()
+            await other.answer()  # by now the beginning was read
+            client.writer.write(b"X-Filler: " + b"a" * httpd.HEAD_BYTES_MAX)
             assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 431 ")
+            assert await client.reader.read() == b""
 
     run_real(main())
 
@@ -340,6 +338,30 @@ def test_headers_of_one_request_after_the_other_do_not_add_up() -> None:
                     await asyncio.sleep(0)
                 assert (await client.answer())[1] == b"hello"
             assert 20 * len(filler) > httpd.HEAD_BYTES_MAX
+
+    run_real(main())
+
+
+def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head() -> None:
+    """As a client sends it that does not wait for one answer before it asks again."""
+
+    async def main() -> None:
+        async def app(_: Scope, receive: Receive, send: Send) -> None:
+            while (await receive())["more_body"]:
+                pass
+            await say(send, b"read")
+
+        server = HttpServer(app, name="TEST_PORT", host="127.0.0.1", port=0)
+        async with asyncio.TaskGroup() as tasks:
+            port = await server.start(tasks)
+            async with connected(port) as client:
+                size = httpd.HEAD_BYTES_MAX + 10_000
+                client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+                client.writer.write(bytes(size) + b"GET / HTTP/1.1\r\nHo")
+                assert await client.answer() == (b"HTTP/1.1 200 OK", b"read")
+                client.writer.write(b"st: x\r\n\r\n")
+                assert await client.answer() == (b"HTTP/1.1 200 OK", b"read")
+            await server.stop(1)
 
     run_real(main())
 
