@@ -58,6 +58,12 @@ def environment(*names: str) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def default_environment(**values: str) -> None:
+    """Set variables that libraries read, unless the user has set them."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with changes, for a child process."""
     return {**os.environ, **changes}
@@ -92,6 +98,8 @@ def _convert(raw: object, hint: Any, key: str) -> object:
     is_list = "tuple" in str(hint)
     if isinstance(raw, str) and is_list:
         raw = [item.strip() for item in raw.split(",") if item.strip()]
+        if not raw:
+            raise ConfigError(f"{key}: is set but names nothing; name something, or unset it")
     try:
         return msgspec.convert(raw, hint, strict=False)
     except msgspec.ValidationError as error:

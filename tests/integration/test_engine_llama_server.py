@@ -236,3 +236,26 @@ def test_every_request_has_a_connection_of_its_own() -> None:
             assert [headers["connection"] for _, headers, _ in server.requests] == ["close"] * 3
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("Failed to parse messages: Missing 'role' in message", 400),
+        ("image input is not supported - hint: you may need to provide the mmproj", 400),
+        ("Compute error.", 500),
+    ],
+)
+def test_a_500_that_blames_the_request_is_a_400(message: str, status: int) -> None:
+    """Three bad requests of a client must not open the breaker of a good worker."""
+
+    async def go() -> None:
+        body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
+        paths = {CHAT_PATH: http_answer(body, status="500 Internal Server Error")}
+        async with connected(paths) as (_server, engine), engine.forward(chat_call(stream=True)) as reply:
+            told = b"".join([piece async for piece in reply.body])
+            assert reply.status == status
+            assert json.loads(told)["error"]["message"] == message
+            assert json.loads(told)["error"]["code"] == status
+
+    asyncio.run(go())

@@ -14,6 +14,7 @@ import typer
 
 from neurogate import __version__
 from neurogate.cli.flags import Flags, takes
+from neurogate.config import default_environment
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
 from neurogate.errors import EXIT_CONFIG, ConfigError, NeuroGateError
 from neurogate.gateway.settings import GatewaySettings
@@ -37,6 +38,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 1 for a failure, 2 for a wrong flag, 78 for a wrong setting."""
+    default_environment(GRPC_VERBOSITY="ERROR")  # its core writes lines of its own to standard error otherwise
     try:
         app(args=arguments, prog_name="neurogate")
     except NeuroGateError as error:

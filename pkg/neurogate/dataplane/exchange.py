@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from neurogate.channel import Call, End, EndCode
 from neurogate.dataplane.lease import Lease
-from neurogate.dataplane.verdict import Retry, error_for, judge
+from neurogate.dataplane.verdict import Retry, error_for, judge, what_broke
 from neurogate.errors import DeadlineError, EngineFailedError, GatewayError, StreamBrokenError
 from neurogate.inference import Usage
 from neurogate.resilience.breaker import Outcome
@@ -120,7 +120,7 @@ class Exchange:
             self.usage = end.usage
             self._succeed(end)
         elif self.started:
-            self._fail(StreamBrokenError(f"the answer broke off: {error_for(end, self.worker_id).message}"))
+            self._fail(StreamBrokenError(f"the answer broke off: {what_broke(end, self.worker_id)}"))
         elif verdict.retry is Retry.NO or not self._dispatcher.may_retry(self, verdict.retry):
             self._give_up(end)
         else:

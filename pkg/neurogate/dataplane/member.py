@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Protocol
 
 from neurogate.channel import WorkerChannel
@@ -71,6 +72,20 @@ class Member:
         self.reported_at = now
         self._others = max(0, report.running + report.queued - self.in_flight)
         return (before.ready, before.draining, before.models) != (report.ready, report.draining, report.models)
+
+    def forget_load(self) -> None:
+        """The worker is gone, and with it what it was doing; what it can do is remembered."""
+        self._others = 0
+        self.report = replace(
+            self.report,
+            ready=False,
+            slots_busy=0,
+            running=0,
+            queued=0,
+            tokens_outstanding=0,
+            decode_tokens_per_s=0.0,
+            prompt_tokens_per_s=0.0,
+        )
 
     def serves(self, model: str) -> bool:
         """Whether its engine has the model; every worker serves the empty name with its default."""

@@ -162,6 +162,7 @@ class EndpointPool:
 
     def _link_down(self, member: Member, reason: str, *, planned: bool) -> None:
         member.linked = False
+        member.forget_load()
         member.last_error = reason
         self._tell(member, "left" if planned else "lost", reason)
         if planned:

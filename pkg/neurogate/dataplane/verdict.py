@@ -89,5 +89,12 @@ def error_for(end: End, worker_id: str) -> GatewayError:
             return EngineFailedError(f"the engine of {worker_id} failed{because}")
 
 
+def what_broke(end: End, worker_id: str) -> str:
+    """Why an answer that had begun cannot go on."""
+    if end.code in {EndCode.LINK_LOST, EndCode.UNAVAILABLE, EndCode.CANCELLED}:
+        return f"{worker_id} is gone: {end.message}" if end.message else f"{worker_id} is gone"
+    return error_for(end, worker_id).message
+
+
 def _engine_message(end: End) -> str:
     return end.body[:500].decode("utf-8", "replace").strip()

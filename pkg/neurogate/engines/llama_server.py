@@ -17,7 +17,7 @@ import msgspec
 
 from neurogate.engines.engine import EngineCall, EngineReply, EngineUnavailableError, ModelInfo, Observation
 from neurogate.engines.folding import folded, streamed
-from neurogate.engines.http import OBSERVE_TIMEOUT_S, STREAM_TYPE
+from neurogate.engines.http import ERROR_BYTES_MAX, OBSERVE_TIMEOUT_S, STREAM_TYPE
 from neurogate.engines.openai import MODELS_PATH, OpenAIEngine, models_of
 from neurogate.engines.payload import json_of, message_of
 from neurogate.prompt_api import UNDECODABLE
@@ -49,6 +49,10 @@ class _Facts:
     models: tuple[ModelInfo, ...]
 
 
+_CLIENTS_FAULT = ("Failed to parse ", "image input is not supported", "audio input is not supported")
+"""How llama.cpp begins its message when the request is wrong. It answers 500 then, as if it had failed itself."""
+
+
 class LlamaServerEngine(OpenAIEngine):
     """See the module."""
 
@@ -59,6 +63,11 @@ class LlamaServerEngine(OpenAIEngine):
     def kind(self) -> str:
         """`llama-server`."""
         return "llama-server"
+
+    @asynccontextmanager
+    async def _exchange(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
+        async with super()._exchange(call) as reply:
+            yield await _blamed(reply) if reply.status == 500 else reply
 
     @asynccontextmanager
     async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
@@ -144,3 +153,21 @@ def _whole(value: bytes) -> int | None:
         return int(float(value))
     except (ValueError, OverflowError):
         return None
+
+
+async def _blamed(reply: EngineReply) -> EngineReply:
+    """A 500 that blames the request becomes the 400 it is, or three bad requests would open a good worker's breaker."""
+    body = bytearray()
+    async for piece in reply.body:
+        body += piece
+        if len(body) > ERROR_BYTES_MAX:
+            break
+    message = message_of(bytes(body))
+    if not message.startswith(_CLIENTS_FAULT):
+        return EngineReply(reply.status, reply.content_type, _once(bytes(body)), reply.retry_after_s)
+    error = {"error": {"code": 400, "message": message, "type": "invalid_request_error"}}
+    return EngineReply(400, "application/json", _once(msgspec.json.encode(error)))
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body

@@ -64,12 +64,16 @@ class GenerationEndpoint:
         request_id = self._request_ids.choose(headers.request_id)
         status = CLIENT_GONE
         held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            self._bodies.take(size)
+            held += size
+
         try:
             self._keys.authenticate(headers.authorization, headers.api_key)
-            size = announced_size(headers, self._max_body_bytes)
-            self._bodies.take(size)
-            held = size
-            body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s)
+            announced_size(headers, self._max_body_bytes)
+            body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s, take=take)
             head = self._dialect.read(body)
             deadline = began_at + self._request_timeout_s
             trace = trace_context(headers.traceparent)

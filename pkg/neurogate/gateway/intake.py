@@ -50,7 +50,7 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 class BodyBudget:
-    """Memory for request bodies, of all requests together: taken before a body is read, given back at its end."""
+    """Memory for request bodies, of all requests together: taken as they arrive, given back when a request is over."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -105,8 +105,10 @@ def announced_size(headers: Headers, limit: int) -> int:
     return size
 
 
-async def read_body(receive: Receive, *, limit: int, timeout_s: float) -> bytes:
-    """The whole body.
+async def read_body(
+    receive: Receive, *, limit: int, timeout_s: float, take: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """The whole body. `take` hears the size of each piece as it arrives, and may refuse it with an error of its own.
 
     Raises TooLargeError, BodyTimeoutError and ClientGoneError.
     """
@@ -116,24 +118,28 @@ async def read_body(receive: Receive, *, limit: int, timeout_s: float) -> bytes:
     except StopIteration as end:  # the usual case: the body came with the head, and needs no timer
         message = end.value
         if message["type"] == "http.request" and not message.get("more_body"):
-            return _within(message.get("body", b""), limit)
+            body = _within(message.get("body", b""), limit)
+            take(len(body))
+            return body
         arriving: Awaitable[Message] = _already(message)
     else:
         arriving = Resumed(first, waits_for)  # type: ignore[arg-type]
     try:
         async with asyncio.timeout(timeout_s):
-            return await _gather(arriving, receive, limit)
+            return await _gather(arriving, receive, limit, take)
     except TimeoutError as error:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} s") from error
 
 
-async def _gather(arriving: Awaitable[Message], receive: Receive, limit: int) -> bytes:
+async def _gather(arriving: Awaitable[Message], receive: Receive, limit: int, take: Callable[[int], None]) -> bytes:
     body = bytearray()
     while True:
         message = await arriving
         if message["type"] != "http.request":
             raise ClientGoneError
-        body += message.get("body", b"")
+        piece = message.get("body", b"")
+        take(len(piece))
+        body += piece
         if len(body) > limit:
             raise _too_large(limit)
         if not message.get("more_body"):

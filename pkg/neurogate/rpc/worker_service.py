@@ -100,6 +100,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
         self._sessions.add(session)
         try:
             await session.run(context)
+        except* (grpc.aio.InternalError, grpc.aio.UsageError):
+            pass  # the stream ended while something was being written to it
         finally:
             self._sessions.discard(session)
             _log.info("gateway left", peer=peer)
