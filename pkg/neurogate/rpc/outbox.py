@@ -99,10 +99,14 @@ class GatewayOutbox:
 
 
 class WorkerOutbox:
-    """Frames from a worker to a gateway. `size` is what producers look at to stop in time."""
+    """Frames from a worker to a gateway. `size` is what producers look at to stop in time.
+
+    What a large answer has to say waits in a queue of its own and goes a part at a time, when nothing small waits.
+    """
 
     def __init__(self) -> None:
         self._items: deque[tuple[int, bytes | End]] = deque()
+        self._large: dict[int, deque[bytes | End]] = {}
         self._stats: pb.WorkerStatus | None = None
         self._pong = 0
         self._draining = False
@@ -110,22 +114,25 @@ class WorkerOutbox:
         """Bytes queued."""
 
     def __bool__(self) -> bool:
-        return bool(self._items or self._stats or self._pong)
+        return bool(self._items or self._large or self._stats or self._pong)
 
     def chunk(self, ticket: int, data: bytes) -> None:
         """Queue bytes of an answer."""
         self.size += len(data)
-        if len(data) <= PART_BYTES:
+        if len(data) <= PART_BYTES and ticket not in self._large:
             self._items.append((ticket, data))
             return
         rest = memoryview(data)
-        for start in range(0, len(rest), PART_BYTES):
-            self._items.append((ticket, bytes(rest[start : start + PART_BYTES])))
+        parts = (bytes(rest[start : start + PART_BYTES]) for start in range(0, len(rest), PART_BYTES))
+        self._large.setdefault(ticket, deque()).extend(parts)
 
     def end(self, ticket: int, end: End) -> None:
         """Queue the end of an answer, after its chunks."""
-        self._items.append((ticket, end))
         self.size += len(end.body)
+        if ticket in self._large:
+            self._large[ticket].append(end)
+        else:
+            self._items.append((ticket, end))
 
     def stats(self, status: pb.WorkerStatus) -> None:
         """Queue a report; a newer one replaces an unsent one."""
@@ -145,20 +152,33 @@ class WorkerOutbox:
         items = self._items
         while items:
             ticket, item = items[0]
-            cost = _ENVELOPE_BYTES + (len(item) if isinstance(item, bytes) else len(item.body) + len(item.message))
+            cost = _cost(item)
             if cost > room and room < FRAME_BYTES:
                 break
             items.popleft()
             room -= cost
-            if isinstance(item, bytes):
-                self.size -= len(item)
-                ids.append(ticket)
-                chunks.append(item)
-            else:
-                self.size -= len(item.body)
-                ends.append(end_to_wire(ticket, item))
+            self._put(ticket, item, ids, chunks, ends)
+        if self._large and not items and room > PART_BYTES + _ENVELOPE_BYTES:
+            ticket = next(iter(self._large))
+            queue = self._large.pop(ticket)
+            self._put(ticket, queue.popleft(), ids, chunks, ends)
+            if queue:
+                self._large[ticket] = queue  # behind the other large ones
         frame = pb.WorkerFrame(ids=ids, chunks=chunks, ends=ends, stats=self._stats, pong=self._pong)
         frame.draining = self._draining
         self._stats = None
         self._pong = 0
         return frame
+
+    def _put(self, ticket: int, item: bytes | End, ids: list[int], chunks: list[bytes], ends: list[pb.End]) -> None:
+        if isinstance(item, bytes):
+            self.size -= len(item)
+            ids.append(ticket)
+            chunks.append(item)
+        else:
+            self.size -= len(item.body)
+            ends.append(end_to_wire(ticket, item))
+
+
+def _cost(item: bytes | End) -> int:
+    return _ENVELOPE_BYTES + (len(item) if isinstance(item, bytes) else len(item.body) + len(item.message))

@@ -313,3 +313,25 @@ def test_anything_queued_makes_a_frame(queue: Callable[[WorkerOutbox], None]) ->
     assert outbox
     outbox.next_frame()
     assert not outbox
+
+
+def test_a_large_answer_never_holds_up_other_requests_tokens() -> None:
+    outbox = WorkerOutbox()
+    large = bytes(range(256)) * 4096
+    outbox.chunk(1, large)
+    outbox.end(1, End(http_status=200))
+    got = bytearray()
+    ended = False
+    while outbox:
+        outbox.chunk(2, b"token")
+        frame = outbox.next_frame()
+        assert (2, b"token") in list(zip(frame.ids, frame.chunks, strict=True))
+        assert not ended
+        got += b"".join(data for ticket, data in zip(frame.ids, frame.chunks, strict=True) if ticket == 1)
+        ended = any(end.id == 1 for end in frame.ends)
+        if ended:
+            break
+
+    assert bytes(got) == large
+    assert ended
+    assert outbox.size == 0
