@@ -166,8 +166,8 @@ class _HttpProtocol(HttpToolsProtocol):
 class _HeadHolder(asyncio.Transport):
     """Holds a response's head until the next write, or the end of this turn of the loop.
 
-    A write is a system call, which costs as much as everything the gateway does to a token; head and body in one write
-    save one for every unstreamed answer (docs/performance.md).
+    A write is a system call, the dearest single thing the gateway does; head and body in one write save one for every
+    unstreamed answer (docs/performance.md).
     """
 
     __slots__ = ("_half_closed", "_held", "_linger", "_loop", "_transport")

@@ -24,6 +24,7 @@ from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits, retry_after
 from neurogate.gateway.settings import GatewaySettings
+from neurogate.httpd import FLUSH_TIMEOUT_S
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -53,9 +54,7 @@ class GenerationEndpoint:
         self._max_body_bytes = settings.max_body_bytes
         self._body_timeout_s = settings.body_timeout_s
         self._request_timeout_s = settings.request_timeout_s
-        self._limits = ResponseLimits(
-            stream_buffer_bytes=settings.stream_buffer_bytes, flush_timeout_s=settings.body_timeout_s
-        )
+        self._limits = ResponseLimits(stream_buffer_bytes=settings.stream_buffer_bytes, flush_timeout_s=FLUSH_TIMEOUT_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

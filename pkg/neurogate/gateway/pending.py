@@ -1,7 +1,7 @@
 """Coroutines whose first step is taken without a task.
 
 The hot path writes a token by running the server's `send` coroutine right where the token arrived: nearly always it
-ends in its first step, which costs a fifth of a task switch (ADR 0001). When it does wait, because the client reads too
+ends in its first step, and no task need be woken (ADR 0001). When it does wait, because the client reads too
 slowly, `Pending` carries it on from the callbacks of whatever future it waits for, and `Resumed` lets a task await it.
 """
 

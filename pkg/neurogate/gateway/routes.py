@@ -40,7 +40,7 @@ def build_app(
     hot: Mapping[str, ASGIApp],
     now: Callable[[], float],
 ) -> Starlette:
-    """The gateway's Starlette application; `hot` endpoints are mounted for their 405 and for other servers' sake."""
+    """The gateway's Starlette application; `hot` endpoints are mounted for the sake of their 405."""
 
     async def health_endpoint(_: Request) -> Response:
         well, said = health(pool)
