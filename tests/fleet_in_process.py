@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
+from config_support import gateway_config
 from neurogate.engines.engine import EngineCall, EngineReply, Observation
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
 from neurogate.gateway.app import Gateway
-from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import HttpServer
 from neurogate.inference import GenerationEvent, Prompt
 from neurogate.worker.app import serve
@@ -118,7 +118,7 @@ async def fleet(
             tasks.create_task(_serve_worker(engine, stopping, port))
             ports.append(port)
         gateway = Gateway(
-            GatewaySettings(
+            gateway_config(
                 host="127.0.0.1",
                 worker_addresses=tuple([f"127.0.0.1:{await port}" for port in ports]),
                 api_keys=(KEY,),

@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
+from config_support import gateway_config
 from dataplane_support import Rig, rig, turns
 from neurogate.gateway.dialects import ChatRequest, CompletionRequest, Dialect, OpenAIDialect, PromptDialect
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
-from neurogate.gateway.settings import GatewaySettings
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.testing.connections import FakeClient
 from neurogate.testing.workers import FakeCall
 
@@ -31,20 +32,20 @@ MESSAGES = [{"role": "user", "content": "Why?"}]
 class Edge:
     """Hot endpoints, their data plane and their metrics."""
 
-    def __init__(self, data_plane: Rig, settings: GatewaySettings, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, data_plane: Rig, config: GatewayConfig, tasks: asyncio.TaskGroup) -> None:
         self.data_plane = data_plane
         self.metrics = GatewayMetrics()
-        self.bodies = BodyBudget(settings.max_bodies_bytes)
+        self.bodies = BodyBudget(config.gateway.max_bodies_bytes)
         self._tasks = tasks
         self.endpoints = {
             path: GenerationEndpoint(
                 dialect,
                 dispatcher=data_plane.dispatcher,
-                keys=KeyRing(settings.api_keys),
+                keys=KeyRing(config.keys.api_keys),
                 request_ids=RequestIds(lambda: 42),
                 bodies=self.bodies,
                 metrics=self.metrics,
-                settings=settings,
+                settings=config.gateway,
                 loop=asyncio.get_running_loop(),
             )
             for path, dialect in DIALECTS.items()
@@ -76,7 +77,7 @@ class Edge:
 async def edge(workers: int = 1, *, up: bool = True, **settings: Any) -> AsyncIterator[Edge]:
     """Hot endpoints; afterwards no request is held anywhere, and no task, timer or memory."""
     async with rig(workers, up=up) as data_plane, asyncio.TaskGroup() as tasks:
-        made = Edge(data_plane, GatewaySettings(**settings), tasks)
+        made = Edge(data_plane, gateway_config(**settings), tasks)
         yield made
         await turns()
     assert made.bodies.held == 0

@@ -53,6 +53,11 @@ def load(
         raise ConfigError(str(error)) from error
 
 
+def sections(config: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    """The settings struct of each section of a process's configuration."""
+    return dict(get_type_hints(config))
+
+
 def environment(*names: str) -> dict[str, str]:
     """The named variables that are set, for code that must pass them on or look one up."""
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -50,6 +50,14 @@ class UnauthorizedError(GatewayError):
     kind = "invalid_request_error"
 
 
+class ForbiddenError(GatewayError):
+    """The key is known, but not for this."""
+
+    status = 403
+    code = "not_allowed"
+    kind = "permission_error"
+
+
 class NotFoundError(GatewayError):
     """No such route."""
 
@@ -90,6 +98,26 @@ class TooLargeError(GatewayError):
     kind = "invalid_request_error"
 
 
+class RateLimitedError(GatewayError):
+    """The key, or the client's address, has used what it may for now."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    kind = "rate_limit_error"
+    retry_after_default_s = 1.0
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.headers = headers
+        """`RateLimit-*`, names in lower case."""
+
+
 class UnsupportedError(GatewayError):
     """The engine has no such API."""
 
@@ -119,6 +147,24 @@ class BusyError(GatewayError):
 
     status = 503
     code = "workers_busy"
+    kind = "unavailable_error"
+    retry_after_default_s = 1.0
+
+
+class QueueFullError(GatewayError):
+    """As many requests wait for their turn as may."""
+
+    status = 503
+    code = "queue_full"
+    kind = "unavailable_error"
+    retry_after_default_s = 1.0
+
+
+class QueueTimeoutError(GatewayError):
+    """The request's turn did not come in time."""
+
+    status = 503
+    code = "queue_timeout"
     kind = "unavailable_error"
     retry_after_default_s = 1.0
 

@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
+from config_support import gateway_config
 from link_support import RecordingSink, call, linking
 from neurogate import __version__
 from neurogate.channel import EndCode
@@ -23,7 +24,7 @@ from neurogate.engines.engine import EngineFatalError, Observation
 from neurogate.errors import ConfigError
 from neurogate.gateway import app as gateway_app
 from neurogate.gateway.app import Gateway
-from neurogate.gateway.settings import GatewaySettings
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.testing.engines import HANG, Reply, ScriptedEngine
 from neurogate.worker import app as worker_app
 from neurogate.worker.settings import WorkerSettings
@@ -41,7 +42,7 @@ def worker_of(engine: ScriptedEngine, **settings: Any) -> Serving:
 
 
 def gateway_of(**settings: Any) -> Serving:
-    given = GatewaySettings(**{"host": "127.0.0.1", "http_port": 0, "metrics_port": 0, **settings})
+    given = gateway_config(**{"host": "127.0.0.1", "http_port": 0, "metrics_port": 0, **settings})
     return lambda stopping, on_ports: gateway_app.serve(given, stopping, on_ports=on_ports)
 
 
@@ -301,8 +302,8 @@ def test_a_gateways_port_that_is_taken_ends_it(setting: str) -> None:
 def test_a_gateway_without_keys_says_that_anyone_may_call() -> None:
     async def main() -> None:
         with capture_logs() as logs:
-            Gateway(GatewaySettings(), rng=random.Random(1), now_ns=lambda: 1)
-            Gateway(GatewaySettings(api_keys=("k",)), rng=random.Random(1), now_ns=lambda: 1)
+            Gateway(GatewayConfig(), rng=random.Random(1), now_ns=lambda: 1)
+            Gateway(gateway_config(api_keys=("k",)), rng=random.Random(1), now_ns=lambda: 1)
         assert [log["event"] for log in logs] == ["API_KEYS is empty: anyone may call this gateway"]
 
     run_real(main())

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from neurogate.config import descriptions, env_names, load
+from neurogate.config import descriptions, env_names, load, sections
 
 SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
 
@@ -30,6 +30,10 @@ class Flags:
         """The settings from the environment and the flags. Raises ConfigError naming what is wrong."""
         fields = {env: field for field, env in env_names(settings).items()}
         return load(settings, overrides={fields[env]: value for env, value in self.given.items() if env in fields})
+
+    def load_config(self, config: type[SettingsT]) -> SettingsT:
+        """A whole configuration, section by section. Raises ConfigError naming what is wrong."""
+        return config(**{name: self.load(section) for name, section in sections(config).items()})
 
 
 def takes(*settings: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -14,10 +14,10 @@ import typer
 
 from neurogate import __version__
 from neurogate.cli.flags import Flags, takes
-from neurogate.config import default_environment
+from neurogate.config import default_environment, sections
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
 from neurogate.errors import EXIT_CONFIG, ConfigError, NeuroGateError
-from neurogate.gateway.settings import GatewaySettings
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.worker.settings import WorkerSettings
 
 app = typer.Typer(
@@ -60,13 +60,13 @@ def _common(
 
 
 @app.command()
-@takes(GatewaySettings)
+@takes(*sections(GatewayConfig).values())
 def gateway(flags: Flags) -> None:
     """Run a gateway: the HTTP API in front of the workers."""
-    settings = flags.load(GatewaySettings)
+    config = flags.load_config(GatewayConfig)
     from neurogate.gateway import app as gateway_app
 
-    raise typer.Exit(gateway_app.main(settings))
+    raise typer.Exit(gateway_app.main(config))
 
 
 @app.command()

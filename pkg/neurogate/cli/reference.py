@@ -6,6 +6,15 @@ import msgspec
 
 from neurogate.cli.flags import flag
 from neurogate.config import descriptions
+from neurogate.edge.settings import (
+    AccessLogSettings,
+    AdmissionSettings,
+    KeySettings,
+    LimitSettings,
+    ModelRouteSettings,
+    PublicGrpcSettings,
+    TlsSettings,
+)
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.local.run_directory import StateSettings
@@ -14,6 +23,13 @@ from neurogate.worker.settings import WorkerSettings
 
 SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Gateway", "Read by `neurogate gateway`.", GatewaySettings, True),
+    ("Keys", "Read by `neurogate gateway`: who may call.", KeySettings, True),
+    ("Limits", "Read by `neurogate gateway`: what each key may use.", LimitSettings, True),
+    ("Admission", "Read by `neurogate gateway`: who waits for a turn.", AdmissionSettings, True),
+    ("Model names", "Read by `neurogate gateway`.", ModelRouteSettings, True),
+    ("TLS", "Read by `neurogate gateway`.", TlsSettings, True),
+    ("Public gRPC", "Read by `neurogate gateway`.", PublicGrpcSettings, True),
+    ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),
     ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),
     ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),
     ("Simulated engine", "Read where the engine is `sim`, and by `neurogate sim-engine`.", SimSettings, True),

@@ -29,7 +29,7 @@ from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
 from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
-from neurogate.gateway.settings import GatewaySettings
+from neurogate.gateway.settings import GatewayConfig, GatewaySettings
 from neurogate.httpd import HttpServer
 from neurogate.process import run
 from neurogate.resilience.breaker import BreakerSettings
@@ -40,11 +40,11 @@ from neurogate.telemetry import logging, ops
 _log = structlog.get_logger("neurogate.gateway")
 
 
-def main(settings: GatewaySettings) -> int:
+def main(config: GatewayConfig) -> int:
     """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
-    logging.configure(level=settings.log_level, form=settings.log_format, process="gateway")
+    logging.configure(level=config.gateway.log_level, form=config.gateway.log_format, process="gateway")
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    return run(lambda stopping: serve(settings, stopping))
+    return run(lambda stopping: serve(config, stopping))
 
 
 class Gateway:
@@ -53,7 +53,8 @@ class Gateway:
     Raises ConfigError for settings that cannot work.
     """
 
-    def __init__(self, settings: GatewaySettings, *, rng: random.Random, now_ns: Callable[[], int]) -> None:
+    def __init__(self, config: GatewayConfig, *, rng: random.Random, now_ns: Callable[[], int]) -> None:
+        settings = config.gateway
         loop = asyncio.get_running_loop()
         self.metrics = GatewayMetrics()
         self.lifecycle = Lifecycle()
@@ -79,7 +80,7 @@ class Gateway:
             observer=observer,
         )
         self.metrics.count_active(lambda: self.dispatcher.in_flight)
-        keys = KeyRing(settings.api_keys)
+        keys = KeyRing(config.keys.api_keys)
         if not keys.enforced:
             _log.warning("API_KEYS is empty: anyone may call this gateway")
         hot = self._hot(settings, keys, RequestIds(now_ns), loop)
@@ -114,7 +115,7 @@ class Gateway:
 
 
 async def serve(
-    settings: GatewaySettings,
+    config: GatewayConfig,
     stopping: asyncio.Event,
     *,
     on_ports: Callable[[int, int], None] = lambda _http, _ops: None,
@@ -123,7 +124,8 @@ async def serve(
 
     Raises ConfigError for settings that cannot work, OSError when a port is taken.
     """
-    gateway = Gateway(settings, rng=random.Random(), now_ns=time.time_ns)  # noqa: S311, TID251 - the composition root
+    settings = config.gateway
+    gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns)  # noqa: S311, TID251 - the composition root
     http = HttpServer(gateway.app, name="HTTP_PORT", host=settings.host, port=settings.http_port)
     ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
     async with asyncio.TaskGroup() as tasks:

@@ -7,6 +7,15 @@ from typing import Annotated, Literal
 import msgspec
 
 from neurogate.config import env
+from neurogate.edge.settings import (
+    AccessLogSettings,
+    AdmissionSettings,
+    KeySettings,
+    LimitSettings,
+    ModelRouteSettings,
+    PublicGrpcSettings,
+    TlsSettings,
+)
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,9 +27,6 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     worker_addresses: Annotated[
         tuple[str, ...], env("WORKER_ADDRESSES", "Comma-separated host:port of the workers.", min_length=1)
     ] = ("localhost:50051",)
-    api_keys: Annotated[
-        tuple[str, ...], env("API_KEYS", "Comma-separated bearer keys; none turns authentication off.")
-    ] = ()
     balancer: Annotated[
         Literal["round_robin", "least_requests"], env("NEUROGATE_BALANCER", "round_robin or least_requests.")
     ] = "round_robin"
@@ -68,3 +74,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         "info"
     )
     log_format: Annotated[Literal["text", "json"], env("LOG_FORMAT", "text or json.")] = "text"
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a gateway's settings: each field is a section of the configuration file."""
+
+    gateway: GatewaySettings = GatewaySettings()
+    keys: KeySettings = KeySettings()
+    limits: LimitSettings = LimitSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    models: ModelRouteSettings = ModelRouteSettings()
+    tls: TlsSettings = TlsSettings()
+    grpc: PublicGrpcSettings = PublicGrpcSettings()
+    access_log: AccessLogSettings = AccessLogSettings()

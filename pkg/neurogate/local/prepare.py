@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from neurogate.config import env_names, load
+from neurogate.edge.settings import KeySettings
 from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings
 from neurogate.gateway.settings import GatewaySettings
@@ -47,7 +48,7 @@ def prepare(request: FleetRequest, console: Console) -> Prepared:
         with shown(console) as progress:
             model = store.resolve(model, progress=progress).name
     threads = fair_threads(usable_cores(), request.workers) if managed and not engine.threads else None
-    keys = request.keys or gateway.api_keys
+    keys = request.keys or load(KeySettings).api_keys
     return Prepared(
         plan=plan(request, http_port=gateway.http_port, threads=threads),
         directory=new_run_directory(load(StateSettings)),

@@ -16,10 +16,10 @@ import pytest
 from neurogate import __version__
 from neurogate.cli.flags import Flags, flag
 from neurogate.cli.main import main
-from neurogate.config import child_environment, env_names
+from neurogate.config import child_environment, env_names, sections
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
-from neurogate.gateway.settings import GatewaySettings
+from neurogate.gateway.settings import GatewayConfig, GatewaySettings
 from neurogate.worker.settings import WorkerSettings
 
 
@@ -135,7 +135,7 @@ def test_every_command_has_help(neurogate, command):
 
 @pytest.mark.parametrize(
     ("command", "settings"),
-    [("gateway", [GatewaySettings]), ("worker", [WorkerSettings, EngineSettings, SimSettings])],
+    [("gateway", sections(GatewayConfig).values()), ("worker", [WorkerSettings, EngineSettings, SimSettings])],
 )
 def test_every_setting_of_a_process_is_a_flag(neurogate, command, settings):
     _, shown, _ = neurogate(command, "--help")
@@ -149,9 +149,9 @@ def test_flag_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("HTTP_PORT", "1")
     monkeypatch.setenv("METRICS_PORT", "2")
 
-    found = Flags({"HTTP_PORT": "3", "API_KEYS": "a,b", "GRPC_PORT": "4"}).load(GatewaySettings)
+    found = Flags({"HTTP_PORT": "3", "API_KEYS": "a,b", "GRPC_PORT": "4"}).load_config(GatewayConfig)
 
-    assert (found.http_port, found.metrics_port, found.api_keys) == (3, 2, ("a", "b"))
+    assert (found.gateway.http_port, found.gateway.metrics_port, found.keys.api_keys) == (3, 2, ("a", "b"))
     with pytest.raises(ConfigError):
         Flags({"HTTP_PORT": "-1"}).load(GatewaySettings)
 
