@@ -17,6 +17,10 @@ from neurogate.inference import GenerationEvent, Prompt
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Where nothing else is set."""
 
+FEATURES = frozenset({"n", "logprobs", "images", "tools", "json_schema", "grammar"})
+"""What a request may ask for that not every engine does. A request that asks for one an engine would ignore is refused
+by the worker, so that no client mistakes an ordinary answer for what it asked for."""
+
 
 class EngineError(Exception):
     """Base of everything an engine can do wrong. The text is written for the person who runs the worker."""
@@ -105,6 +109,10 @@ class Observation:
     kv_used_ratio: float | None = None
     restarts: int = 0
     """How often a managed engine was restarted after it died."""
+    apis: frozenset[str] = frozenset()
+    """The non-universal paths of `neurogate.operations` that `forward` takes, as the engine is configured."""
+    unsupported: frozenset[str] = frozenset()
+    """Features that a request may ask for and this engine would ignore without a word, out of FEATURES."""
 
 
 class Engine(Protocol):
