@@ -11,21 +11,18 @@ import msgspec
 
 from config_support import gateway_config
 from dataplane_support import Rig, rig, turns
-from neurogate.gateway.dialects import ChatRequest, CompletionRequest, Dialect, OpenAIDialect, PromptDialect
+from neurogate.edge.key_source import KeySource
+from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.intake import BodyBudget, RequestIds
-from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.testing.connections import FakeClient
 from neurogate.testing.workers import FakeCall
 
 CHAT = "/v1/chat/completions"
-DIALECTS: dict[str, Dialect] = {
-    "/prompt": PromptDialect(),
-    CHAT: OpenAIDialect(ChatRequest),
-    "/v1/completions": OpenAIDialect(CompletionRequest),
-}
+DIALECTS = {path: dialects()[path] for path in ("/prompt", CHAT, "/v1/completions")}
+"""One of each kind of words; the others have their own tests."""
 MESSAGES = [{"role": "user", "content": "Why?"}]
 
 
@@ -41,7 +38,7 @@ class Edge:
             path: GenerationEndpoint(
                 dialect,
                 dispatcher=data_plane.dispatcher,
-                keys=KeyRing(config.keys.api_keys),
+                keys=KeySource(config.keys, now=lambda: 0.0).ring,
                 request_ids=RequestIds(lambda: 42),
                 bodies=self.bodies,
                 metrics=self.metrics,

@@ -22,7 +22,7 @@ from neurogate.dataplane.member import LinkChannel
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.discovery.static import StaticResolver
 from neurogate.endpoint import Endpoint
-from neurogate.gateway.dialects import ChatRequest, CompletionRequest, Dialect, OpenAIDialect, PromptDialect
+from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.keys import KeyRing
@@ -94,11 +94,6 @@ class Gateway:
         self, settings: GatewaySettings, keys: KeyRing, request_ids: RequestIds, loop: asyncio.AbstractEventLoop
     ) -> dict[str, ASGIApp]:
         bodies = BodyBudget(settings.max_bodies_bytes)
-        dialects: dict[str, Dialect] = {
-            "/prompt": PromptDialect(),
-            "/v1/chat/completions": OpenAIDialect(ChatRequest),
-            "/v1/completions": OpenAIDialect(CompletionRequest),
-        }
         return {
             path: GenerationEndpoint(
                 dialect,
@@ -110,7 +105,7 @@ class Gateway:
                 settings=settings,
                 loop=loop,
             )
-            for path, dialect in dialects.items()
+            for path, dialect in dialects().items()
         }
 
 

@@ -29,7 +29,6 @@ CLIENT_GONE = 499
 
 _LAST = {"type": "http.response.body", "body": b"", "more_body": False}
 _STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
@@ -174,7 +173,7 @@ class ClientResponse:
 
     def _start_stream(self) -> None:
         self._metrics.first_byte(self._path, self._loop.time() - self._began_at)
-        self._start(200, _STREAM_HEADERS)
+        self._start(200, [(b"content-type", self._dialect.stream_type), *_STREAM_HEADERS])
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._started = True

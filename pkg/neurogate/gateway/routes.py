@@ -17,7 +17,8 @@ from neurogate import __version__
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
-from neurogate.gateway.dialects import ChatRequest, OpenAIDialect, plain_error
+from neurogate.gateway.dialects.openai import ChatRequest, OpenAIDialect
+from neurogate.gateway.dialects.prompt import plain_error
 from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 

@@ -18,7 +18,9 @@ from neurogate.errors import (
     StreamBrokenError,
     UnauthorizedError,
 )
-from neurogate.gateway.dialects import ChatRequest, CompletionRequest, Dialect, Head, OpenAIDialect, PromptDialect
+from neurogate.gateway.dialects import Dialect, Head
+from neurogate.gateway.dialects.openai import ChatRequest, CompletionRequest, OpenAIDialect
+from neurogate.gateway.dialects.prompt import PromptDialect
 from neurogate.prompt_api import PromptAnswer
 
 PROMPT = PromptDialect()
@@ -71,7 +73,7 @@ def test_model_and_stream_are_read(name: str) -> None:
 @EVERY
 def test_everything_else_is_the_engines_to_judge(name: str) -> None:
     dialect, body = encoded(name, max_tokens=5, temperature=0, top_p=2, seed=[1], tools={"a": None}, unknown="x")
-    assert dialect.read(body) == Head("", stream=False)
+    assert dialect.read(body) == Head("", stream=False, max_tokens=5)
 
 
 @EVERY
@@ -173,7 +175,7 @@ def test_a_wrong_field_is_named_with_what_it_must_be(name: str, field: str, valu
         (
             CHAT,
             b'{"messages":[1],"max_completion_tokens":-1}',
-            "max_completion_tokens: expected `int` >= 0",
+            "max_completion_tokens: expected `int` >= 1",
             "max_completion_tokens",
         ),
     ],
