@@ -1,0 +1,50 @@
+"""Whether the workers that have a model could take one request more: what admission asks before a request may go."""
+
+from __future__ import annotations
+
+import math
+
+from neurogate.dataplane.dispatch import Dispatcher
+from neurogate.dataplane.member import Member
+
+_UNBOUNDED = 1 << 30
+"""Room of a worker whose engine does not tell its slots."""
+
+
+class Room:
+    """The room of a fleet: its slots times a factor, or a fixed number of requests.
+
+    With nobody to pick there is room: what to tell such a request is the dispatcher's business.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, *, max_concurrent: int, factor: float) -> None:
+        self._dispatcher = dispatcher
+        self._generation = -1
+        self._slots: dict[str, int] = {}
+        self.configure(max_concurrent=max_concurrent, factor=factor)
+
+    def configure(self, *, max_concurrent: int, factor: float) -> None:
+        """`max_concurrent` requests of all models, 0 for any number, -1 for what the slots times `factor` allow."""
+        self._max_concurrent = max_concurrent
+        self._factor = factor
+        self._generation = -1
+
+    def has_room(self, model: str, taken: int) -> bool:
+        """Whether one request more may go, beside `taken` that are about to."""
+        in_flight = self._dispatcher.in_flight + taken
+        if self._max_concurrent >= 0:
+            return in_flight < self._max_concurrent or not self._max_concurrent
+        snapshot = self._dispatcher.pool.snapshot
+        if snapshot.generation != self._generation:
+            self._generation = snapshot.generation
+            self._slots = {}
+        room = self._slots.get(model)
+        if room is None:
+            room = self._slots[model] = sum(self._of(member) for member in snapshot.admitting(model))
+        if not room or in_flight < room:  # the usual case: whatever is in flight would fit here
+            return True
+        return taken + sum(member.in_flight for member in snapshot.admitting(model)) < room
+
+    def _of(self, member: Member) -> int:
+        slots = member.report.slots_total
+        return math.ceil(slots * self._factor) if slots else _UNBOUNDED

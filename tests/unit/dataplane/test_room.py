@@ -1,0 +1,87 @@
+"""Room: the slots of those who have the model, times a factor; a fixed count for those who want one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dataplane_support import Rig, rig
+from neurogate import virtual_time
+from neurogate.dataplane.room import Room
+
+
+SLOTS = 4
+
+
+def tell_slots(made: Rig) -> None:
+    for channel in made.fleet.channels.values():
+        channel.tell(replace(channel.present, slots_total=SLOTS))
+
+
+def room_of(made: Rig, *, max_concurrent: int = -1, factor: float = 1.0) -> Room:
+    return Room(made.dispatcher, max_concurrent=max_concurrent, factor=factor)
+
+
+def test_the_slots_of_all_workers_times_the_factor():
+    async def main() -> None:
+        async with rig(2) as made:
+            tell_slots(made)
+            room = room_of(made, factor=1.5)
+            calls = []
+            for _ in range(2 * 6):
+                assert room.has_room("", 0)
+                calls.append(made.send()[0])
+
+            assert not room.has_room("", 0)
+            calls.pop().cancel()
+            assert room.has_room("", 0)
+            assert not room.has_room("", 1)  # another one is about to take it
+            for call in calls:
+                call.cancel()
+
+    virtual_time.run(main())
+
+
+def test_a_busy_model_takes_no_room_from_an_idle_one():
+    async def main() -> None:
+        async with rig(2, models={"worker-0": ("busy",), "worker-1": ("idle",)}) as made:
+            tell_slots(made)
+            room = room_of(made)
+            calls = [made.send(model="busy")[0] for _ in range(SLOTS)]
+
+            assert not room.has_room("busy", 0)
+            assert room.has_room("idle", 0)
+            for call in calls:
+                call.cancel()
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_does_not_tell_its_slots_bounds_nothing():
+    async def main() -> None:
+        async with rig(1) as made:
+            assert room_of(made).has_room("", 1000)
+
+    virtual_time.run(main())
+
+
+def test_without_workers_there_is_room_to_be_told_so():
+    async def main() -> None:
+        async with rig(1, up=False) as made:
+            assert room_of(made).has_room("", 0)
+            assert room_of(made).has_room("", 100)
+
+    virtual_time.run(main())
+
+
+def test_a_fixed_count_is_of_all_models_and_zero_is_no_bound():
+    async def main() -> None:
+        async with rig(1) as made:
+            room = room_of(made, max_concurrent=1)
+            call, _ = made.send()
+
+            assert not room.has_room("", 0)
+            room.configure(max_concurrent=0, factor=1)
+            assert room.has_room("", 1000)
+            call.cancel()
+
+    virtual_time.run(main())

@@ -1,0 +1,239 @@
+"""Whose turn it is: fairness between keys, priorities, bounds, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from dataplane_support import live_timers, turns
+from neurogate import virtual_time
+from neurogate.edge.admission import INTERACTIVE_TURNS, Admission, Ticket
+from neurogate.edge.caller import Priority
+from neurogate.edge.settings import AdmissionSettings
+from neurogate.errors import QueueFullError, QueueTimeoutError
+
+
+class Desk:
+    """An admission whose room the test decides, and a record of who got a turn."""
+
+    def __init__(self, **settings: float) -> None:
+        self.rooms: dict[str, int] = {}
+        self.loop = asyncio.get_running_loop()
+        self.admission = Admission(
+            AdmissionSettings(**settings),  # type: ignore[arg-type]
+            has_room=lambda model, taken: self.rooms.get(model, 0) > taken,
+            loop=self.loop,
+        )
+        self.served: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.tickets: list[Ticket] = []
+
+    def come(
+        self, key: str, *, model: str = "", priority: Priority = "interactive", deadline: float = 1e9
+    ) -> tuple[Ticket, asyncio.Task[None]]:
+        ticket = self.admission.queue(model, key_id=key, priority=priority)
+        task = self.loop.create_task(self._wait(ticket, deadline))
+        self.tasks.append(task)
+        self.tickets.append(ticket)
+        return ticket, task
+
+    async def _wait(self, ticket: Ticket, deadline: float) -> None:
+        if await ticket.turn(deadline):
+            self.rooms[ticket.lane] -= 1
+            self.served.append(ticket.key_id)
+
+    async def open(self, room: int, model: str = "") -> None:
+        self.rooms[model] = self.rooms.get(model, 0) + room
+        self.admission.wake()
+        await turns()
+
+
+def on_a_desk(scenario: Callable[[Desk], Awaitable[None]], **settings: float) -> None:
+    """Run a scenario; afterwards nobody waits, no turn is held, no timer is set."""
+
+    async def main() -> None:
+        desk = Desk(**settings)
+        await scenario(desk)
+        for ticket in desk.tickets:
+            ticket.leave()
+        await asyncio.gather(*desk.tasks, return_exceptions=True)
+        assert (desk.admission.waiting, desk.admission.taken) == (0, 0)
+        assert live_timers(desk.loop) == []
+
+    virtual_time.run(main())
+
+
+def test_whoever_finds_room_need_not_wait():
+    async def scenario(desk: Desk) -> None:
+        await desk.open(1)
+        assert desk.admission.free("")
+        desk.rooms[""] = 0
+        assert not desk.admission.free("")
+
+    on_a_desk(scenario)
+
+
+def test_nobody_overtakes_those_who_wait():
+    async def scenario(desk: Desk) -> None:
+        desk.come("a")
+        await turns()
+        desk.rooms[""] = 1  # not told yet
+        assert not desk.admission.free("")
+        assert desk.admission.free("other") is False
+
+    on_a_desk(scenario)
+
+
+def test_a_lane_without_room_delays_nobody_in_another():
+    async def scenario(desk: Desk) -> None:
+        desk.come("a", model="busy")
+        desk.come("b", model="idle")
+        await desk.open(1, model="idle")
+        assert desk.served == ["b"]
+
+    on_a_desk(scenario)
+
+
+def test_keys_take_turns_and_keep_their_own_order():
+    async def scenario(desk: Desk) -> None:
+        for key in "aaaabbc":
+            desk.come(key)
+        await turns()
+        await desk.open(7)
+        assert desk.served == ["a", "b", "c", "a", "b", "a", "a"]
+
+    on_a_desk(scenario)
+
+
+def test_batch_waits_for_interactive_but_not_for_ever():
+    async def scenario(desk: Desk) -> None:
+        desk.come("batch", priority="batch")
+        for _ in range(INTERACTIVE_TURNS + 3):
+            desk.come("chat")
+        await turns()
+        await desk.open(INTERACTIVE_TURNS + 4)
+        assert desk.served.index("batch") == INTERACTIVE_TURNS
+
+    on_a_desk(scenario)
+
+
+def test_no_more_turns_than_room_even_before_the_turns_are_used():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(5):
+            desk.come("a")
+        await turns()
+        desk.rooms[""] = 2
+        desk.admission.wake()
+        desk.admission.wake()
+        assert desk.admission.taken == 2
+        await turns()
+        assert len(desk.served) == 2
+
+    on_a_desk(scenario)
+
+
+def test_the_queue_is_bounded_for_each_priority():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(2):
+            desk.come("a")
+        desk.come("b", priority="batch")
+        with pytest.raises(QueueFullError, match="NEUROGATE_MAX_QUEUE") as refused:
+            desk.come("a")
+        assert refused.value.retry_after_s == 1.0
+        with pytest.raises(QueueFullError, match="NEUROGATE_MAX_BATCH_QUEUE"):
+            desk.come("b", priority="batch")
+
+    on_a_desk(scenario, max_queue=2, max_batch_queue=1)
+
+
+def test_retry_after_follows_the_pace_of_the_queue():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(60):
+            desk.come("a")
+        await turns()
+        for _ in range(30):
+            await asyncio.sleep(4)
+            await desk.open(1)
+            desk.come("a")
+        with pytest.raises(QueueFullError) as refused:
+            desk.come("a")
+        assert refused.value.retry_after_s == 60.0
+
+    on_a_desk(scenario, max_queue=60, queue_timeout_s=1000)
+
+
+def test_a_turn_that_does_not_come_in_time_is_refused():
+    async def scenario(desk: Desk) -> None:
+        _, task = desk.come("a")
+        with pytest.raises(QueueTimeoutError, match=r"within 5\.0 s"):
+            await task
+        assert desk.loop.time() == pytest.approx(5)
+
+    on_a_desk(scenario, queue_timeout_s=5)
+
+
+def test_a_request_waits_no_longer_than_its_own_deadline():
+    async def scenario(desk: Desk) -> None:
+        _, task = desk.come("a", deadline=2)
+        with pytest.raises(QueueTimeoutError):
+            await task
+        assert desk.loop.time() == pytest.approx(2)
+
+    on_a_desk(scenario)
+
+
+def test_whoever_leaves_makes_place_for_the_others():
+    async def scenario(desk: Desk) -> None:
+        ticket, task = desk.come("a")
+        desk.come("b")
+        await turns()
+        ticket.leave()
+        ticket.leave()
+        await task
+        assert (desk.served, desk.admission.waiting) == ([], 1)
+        await desk.open(1)
+        assert desk.served == ["b"]
+
+    on_a_desk(scenario)
+
+
+def test_a_turn_whose_task_is_cancelled_goes_to_the_next():
+    async def scenario(desk: Desk) -> None:
+        _, first = desk.come("a")
+        desk.come("b")
+        await turns()
+        desk.rooms[""] = 1
+        desk.admission.wake()  # the first one's turn has come
+        first.cancel()  # and it never uses it
+        await turns()
+        assert desk.served == ["b"]
+
+    on_a_desk(scenario)
+
+
+def test_positions_count_everybody_who_comes_before():
+    async def scenario(desk: Desk) -> None:
+        for key in "aaabb":
+            desk.come(key)
+        last, _ = desk.come("b")
+        batch, _ = desk.come("c", priority="batch")
+        await turns()
+        assert (last.position, batch.position) == (6, 7)
+        await desk.open(4)
+        assert (last.position, batch.position) == (2, 3)
+        await desk.open(3)
+        assert (last.position, batch.position) == (1, 1)
+
+    on_a_desk(scenario)
+
+
+def test_new_settings_hold_for_those_who_come_after():
+    async def scenario(desk: Desk) -> None:
+        desk.come("a")
+        desk.admission.configure(AdmissionSettings(max_queue=1))
+        with pytest.raises(QueueFullError):
+            desk.come("a")
+
+    on_a_desk(scenario)
