@@ -13,19 +13,111 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who may call."""
 
     api_keys: Annotated[
-        tuple[str, ...], env("API_KEYS", "Comma-separated bearer keys; none turns authentication off.")
+        tuple[str, ...],
+        env(
+            "API_KEYS",
+            "Comma-separated bearer keys, or `sha256$` and the digest of each; their ids are key-1, key-2 and so on.",
+        ),
     ] = ()
+    keys_file: Annotated[
+        str, env("AUTH_KEYS_FILE", "File of keys, `key_id:api_key[:rate_limit][:expiry]` a line; see docs/keys.md.")
+    ] = ""
+    auth_enabled: Annotated[
+        Literal["auto"] | bool,
+        env("AUTH_ENABLED", "true, false, or auto: as soon as API_KEYS or AUTH_KEYS_FILE is set."),
+    ] = "auto"
+    keys_poll_s: Annotated[
+        float, env("NEUROGATE_KEYS_POLL_S", "Seconds between looks at whether the file of keys has changed.", gt=0)
+    ] = 10.0
+
+    def __repr__(self) -> str:
+        return f"KeySettings({len(self.api_keys)} keys, keys_file={self.keys_file!r}, auth_enabled={self.auth_enabled})"
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What each key may use, where its line in the key file says nothing else."""
+    """What each key may use, where its line in the key file says nothing else; and each client address, for abuse."""
 
     requests_per_minute: Annotated[
         int, env("NEUROGATE_REQUESTS_PER_MINUTE", "Requests a minute of each key; 0 is unlimited.", ge=0)
     ] = 0
+    tokens_per_minute: Annotated[
+        int,
+        env("NEUROGATE_TOKENS_PER_MINUTE", "Prompt and answer tokens a minute of each key; 0 is unlimited.", ge=0),
+    ] = 0
+    concurrent_per_key: Annotated[
+        int, env("NEUROGATE_CONCURRENT_PER_KEY", "Requests in flight of each key; 0 is unlimited.", ge=0)
+    ] = 0
+    tokens_per_month: Annotated[
+        int,
+        env(
+            "NEUROGATE_TOKENS_PER_MONTH",
+            "Prompt and answer tokens a calendar month (UTC) of each key; 0 is unlimited.",
+            ge=0,
+        ),
+    ] = 0
+    expected_answer_tokens: Annotated[
+        int,
+        env(
+            "NEUROGATE_EXPECTED_ANSWER_TOKENS",
+            "Answer tokens reserved for a request that names no maximum, until it ends and the truth is known.",
+            ge=0,
+        ),
+    ] = 256
     redis_url: Annotated[
-        str, env("REDIS_URL", "Redis that several gateways count in, as redis://host:port/db; empty counts here.")
+        str,
+        env(
+            "REDIS_URL",
+            "Redis that several gateways count in, as redis://, rediss:// or unix://; empty counts in memory.",
+        ),
     ] = ""
+    redis_fail: Annotated[
+        Literal["open", "closed"],
+        env("NEUROGATE_REDIS_FAIL", "Redis is down: open counts in memory meanwhile, closed answers 503."),
+    ] = "open"
+    redis_timeout_s: Annotated[
+        float, env("NEUROGATE_REDIS_TIMEOUT_S", "Seconds a request waits for Redis before it counts as down.", gt=0)
+    ] = 0.1
+    redis_retry_s: Annotated[
+        float, env("NEUROGATE_REDIS_RETRY_S", "Seconds between attempts to reach a Redis that is down.", gt=0)
+    ] = 2.0
+    redis_lease_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_REDIS_LEASE_S", "Seconds after which a dead gateway's concurrent requests are free again.", ge=1
+        ),
+    ] = 30.0
+    redis_prefix: Annotated[str, env("NEUROGATE_REDIS_PREFIX", "First part of every name in Redis.", min_length=1)] = (
+        "neurogate"
+    )
+    address_requests_per_minute: Annotated[
+        int,
+        env(
+            "NEUROGATE_ADDRESS_REQUESTS_PER_MINUTE",
+            "Requests a minute of one client address (IPv6: its /64); 0 is unlimited.",
+            ge=0,
+        ),
+    ] = 0
+    address_concurrent: Annotated[
+        int, env("NEUROGATE_ADDRESS_CONCURRENT", "Requests in flight of one client address; 0 is unlimited.", ge=0)
+    ] = 0
+    address_failures_per_minute: Annotated[
+        int,
+        env(
+            "NEUROGATE_ADDRESS_FAILURES_PER_MINUTE",
+            "Failed authentications a minute after which an address gets 429 for everything; 0 is unlimited.",
+            ge=0,
+        ),
+    ] = 0
+    max_addresses: Annotated[
+        int, env("NEUROGATE_MAX_ADDRESSES", "Client addresses remembered at once; the longest unseen goes first.", ge=1)
+    ] = 65536
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        env(
+            "NEUROGATE_TRUSTED_PROXIES",
+            "Comma-separated addresses or networks of proxies whose X-Forwarded-For is believed.",
+        ),
+    ] = ()
 
 
 class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +131,25 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=-1,
         ),
     ] = -1
+    factor: Annotated[
+        float,
+        env("NEUROGATE_ADMISSION_FACTOR", "Requests a worker is given for each of its slots.", ge=1, le=1000),
+    ] = 2.0
+    max_queue: Annotated[int, env("NEUROGATE_MAX_QUEUE", "Interactive requests that may wait for a turn.", ge=0)] = 1024
+    max_batch_queue: Annotated[
+        int, env("NEUROGATE_MAX_BATCH_QUEUE", "Batch requests that may wait for a turn.", ge=0)
+    ] = 1024
+    queue_timeout_s: Annotated[
+        float, env("NEUROGATE_QUEUE_TIMEOUT_S", "Seconds a request waits for its turn before its 503.", gt=0)
+    ] = 60.0
+    keepalive_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_QUEUE_KEEPALIVE_S",
+            "Seconds between the comments that a waiting streamed request gets; 0 sends none.",
+            ge=0,
+        ),
+    ] = 5.0
 
 
 class ModelRouteSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,16 +165,44 @@ class ModelRouteSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Certificates of the listeners, and of the way to the workers."""
+    """Certificates that clients see, and those that clients must show."""
 
     cert: Annotated[str, env("NEUROGATE_TLS_CERT", "Certificate chain (PEM) of HTTPS and gRPC TLS; empty is off.")] = ""
-    key: Annotated[str, env("NEUROGATE_TLS_KEY", "Private key (PEM) of that certificate.")] = ""
+    key: Annotated[str, env("NEUROGATE_TLS_KEY", "Private key (PEM) of that certificate, without a password.")] = ""
+    client_ca: Annotated[
+        str,
+        env(
+            "NEUROGATE_TLS_CLIENT_CA",
+            "CA certificates (PEM) that must have signed every client's; empty asks for none.",
+        ),
+    ] = ""
+    https_port: Annotated[
+        int,
+        env(
+            "NEUROGATE_HTTPS_PORT",
+            "Port of HTTPS beside a plain HTTP_PORT; -1 with a certificate makes HTTP_PORT itself HTTPS.",
+            ge=-1,
+            le=65535,
+        ),
+    ] = -1
 
 
 class PublicGrpcSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The public gRPC listener."""
 
-    grpc_port: Annotated[int, env("NEUROGATE_GRPC_PORT", "Public gRPC port; -1 is off.", ge=-1, le=65535)] = 8002
+    grpc_port: Annotated[int, env("NEUROGATE_GRPC_PORT", "Public gRPC port, plain; -1 is off.", ge=-1, le=65535)] = 8002
+    grpc_tls_port: Annotated[
+        int,
+        env(
+            "NEUROGATE_GRPC_TLS_PORT",
+            "Public gRPC port with TLS, opened with a certificate; -1 is off.",
+            ge=-1,
+            le=65535,
+        ),
+    ] = 8443
+    grpc_max_message_bytes: Annotated[
+        int, env("NEUROGATE_GRPC_MAX_MESSAGE_BYTES", "Largest gRPC message taken from a client or a worker.", ge=1024)
+    ] = 26 * 1024 * 1024
 
 
 class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):

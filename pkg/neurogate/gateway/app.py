@@ -21,11 +21,13 @@ from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
 from neurogate.dataplane.member import LinkChannel
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.discovery.static import StaticResolver
+from neurogate.edge.caller import Quota
+from neurogate.edge.key_source import KeySource
+from neurogate.edge.keys import KeyRing
 from neurogate.endpoint import Endpoint
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.intake import BodyBudget, RequestIds
-from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
 from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
@@ -80,9 +82,10 @@ class Gateway:
             observer=observer,
         )
         self.metrics.count_active(lambda: self.dispatcher.in_flight)
-        keys = KeyRing(config.keys.api_keys)
-        if not keys.enforced:
-            _log.warning("API_KEYS is empty: anyone may call this gateway")
+        quota = Quota(requests_per_minute=config.limits.requests_per_minute)
+        self.keys = KeySource(config.keys, defaults=quota, now=lambda: now_ns() / 1e9)
+        _tell_keys(self.keys)
+        keys = self.keys.ring
         hot = self._hot(settings, keys, RequestIds(now_ns), loop)
         routes = build_app(self.pool, keys, self.lifecycle, hot=hot, now=loop.time)
         self.app = _front_door(hot, routes, self.metrics, loop)
@@ -158,6 +161,19 @@ def _connector(
         )
 
     return connect
+
+
+def _tell_keys(source: KeySource) -> None:
+    """What there is to know about the keys that were just read."""
+    found = source.loaded
+    for warning in found.warnings:
+        _log.warning("keys", problem=warning)
+    if found.error:
+        _log.error("the keys were not read", reason=found.error)
+    if not source.ring.enforced:
+        _log.warning("authentication is off: anyone may call this gateway; set API_KEYS or AUTH_KEYS_FILE")
+    elif not found.keys_loaded:
+        _log.error("authentication is misconfigured: no API keys are loaded; every request is refused")
 
 
 def _front_door(

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
+from neurogate.edge.keys import KeyRing
 from neurogate.errors import GatewayError
 from neurogate.gateway.dialects import JSON, Dialect
 from neurogate.gateway.intake import (
@@ -20,7 +21,6 @@ from neurogate.gateway.intake import (
     read_headers,
     trace_context,
 )
-from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits, retry_after
 from neurogate.gateway.settings import GatewaySettings

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neurogate import __version__
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.edge.caller import Caller
+from neurogate.edge.keys import KeyRing
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
 from neurogate.gateway.dialects.openai import ChatRequest, OpenAIDialect
 from neurogate.gateway.dialects.prompt import plain_error
-from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -167,8 +168,8 @@ def list_models(pool: EndpointPool) -> list[dict[str, object]]:
     return [found[name] for name in sorted(found)]
 
 
-def _authenticate(keys: KeyRing, request: Request) -> None:
-    keys.authenticate(
+def _authenticate(keys: KeyRing, request: Request) -> Caller:
+    return keys.authenticate(
         request.headers.get("authorization", "").encode("latin-1"),
         request.headers.get("x-api-key", "").encode("latin-1"),
     )

@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataplane_support import Rig, rig
 from neurogate import __version__
+from neurogate.edge.key_source import KeySource
+from neurogate.edge.settings import KeySettings
 from neurogate.endpoint import ServedModel, WorkerReport
-from neurogate.gateway.keys import KeyRing
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
 from neurogate.testing.connections import FakeClient
@@ -59,7 +60,7 @@ class Site:
         self.metrics = GatewayMetrics()
         app = build_app(
             data_plane.pool,
-            KeyRing(keys),
+            KeySource(KeySettings(api_keys=keys), now=lambda: 0.0).ring,
             self.lifecycle,
             hot={"/prompt": Hot(), "/v1/chat/completions": Hot()},
             now=loop.time,
