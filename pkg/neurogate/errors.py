@@ -118,6 +118,22 @@ class RateLimitedError(GatewayError):
         """`RateLimit-*`, names in lower case."""
 
 
+class QuotaExhaustedError(RateLimitedError):
+    """The key has used what it may in this month."""
+
+    code = "insufficient_quota"
+    kind = "insufficient_quota"
+
+
+class LimiterUnavailableError(GatewayError):
+    """What the key has used cannot be known now, and the operator chose to refuse rather than to guess."""
+
+    status = 503
+    code = "limiter_unavailable"
+    kind = "unavailable_error"
+    retry_after_default_s = 1.0
+
+
 class UnsupportedError(GatewayError):
     """The engine has no such API."""
 

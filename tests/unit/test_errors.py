@@ -24,7 +24,7 @@ def test_every_error_has_a_status_a_code_and_a_kind_of_its_side(kind: type[Gatew
     assert kind.code.islower()
     assert kind.code.replace("_", "").isalpha()
     if kind.status < 500:
-        assert kind.kind in {"invalid_request_error", "permission_error", "rate_limit_error"}
+        assert kind.kind in {"invalid_request_error", "permission_error", "rate_limit_error", "insufficient_quota"}
     else:
         assert kind.kind != "invalid_request_error"
 

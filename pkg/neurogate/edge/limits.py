@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from neurogate.edge.caller import Caller
+from neurogate.edge.caller import Caller, Quota
 
 Header = tuple[bytes, bytes]
 
@@ -17,13 +17,15 @@ class Reservation(Protocol):
 
     @property
     def headers(self) -> tuple[Header, ...]:
-        """`RateLimit-*` for the answer, names in lower case."""
+        """`RateLimit-*` and `x-ratelimit-*` for the answer, names in lower case; as things stood on entry."""
         ...
 
     def settle(self, tokens: int | None) -> None:
-        """The request is over and used this many tokens, prompt and completion; None means none: a failure.
+        """The request is over and used this many tokens, prompt and completion together.
 
-        Gives back what was reserved beyond that, and the concurrency unit. Never blocks, never raises; the second call
+        The difference to what was reserved is given back, or charged; the concurrency unit is given back. 0 is a
+        request that used none but counts as one: cancelled before its first token. None is a request that was not
+        served, through no fault of its client: it does not count at all. Never blocks, never raises; the second call
         does nothing.
         """
         ...
@@ -37,8 +39,21 @@ class Limiter(Protocol):
         ...
 
     async def reserve(self, caller: Caller, tokens: int) -> Reservation:
-        """Hold one request, one concurrency unit and the estimated tokens.
+        """Hold one request, one concurrency unit and the estimated tokens. What is refused counts nowhere.
 
-        Raises RateLimitedError naming the bound that was reached and when to try again.
+        Raises RateLimitedError naming the bound that was reached and when to try again, QuotaExhaustedError for a
+        month's, LimiterUnavailableError when what the key has used cannot be known.
         """
+        ...
+
+    def reload(self, defaults: Quota) -> None:
+        """Other defaults from now on; what is counted and what is held stays."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to talk to the store, if there is one. Never waits for it and never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Tell the store what is left to tell, within a bounded time, and let go of it."""
         ...

@@ -1,0 +1,140 @@
+"""Where a key stands against its bounds, and how that is told: headers, and the words of a refusal.
+
+Whatever counts, in memory or in Redis, fills in a `Standing`; nothing here counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from neurogate.edge.caller import UNLIMITED, Quota
+from neurogate.edge.limits import Header
+from neurogate.errors import QuotaExhaustedError, RateLimitedError
+
+NO_RETRY: Header = (b"x-should-retry", b"false")
+"""OpenAI's and Anthropic's clients obey it; without it they would wait for what no waiting brings."""
+
+
+class Standing(NamedTuple):
+    """What a key has used, this request included when it was taken."""
+
+    requests: int = 0
+    requests_reset_s: float = 0.0
+    """Seconds until none of them counts any more."""
+    tokens: int = 0
+    tokens_reset_s: float = 0.0
+    concurrent: int = 0
+    month_tokens: int = 0
+
+
+def effective(quota: Quota, defaults: Quota) -> Quota:
+    """The bounds that hold for a key: its own, and the default where it has 0; a negative one of its own is none."""
+    if quota is UNLIMITED:
+        return defaults
+    return Quota(
+        _effective(quota.requests_per_minute, defaults.requests_per_minute),
+        _effective(quota.tokens_per_minute, defaults.tokens_per_minute),
+        _effective(quota.concurrent, defaults.concurrent),
+        _effective(quota.tokens_per_month, defaults.tokens_per_month),
+    )
+
+
+def _effective(own: int, default: int) -> int:
+    return max(own or default, 0)
+
+
+def headers(quota: Quota, standing: Standing) -> tuple[Header, ...]:
+    """`RateLimit-*` of the bound that is nearest, as the IETF's draft has it, and OpenAI's `x-ratelimit-*` of each.
+
+    Only what is counted by the minute is in them. The remaining count is what a request that comes now may use.
+    """
+    requests, tokens = quota.requests_per_minute, quota.tokens_per_minute
+    requests_left = max(requests - standing.requests, 0)
+    tokens_left = max(tokens - standing.tokens, 0)
+    told: list[Header] = []
+    if requests:
+        told += _openai(b"requests", requests, requests_left, standing.requests_reset_s)
+    if tokens:
+        told += _openai(b"tokens", tokens, tokens_left, standing.tokens_reset_s)
+    if requests and (not tokens or requests_left * tokens <= tokens_left * requests):
+        told += _ietf(b"requests", requests, requests_left, standing.requests_reset_s)
+    elif tokens:
+        told += _ietf(b"tokens", tokens, tokens_left, standing.tokens_reset_s)
+    return tuple(told)
+
+
+def _openai(what: bytes, limit: int, left: int, reset_s: float) -> tuple[Header, Header, Header]:
+    return (
+        (b"x-ratelimit-limit-" + what, b"%d" % limit),
+        (b"x-ratelimit-remaining-" + what, b"%d" % left),
+        (b"x-ratelimit-reset-" + what, _duration(reset_s)),
+    )
+
+
+def _ietf(what: bytes, limit: int, left: int, reset_s: float) -> tuple[Header, ...]:
+    return (
+        (b"ratelimit-limit", b"%d" % limit),
+        (b"ratelimit-remaining", b"%d" % left),
+        (b"ratelimit-reset", b"%d" % math.ceil(reset_s)),
+        (b"ratelimit-policy", b'%d;w=60;comment="%s"' % (limit, what)),
+    )
+
+
+def _duration(seconds: float) -> bytes:
+    """As OpenAI writes it: 120ms, 12.5s, 1m0s."""
+    if seconds < 1:
+        return b"%dms" % math.ceil(seconds * 1000)
+    minutes, rest = divmod(math.ceil(seconds * 10) / 10, 60)
+    return b"%dm%gs" % (minutes, rest) if minutes else b"%gs" % rest
+
+
+def requests_refused(key_id: str, quota: Quota, standing: Standing, wait_s: float) -> RateLimitedError:
+    """The key's requests a minute are used up."""
+    limit = quota.requests_per_minute
+    told = f"limit {limit}, used {standing.requests}, requested 1"
+    return _refused(f"requests per minute (RPM): {told}", key_id, quota, standing, wait_s)
+
+
+def tokens_refused(key_id: str, quota: Quota, standing: Standing, tokens: int, wait_s: float) -> RateLimitedError:
+    """The key's tokens a minute are used up, or too few are left for this request."""
+    told = f"limit {quota.tokens_per_minute}, used {standing.tokens}, requested {tokens}"
+    return _refused(f"tokens per minute (TPM): {told}", key_id, quota, standing, wait_s)
+
+
+def concurrency_refused(key_id: str, quota: Quota, standing: Standing) -> RateLimitedError:
+    """As many of the key's requests are in flight as may be."""
+    return RateLimitedError(
+        f"Rate limit reached for key {key_id} on concurrent requests: limit {quota.concurrent}, "
+        f"in flight {standing.concurrent}. Please wait until one has ended.",
+        headers=headers(quota, standing),
+    )
+
+
+def too_large(key_id: str, quota: Quota, tokens: int) -> RateLimitedError:
+    """The request alone is more than the key's tokens a minute: it must not be tried again as it is."""
+    error = RateLimitedError(
+        f"Request too large for key {key_id} on tokens per minute (TPM): limit {quota.tokens_per_minute}, "
+        f"requested {tokens}. The prompt or the maximum of answer tokens must be reduced.",
+        headers=(NO_RETRY,),
+    )
+    error.retry_after_s = None
+    return error
+
+
+def month_refused(key_id: str, quota: Quota, standing: Standing, tokens: int, wait_s: float) -> RateLimitedError:
+    """The key's tokens of this month are used up, or too few are left for this request."""
+    return QuotaExhaustedError(
+        f"You exceeded the current quota of key {key_id}: {quota.tokens_per_month} tokens per calendar month (UTC), "
+        f"used {standing.month_tokens}, requested {tokens}.",
+        retry_after_s=math.ceil(wait_s),
+        headers=(*headers(quota, standing), NO_RETRY),
+    )
+
+
+def _refused(bound: str, key_id: str, quota: Quota, standing: Standing, wait_s: float) -> RateLimitedError:
+    return RateLimitedError(
+        f"Rate limit reached for key {key_id} on {bound}. Please try again in {max(wait_s, 0.01):.2f}s.",
+        retry_after_s=math.ceil(wait_s),
+        headers=headers(quota, standing),
+    )
