@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from neurogate.edge.caller import UNLIMITED, Caller, Quota
+from neurogate.edge.caller import Caller
 from neurogate.edge.keyfile import KEY_CHARS_MIN, Key, digest, parse, stored_digest
 from neurogate.edge.keys import KeyRing
 from neurogate.edge.settings import KeySettings
@@ -40,8 +40,7 @@ class _FileError(Exception):
 class KeySource:
     """The ring of one gateway, and the way to fill it again."""
 
-    def __init__(self, settings: KeySettings, *, defaults: Quota = UNLIMITED, now: Callable[[], float]) -> None:
-        self._defaults = defaults
+    def __init__(self, settings: KeySettings, *, now: Callable[[], float]) -> None:
         self._own: tuple[Key, ...] = ()
         self._own_warnings: tuple[str, ...] = ()
         self._path: Path | None = None
@@ -66,7 +65,7 @@ class KeySource:
             if self.ring.enforced and not enforces(settings):
                 self.loaded = ReloadResult(len(self.ring), "a reload never turns authentication off: restart for that")
                 return self.loaded
-            self._own, self._own_warnings = _from_settings(settings.api_keys, self._defaults)
+            self._own, self._own_warnings = _from_settings(settings.api_keys)
             self._path = Path(settings.keys_file) if settings.keys_file else None
             self._poll_s = settings.keys_poll_s
         error = self._read_file()
@@ -96,7 +95,7 @@ class KeySource:
         try:
             data, mode = _read(self._path)
             self._seen = digest(data)
-            self._file_keys, self._file_warnings = _from_file(self._path, data, mode, self._defaults)
+            self._file_keys, self._file_warnings = _from_file(self._path, data, mode)
         except _FileError as failure:
             return f"AUTH_KEYS_FILE: {failure}" + ("; the keys of before stay" if self._file_keys else "")
         return ""
@@ -109,24 +108,24 @@ def enforces(settings: KeySettings) -> bool:
     return settings.auth_enabled
 
 
-def _from_settings(api_keys: tuple[str, ...], quota: Quota) -> tuple[tuple[Key, ...], tuple[str, ...]]:
+def _from_settings(api_keys: tuple[str, ...]) -> tuple[tuple[Key, ...], tuple[str, ...]]:
     keys, warnings = [], []
     for number, text in enumerate(api_keys, 1):
         stored = stored_digest(text)
         if stored is None and len(text) < KEY_CHARS_MIN:
             warnings.append(f"API_KEYS: key-{number} is shorter than {KEY_CHARS_MIN} characters, easy to guess")
-        keys.append(Key(stored or digest(text.encode()), Caller(f"key-{number}", quota)))
+        keys.append(Key(stored or digest(text.encode()), Caller(f"key-{number}")))
     return tuple(keys), tuple(warnings)
 
 
-def _from_file(path: Path, data: bytes, mode: int, quota: Quota) -> tuple[tuple[Key, ...], tuple[str, ...]]:
+def _from_file(path: Path, data: bytes, mode: int) -> tuple[tuple[Key, ...], tuple[str, ...]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise _FileError(f"{path} is not UTF-8 text") from None
     if not text.strip():
         raise _FileError(f"{path} is empty")
-    found = parse(text, quota)
+    found = parse(text)
     if found.warnings and not found.lines:
         raise _FileError(f"{path} has no valid key: {found.warnings[0]}")
     warnings = [f"{path}: {warning}" for warning in found.warnings]

@@ -19,6 +19,8 @@ KEY_CHARS_MIN = 8
 HASHED = "sha256$"
 """What a stored digest begins with, in a key's place."""
 PRIORITIES = ("interactive", "batch")
+UNBOUNDED = -1
+"""A bound that its line gives as 0: none, whatever the default is."""
 
 _ID = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _LIKE_A_KEY = re.compile(r"sk-.*|[0-9a-fA-F]{32,}")
@@ -78,15 +80,15 @@ def stored_digest(text: str) -> bytes | None:
     return bytes.fromhex(hexadecimal)
 
 
-def parse(text: str, defaults: Quota) -> KeyLines:
-    """Read a file. `defaults` holds for each bound that a line does not give."""
+def parse(text: str) -> KeyLines:
+    """Read a file. No text makes it fail."""
     lines: list[KeyLine] = []
     warnings: list[str] = []
     ids: dict[str, int] = {}
     digests: dict[bytes, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         try:
-            found = parse_line(line, number, defaults)
+            found = parse_line(line, number)
             if found is None:
                 continue
             _refuse_second(ids, found.key.caller.key_id, "key id")
@@ -99,8 +101,10 @@ def parse(text: str, defaults: Quota) -> KeyLines:
     return KeyLines(tuple(lines), tuple(warnings))
 
 
-def parse_line(line: str, number: int, defaults: Quota) -> KeyLine | None:
+def parse_line(line: str, number: int) -> KeyLine | None:
     """Read one line; None for a comment and for nothing.
+
+    A bound that it does not give is 0 in the quota, for the default; one that it gives as 0 is UNBOUNDED.
 
     Raises LineError.
     """
@@ -116,11 +120,12 @@ def parse_line(line: str, number: int, defaults: Quota) -> KeyLine | None:
     stored = stored_digest(key)
     if stored is None:
         _check_key(key)
-    quota = {"requests_per_minute": _number(rate, "the rate limit")} if rate else {}
     numbers, sets, priority = _words(tail)
+    if rate:
+        numbers["requests_per_minute"] = _number(rate, "the rate limit") or UNBOUNDED
     caller = Caller(
         key_id,
-        quota=msgspec.structs.replace(defaults, **quota, **numbers),
+        Quota(**numbers),
         models=sets.get("models"),
         routes=sets.get("routes"),
         priority=priority,
@@ -173,7 +178,7 @@ def _words(tail: str) -> tuple[dict[str, int], dict[str, frozenset[str]], Priori
             raise LineError(f"{name}= is there twice")
         seen.add(name)
         if name in _NUMBERS:
-            numbers[_NUMBERS[name]] = _number(value, f"{name}=")
+            numbers[_NUMBERS[name]] = _number(value, f"{name}=") or UNBOUNDED
         elif name in _SETS:
             sets[name] = _set(name, value)
         elif value in PRIORITIES:

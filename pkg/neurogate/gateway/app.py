@@ -21,7 +21,6 @@ from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
 from neurogate.dataplane.member import LinkChannel
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.discovery.static import StaticResolver
-from neurogate.edge.caller import Quota
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.keys import KeyRing
 from neurogate.endpoint import Endpoint
@@ -82,8 +81,7 @@ class Gateway:
             observer=observer,
         )
         self.metrics.count_active(lambda: self.dispatcher.in_flight)
-        quota = Quota(requests_per_minute=config.limits.requests_per_minute)
-        self.keys = KeySource(config.keys, defaults=quota, now=lambda: now_ns() / 1e9)
+        self.keys = KeySource(config.keys, now=lambda: now_ns() / 1e9)
         _tell_keys(self.keys)
         keys = self.keys.ring
         hot = self._hot(settings, keys, RequestIds(now_ns), loop)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from neurogate.edge import key_source
-from neurogate.edge.caller import Quota
 from neurogate.edge.key_source import KeySource, ReloadResult
 from neurogate.edge.keyfile import hashed
 from neurogate.edge.settings import KeySettings
@@ -31,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 def source(file: Path | None = None, **settings: Any) -> KeySource:
     named = {"keys_file": str(file)} if file else {}
-    return KeySource(KeySettings(**named, **settings), defaults=Quota(requests_per_minute=7), now=lambda: 0.0)
+    return KeySource(KeySettings(**named, **settings), now=lambda: 0.0)
 
 
 def who(keys: KeySource, key: str) -> str:
@@ -50,8 +49,6 @@ def test_the_environments_and_the_files_keys_are_one_ring(file: Path) -> None:
     keys = source(file, api_keys=(LETTERS, hashed(BOB)))
     assert [who(keys, key) for key in (LETTERS, BOB, ALICE, "other")] == ["key-1", "key-2", "alice", NOT_KNOWN]
     assert keys.loaded == ReloadResult(3)
-    assert keys.ring.authenticate(LETTERS.encode()).quota == Quota(requests_per_minute=7)
-    assert keys.ring.authenticate(ALICE.encode()).quota == Quota(requests_per_minute=7)
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurogate.edge.caller import UNLIMITED, Caller, Quota
-from neurogate.edge.keyfile import Key, LineError, digest, hashed, parse, parse_line, stored_digest
+from neurogate.edge.caller import Caller, Quota
+from neurogate.edge.keyfile import UNBOUNDED, Key, LineError, digest, hashed, parse, parse_line, stored_digest
 
 KEY = "sk-alice-xyz789"
-DEFAULTS = Quota(requests_per_minute=60, tokens_per_minute=1000)
 IN_2027 = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 
 
 def key_of(line: str) -> Key:
-    found = parse_line(line, 1, DEFAULTS)
+    found = parse_line(line, 1)
     assert found is not None
     return found.key
 
 
 def warned(text: str) -> str:
-    found = parse(text, UNLIMITED)
+    found = parse(text)
     assert not found.lines
     (warning,) = found.warnings
     return warning
@@ -34,23 +33,23 @@ def warned(text: str) -> str:
 @pytest.mark.parametrize(
     ("line", "rate", "expires_at"),
     [
-        (f"alice:{KEY}", 60, None),
-        (f"  alice:{KEY}  \r", 60, None),
-        (f"alice:{KEY}:", 60, None),
-        (f"alice:{KEY}::", 60, None),
+        (f"alice:{KEY}", 0, None),
+        (f"  alice:{KEY}  \r", 0, None),
+        (f"alice:{KEY}:", 0, None),
+        (f"alice:{KEY}::", 0, None),
         (f"alice:{KEY}:100", 100, None),
-        (f"alice:{KEY}:0", 0, None),
+        (f"alice:{KEY}:0", UNBOUNDED, None),
         (f"alice:{KEY}:100:", 100, None),
         (f"alice:{KEY}:100:2027-01-01T00:00:00Z", 100, IN_2027),
         (f"alice:{KEY}:100:2027-01-01T00:00:00", 100, IN_2027),
         (f"alice:{KEY}:100:2027-01-01", 100, IN_2027),
         (f"alice:{KEY}:100:2027-01-01T01:30:00+01:30", 100, IN_2027),
-        (f"alice:{KEY}::2027-01-01T00:00:00.000Z", 60, IN_2027),
+        (f"alice:{KEY}::2027-01-01T00:00:00.000Z", 0, IN_2027),
     ],
 )
 def test_a_line_is_an_id_a_key_a_rate_and_an_expiry(line: str, rate: int, expires_at: float | None) -> None:
-    quota = Quota(requests_per_minute=rate, tokens_per_minute=1000)
-    assert key_of(line) == Key(digest(KEY.encode()), Caller("alice", quota), expires_at)
+    """Nothing, for the rate, leaves the default; 0 is no bound at all."""
+    assert key_of(line) == Key(digest(KEY.encode()), Caller("alice", Quota(rate)), expires_at)
 
 
 @pytest.mark.parametrize("tail", [" {}; {};{}", "\t{}  {}\t{} # said by Bob", " {};{};{};"])
@@ -70,17 +69,17 @@ def test_words_after_the_line_of_old_say_the_rest(tail: str) -> None:
 
 
 def test_a_digest_stands_for_its_key() -> None:
-    line = parse_line(f"alice:{hashed(KEY)}:100", 1, UNLIMITED)
+    line = parse_line(f"alice:{hashed(KEY)}:100", 1)
     assert line is not None
     assert line.hashed
-    assert line.key == key_of(f"alice:{KEY}:100:  tpm=0")
+    assert line.key == key_of(f"alice:{KEY}:100")
     assert hashed(KEY) == "sha256$" + hashlib.sha256(KEY.encode()).hexdigest()
     assert stored_digest(hashed(KEY).upper().replace("SHA", "sha")) == digest(KEY.encode())
 
 
 @pytest.mark.parametrize("line", ["", "   ", "# alice:secret", "  #", "\r"])
 def test_comments_and_nothing_say_nothing(line: str) -> None:
-    assert parse_line(line, 1, UNLIMITED) is None
+    assert parse_line(line, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -120,7 +119,7 @@ def test_a_bad_line_is_skipped_and_told_by_its_number_without_its_text(line: str
 
 
 def test_a_second_line_of_an_id_or_a_key_is_skipped() -> None:
-    found = parse(f"alice:{KEY}\nbob:sesame-open\nalice:sesame-open-up\ncarol:{hashed(KEY)}:5\n", UNLIMITED)
+    found = parse(f"alice:{KEY}\nbob:sesame-open\nalice:sesame-open-up\ncarol:{hashed(KEY)}:5\n")
     assert [line.key.caller.key_id for line in found.lines] == ["alice", "bob"]
     assert found.warnings == (
         "line 3: its key id is already in line 1; the line is skipped",
@@ -130,11 +129,11 @@ def test_a_second_line_of_an_id_or_a_key_is_skipped() -> None:
 
 @given(st.text())
 def test_no_text_breaks_the_reader(text: str) -> None:
-    found = parse(text, UNLIMITED)
+    found = parse(text)
     assert len(found.lines) + len(found.warnings) <= text.count("\n") + 1
 
 
 @given(st.text())
 def test_no_line_breaks_the_reader(rest: str) -> None:
     with contextlib.suppress(LineError):
-        parse_line(f"alice:{KEY}{rest}", 1, UNLIMITED)
+        parse_line(f"alice:{KEY}{rest}", 1)
