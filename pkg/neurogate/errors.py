@@ -74,6 +74,30 @@ class ModelNotFoundError(GatewayError):
     kind = "invalid_request_error"
 
 
+class WorkerNotFoundError(GatewayError):
+    """An admin named a worker that there is not."""
+
+    status = 404
+    code = "worker_not_found"
+    kind = "invalid_request_error"
+
+
+class WorkerExistsError(GatewayError):
+    """An admin added a worker that there is."""
+
+    status = 409
+    code = "worker_exists"
+    kind = "invalid_request_error"
+
+
+class InvalidConfigError(GatewayError):
+    """A new configuration is wrong; the one before is still in force."""
+
+    status = 400
+    code = "invalid_config"
+    kind = "invalid_request_error"
+
+
 class MethodNotAllowedError(GatewayError):
     """The route exists, with other methods."""
 

@@ -10,6 +10,8 @@ import msgspec
 from neurogate.config import layers
 from neurogate.config.convert import MASK, shown
 from neurogate.config.declare import (
+    Bundle,
+    Conflict,
     Setting,
     declared,
     descriptions,
@@ -20,13 +22,18 @@ from neurogate.config.declare import (
     settings_of,
 )
 from neurogate.config.environment import child_environment, default_environment, environment, whole_environment
-from neurogate.config.layers import CONFIG_VARIABLE, Conflict, Effective, Source, value_of
+from neurogate.config.file import FileSettings
+from neurogate.config.layers import CONFIG_VARIABLE, Effective, Source, value_of
+from neurogate.config.ports import Listener, shared_ports
 
 __all__ = [
     "CONFIG_VARIABLE",
     "MASK",
+    "Bundle",
     "Conflict",
     "Effective",
+    "FileSettings",
+    "Listener",
     "Setting",
     "Source",
     "child_environment",
@@ -40,6 +47,7 @@ __all__ = [
     "load",
     "sections",
     "settings_of",
+    "shared_ports",
     "shown",
     "value_of",
     "whole_environment",

@@ -1,12 +1,13 @@
 """How a setting is declared: on a field of a frozen `msgspec.Struct`, beside the code that it configures.
 
 The declaration is the only place where a setting has its name, meaning, bounds and default: environment, file, flags,
-reference and schema are made from it. A bundle (`GatewayConfig`) is a struct whose fields are sections, which are such
-structs.
+reference and schema are made from it. A bundle (`GatewayConfig`) is all that one process is configured by: a struct
+whose fields are sections, which are such structs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -53,6 +54,24 @@ class Setting:
         return flag(self.env)
 
 
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Settings that contradict each other."""
+
+    keys: tuple[str, ...]
+    """For example `gateway.http_port`."""
+    problem: str
+    """What is wrong, as it follows their names."""
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one process is configured by: each field is a section of the configuration file."""
+
+    def conflicts(self) -> Iterable[Conflict]:
+        """What is wrong with settings that are right each for itself."""
+        return ()
+
+
 def flag(env_name: str) -> str:
     """The flag of a setting: its environment name in lower case, without NEUROGATE_."""
     return "--" + env_name.removeprefix("NEUROGATE_").lower().replace("_", "-")
@@ -77,12 +96,12 @@ def declared(settings: type[msgspec.Struct], section: str = "") -> tuple[Setting
     )
 
 
-def sections(config: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+def sections(config: type[Bundle]) -> dict[str, type[msgspec.Struct]]:
     """The settings struct of each section of a process's configuration."""
     return dict(get_type_hints(config))
 
 
-def settings_of(config: type[msgspec.Struct]) -> dict[str, Setting]:
+def settings_of(config: type[Bundle]) -> dict[str, Setting]:
     """Every setting of a bundle by its key."""
     found = (declared(struct, section) for section, struct in sections(config).items())
     return {setting.key: setting for settings in found for setting in settings}

@@ -12,11 +12,22 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from neurogate.config.declare import env
 from neurogate.errors import ConfigError
 
 FILE_BYTES_MAX = 1024 * 1024
+
+
+class FileSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which file."""
+
+    config: Annotated[
+        str, env("NEUROGATE_CONFIG", "Configuration file, whose name ends in .yaml, .yml or .toml; empty reads none.")
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ and each names its key and where the value was given; nothing is changed by a re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,29 +14,19 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from neurogate.config.convert import convert, shown
-from neurogate.config.declare import Setting, declared, env_names, sections, settings_of
+from neurogate.config.declare import Bundle, Conflict, Setting, declared, env_names, sections, settings_of
 from neurogate.config.environment import is_service_link
 from neurogate.config.file import Document, fingerprint, read
 from neurogate.config.names import meant, unknown_variables
 from neurogate.errors import ConfigError
 
-ConfigT = TypeVar("ConfigT", bound=msgspec.Struct)
+ConfigT = TypeVar("ConfigT", bound=Bundle)
 SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
 
 DEFAULT = "default"
 ADMIN = "admin API"
 
 CONFIG_VARIABLE = "NEUROGATE_CONFIG"
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Settings that contradict each other."""
-
-    keys: tuple[str, ...]
-    """For example `gateway.http_port`."""
-    problem: str
-    """What is wrong, as it follows their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +62,8 @@ class Source(Generic[ConfigT]):
         environ: Mapping[str, str] | None = None,
         flags: Mapping[str, str] | None = None,
         base: ConfigT | None = None,
-        others: Iterable[type[msgspec.Struct]] = (),
+        others: Iterable[type[Bundle]] = (),
         variables: Collection[str] = (),
-        conflicts: Callable[[ConfigT], Iterable[Conflict]] = lambda _: (),
     ) -> None:
         """`flags` are by environment name; `base` stands in for the defaults.
 
@@ -86,7 +75,6 @@ class Source(Generic[ConfigT]):
         self._environ = dict(environ or {})
         self._flags = dict(flags or {})
         self._base = base if base is not None else config()
-        self._conflicts = conflicts
         self._settings = settings_of(config)
         known = [*self._settings.values(), *(s for other in others for s in settings_of(other).values())]
         self._sections: dict[str, set[str]] = {}
@@ -129,7 +117,7 @@ class Source(Generic[ConfigT]):
         if problems:
             raise ConfigError("\n".join(problems))
         config = self._build(values)
-        problems = [self._told(conflict, sources) for conflict in self._conflicts(config)]
+        problems = [self._told(conflict, sources) for conflict in config.conflicts()]
         if problems:
             raise ConfigError("\n".join(problems))
         return Effective(config, sources)

@@ -64,6 +64,13 @@ class Dispatcher:
         self._observer = observer
         self._exchanges: set[Exchange] = set()
 
+    def configure(self, limits: DispatchLimits, picker: Picker) -> None:
+        """Take other bounds and another policy; exchanges that are under way meet them at their next question."""
+        self.failfast_s = limits.failfast_s
+        self.max_answer_bytes = limits.max_answer_bytes
+        self._limits = limits
+        self._picker = picker
+
     @property
     def in_flight(self) -> int:
         """Requests that have not ended."""
@@ -116,7 +123,9 @@ class Dispatcher:
         members = self.pool.snapshot.members
         if self._unknown(model):
             known = ", ".join(sorted(self.pool.snapshot.models))
-            return ModelNotFoundError(f"no worker has the model {model!r}; the models are: {known}", param="model")
+            return ModelNotFoundError(
+                f"model {model!r} not found, no worker has it; the models are: {known}", param="model"
+            )
         states = "; ".join(f"{member.id}: {_why_not(member, model)}" for member in members[:5])
         more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
         told = states + more or "WORKER_ADDRESSES names none"
@@ -143,6 +152,8 @@ class Dispatcher:
 def _why_not(member: Member, model: str) -> str:
     if not member.linked:
         return f"not reachable ({member.last_error or member.report.detail})"
+    if member.cordoned:
+        return "cordoned"
     if member.report.draining:
         return "draining"
     if not member.report.ready:

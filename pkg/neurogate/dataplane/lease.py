@@ -36,7 +36,10 @@ class Lease:
         if self._released:
             raise RuntimeError(f"lease on {self.member.id} released twice")
         self._released = True
-        self.member.in_flight -= 1
+        member = self.member
+        member.in_flight -= 1
+        if member.on_idle is not None and not member.in_flight:
+            member.on_idle()
         if not self._permit.settled:
             self._permit.settle(outcome)
         elif outcome is Outcome.FAILURE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -28,11 +29,13 @@ class Member:
         "_others",
         "breaker",
         "channel",
+        "cordoned",
         "endpoint",
         "id",
         "in_flight",
         "last_error",
         "linked",
+        "on_idle",
         "reachable_once",
         "readmission",
         "report",
@@ -47,6 +50,10 @@ class Member:
         self.in_flight = 0
         self.linked = False
         """Frames arrive: the worker process lives and answers."""
+        self.cordoned = False
+        """An admin lets it have nothing new."""
+        self.on_idle: Callable[[], None] | None = None
+        """Called when its last request ends: it is on its way out of the fleet."""
         self.reachable_once = False
         self.report = NEVER_HEARD
         self.reported_at = 0.0
@@ -63,7 +70,7 @@ class Member:
     @property
     def usable(self) -> bool:
         """Could be asked, its breaker aside."""
-        return self.linked and self.report.ready and not self.report.draining
+        return self.linked and self.report.ready and not self.report.draining and not self.cordoned
 
     def take_report(self, report: WorkerReport, now: float) -> bool:
         """Store a report; True when it changes who may be picked for what."""

@@ -16,6 +16,7 @@ from neurogate.dataplane.member import LinkChannel, Member
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.discovery.resolver import Resolver
 from neurogate.endpoint import Endpoint, WorkerReport
+from neurogate.errors import WorkerNotFoundError
 from neurogate.resilience.breaker import BreakerSettings, EndpointBreaker
 
 Connect = Callable[[Endpoint, LinkObserver], LinkChannel]
@@ -46,33 +47,84 @@ class EndpointPool:
         breaker: BreakerSettings,
         loop: asyncio.AbstractEventLoop,
         observer: PoolObserver,
+        leave_s: float = 0.0,
     ) -> None:
+        """`leave_s` is how many seconds a removed worker may take to finish what it holds."""
+        self.leave_s = leave_s
         self._connect = connect
         self._breaker_settings = breaker
         self._loop = loop
         self._observer = observer
         self._members: dict[str, Member] = {}
         self._links: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[Member, asyncio.TimerHandle] = {}
+        """Removed workers that finish what they hold, with the moment at which they may no longer."""
         self._waiting: dict[Callable[[], None], None] = {}
+        self._listeners: list[Callable[[], None]] = []
         self._resolved = asyncio.Event()
         self.snapshot = Snapshot((), 0)
 
     async def run(self, resolver: Resolver) -> None:
         """Follow the resolver and keep a link to every endpoint, until cancelled."""
-        async with asyncio.TaskGroup() as links:
-            async for endpoints in resolver.watch():
-                self._apply(endpoints, links)
-                self._resolved.set()
-            await asyncio.Event().wait()
+        try:
+            async with asyncio.TaskGroup() as links:
+                async for endpoints in resolver.watch():
+                    self._apply(endpoints, links)
+                    self._resolved.set()
+                await asyncio.Event().wait()
+        finally:
+            for timer in self._leaving.values():
+                timer.cancel()
 
     async def resolved(self) -> None:
         """Wait until the resolver has named the fleet once."""
         await self._resolved.wait()
 
     @property
+    def leaving(self) -> tuple[Member, ...]:
+        """Workers that were removed and finish what they hold; no snapshot has them."""
+        return tuple(self._leaving)
+
+    def cordon(self, worker_id: str) -> Member:
+        """Let a worker have nothing new; what it holds goes on. Raises WorkerNotFoundError when there is none."""
+        member = self._find(worker_id)
+        if not member.cordoned:
+            member.cordoned = True
+            self._tell(member, "draining", "cordoned")
+            self.publish()
+        return member
+
+    def uncordon(self, worker_id: str) -> Member:
+        """Take a `cordon` back. Raises WorkerNotFoundError when there is no such worker."""
+        member = self._find(worker_id)
+        if member.cordoned:
+            member.cordoned = False
+            self._tell(member, "ready" if member.usable else "not_ready", "no longer cordoned")
+            self.publish()
+        return member
+
+    def reset_breaker(self, worker_id: str) -> Member:
+        """Close a worker's breaker. Raises WorkerNotFoundError when there is no such worker."""
+        member = self._find(worker_id)
+        member.breaker.reset()
+        return member
+
+    def configure(self, breaker: BreakerSettings) -> None:
+        """Judge workers by other bounds, those that are there as well."""
+        self._breaker_settings = breaker
+        for member in self._members.values():
+            member.breaker.configure(breaker)
+            if member.readmission is not None:
+                self._readmit_later(member)
+
+    @property
     def waiting(self) -> int:
         """Callers registered with `wait`."""
         return len(self._waiting)
+
+    def on_publish(self, callback: Callable[[], None]) -> None:
+        """Call back, soon after, whenever a snapshot was published."""
+        self._listeners.append(callback)
 
     def wait(self, callback: Callable[[], None]) -> None:
         """Call back once, after the next snapshot is published."""
@@ -85,6 +137,8 @@ class EndpointPool:
     def publish(self) -> None:
         """Make and publish a new snapshot."""
         self.snapshot = Snapshot(self._members.values(), self.snapshot.generation + 1)
+        for listener in self._listeners:
+            self._loop.call_soon(listener)
         if self._waiting:
             waiting, self._waiting = self._waiting, {}
             for callback in waiting:
@@ -101,16 +155,38 @@ class EndpointPool:
     def _apply(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
         wanted = {endpoint.id: endpoint for endpoint in endpoints}
         for gone in [member.id for member in self._members.values() if wanted.get(member.id) != member.endpoint]:
-            removed = self._members.pop(gone)
-            if removed.readmission is not None:
-                removed.readmission.cancel()
-            self._links.pop(gone).cancel()
-            self._observer.worker_changed(gone, "removed", "")
+            self._remove(self._members.pop(gone), self._links.pop(gone))
         for endpoint in endpoints:
             if endpoint.id not in self._members:
                 member = self._admit(endpoint)
                 self._links[endpoint.id] = links.create_task(member.channel.run(), name=endpoint.id)
         self.publish()
+
+    def _remove(self, member: Member, link: asyncio.Task[None]) -> None:
+        """See a worker off: at once when it holds nothing, and else when it has finished or its time is over."""
+        if member.readmission is not None:
+            member.readmission.cancel()
+        if not member.in_flight or not self.leave_s:
+            link.cancel()
+            self._observer.worker_changed(member.id, "removed", "")
+            return
+        self._observer.worker_changed(member.id, "draining", "removed")
+
+        def part() -> None:
+            member.on_idle = None
+            self._leaving.pop(member).cancel()
+            link.cancel()
+            if member.id not in self._members:
+                self._observer.worker_changed(member.id, "removed", "")
+
+        member.on_idle = part
+        self._leaving[member] = self._loop.call_later(self.leave_s, part)
+
+    def _find(self, worker_id: str) -> Member:
+        member = self._members.get(worker_id)
+        if member is None:
+            raise WorkerNotFoundError(f"there is no worker {worker_id!r}; the workers are: {', '.join(self._members)}")
+        return member
 
     def _admit(self, endpoint: Endpoint) -> Member:
         breaker = EndpointBreaker(
@@ -139,9 +215,14 @@ class EndpointPool:
             member.readmission.cancel()
             member.readmission = None
         if state == "open":
-            delay_s = self._breaker_settings.reset_timeout_s + _TIMER_SLACK_S
-            member.readmission = self._loop.call_later(delay_s, self.publish)
+            self._readmit_later(member)
         self.publish()
+
+    def _readmit_later(self, member: Member) -> None:
+        """At the moment at which an open breaker admits its probe, a snapshot must say so."""
+        if member.readmission is not None:
+            member.readmission.cancel()
+        member.readmission = self._loop.call_at(member.breaker.retry_at + _TIMER_SLACK_S, self.publish)
 
     def _link_up(self, member: Member, report: WorkerReport) -> None:
         member.linked = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 
-from neurogate.config import env
+from neurogate.config import Bundle, Conflict, Listener, env, shared_ports
+from neurogate.discovery.addresses import check_addresses
 from neurogate.edge.settings import (
     AccessLogSettings,
     AdmissionSettings,
@@ -16,6 +18,7 @@ from neurogate.edge.settings import (
     PublicGrpcSettings,
     TlsSettings,
 )
+from neurogate.gateway.admin_keys import check_admin_keys
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,58 +28,123 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     http_port: Annotated[int, env("HTTP_PORT", "HTTP API port.", ge=0, le=65535)] = 8080
     metrics_port: Annotated[int, env("METRICS_PORT", "Ops port: /metrics, /health, /ready.", ge=0, le=65535)] = 9091
     worker_addresses: Annotated[
-        tuple[str, ...], env("WORKER_ADDRESSES", "Comma-separated host:port of the workers.", min_length=1)
+        tuple[str, ...],
+        env("WORKER_ADDRESSES", "Comma-separated host:port of the workers.", reloads=True, min_length=1),
     ] = ("localhost:50051",)
     balancer: Annotated[
-        Literal["round_robin", "least_requests"], env("NEUROGATE_BALANCER", "round_robin or least_requests.")
+        Literal["round_robin", "least_requests"],
+        env("NEUROGATE_BALANCER", "round_robin or least_requests.", reloads=True),
     ] = "round_robin"
     max_body_bytes: Annotated[
-        int, env("NEUROGATE_MAX_BODY_BYTES", "Largest request body accepted, in bytes.", ge=1024)
+        int, env("NEUROGATE_MAX_BODY_BYTES", "Largest request body accepted, in bytes.", reloads=True, ge=1024)
     ] = 10 * 1024 * 1024
     max_bodies_bytes: Annotated[
-        int, env("NEUROGATE_MAX_BODIES_BYTES", "Request bodies held at once, of all requests, in bytes.", ge=1024)
+        int,
+        env(
+            "NEUROGATE_MAX_BODIES_BYTES",
+            "Request bodies held at once, of all requests, in bytes.",
+            reloads=True,
+            ge=1024,
+        ),
     ] = 256 * 1024 * 1024
     body_timeout_s: Annotated[
-        float, env("NEUROGATE_BODY_TIMEOUT_S", "Seconds a client may take to send its body.", gt=0)
+        float, env("NEUROGATE_BODY_TIMEOUT_S", "Seconds a client may take to send its body.", reloads=True, gt=0)
     ] = 30.0
     max_answer_bytes: Annotated[
-        int, env("NEUROGATE_MAX_ANSWER_BYTES", "Largest unstreamed answer held for a client, in bytes.", ge=65536)
+        int,
+        env(
+            "NEUROGATE_MAX_ANSWER_BYTES",
+            "Largest unstreamed answer held for a client, in bytes.",
+            reloads=True,
+            ge=65536,
+        ),
     ] = 64 * 1024 * 1024
     stream_buffer_bytes: Annotated[
-        int, env("NEUROGATE_STREAM_BUFFER_BYTES", "Bytes held for a slow client before its request is cancelled.", ge=0)
+        int,
+        env(
+            "NEUROGATE_STREAM_BUFFER_BYTES",
+            "Bytes held for a slow client before its request is cancelled.",
+            reloads=True,
+            ge=0,
+        ),
     ] = 1024 * 1024
     request_timeout_s: Annotated[
-        float, env("NEUROGATE_REQUEST_TIMEOUT_S", "Seconds a request may take in all, queueing included.", gt=0)
+        float,
+        env("NEUROGATE_REQUEST_TIMEOUT_S", "Seconds a request may take in all, queueing included.", reloads=True, gt=0),
     ] = 300.0
     failfast_s: Annotated[
-        float, env("NEUROGATE_FAILFAST_S", "Seconds a request waits for any usable worker before its 503.", ge=0)
+        float,
+        env(
+            "NEUROGATE_FAILFAST_S", "Seconds a request waits for any usable worker before its 503.", reloads=True, ge=0
+        ),
     ] = 2.0
     max_waiting: Annotated[
-        int, env("NEUROGATE_MAX_WAITING", "Requests that may wait for a usable worker at once.", ge=0)
+        int, env("NEUROGATE_MAX_WAITING", "Requests that may wait for a usable worker at once.", reloads=True, ge=0)
     ] = 1024
-    retries: Annotated[int, env("NEUROGATE_RETRIES", "Other workers tried before the first byte.", ge=0, le=10)] = 2
+    retries: Annotated[
+        int, env("NEUROGATE_RETRIES", "Other workers tried before the first byte.", reloads=True, ge=0, le=10)
+    ] = 2
     retry_budget: Annotated[
-        float, env("NEUROGATE_RETRY_BUDGET", "Retries after an engine's failure, as a share of requests.", ge=0, le=1)
+        float,
+        env(
+            "NEUROGATE_RETRY_BUDGET",
+            "Retries after an engine's failure, as a share of requests.",
+            reloads=True,
+            ge=0,
+            le=1,
+        ),
     ] = 0.2
     breaker_failures: Annotated[
-        int, env("NEUROGATE_BREAKER_FAILURES", "Consecutive failures that open a worker's breaker.", ge=1)
+        int, env("NEUROGATE_BREAKER_FAILURES", "Consecutive failures that open a worker's breaker.", reloads=True, ge=1)
     ] = 3
     breaker_reset_s: Annotated[
-        float, env("NEUROGATE_BREAKER_RESET_S", "Seconds a breaker stays open before one probe.", gt=0)
+        float, env("NEUROGATE_BREAKER_RESET_S", "Seconds a breaker stays open before one probe.", reloads=True, gt=0)
     ] = 30.0
     link_silence_s: Annotated[
         float, env("NEUROGATE_LINK_SILENCE_S", "Seconds without a frame after which a worker counts as hung.", gt=0)
     ] = 3.0
     drain_timeout_s: Annotated[
-        float, env("NEUROGATE_DRAIN_TIMEOUT_S", "Seconds in-flight requests may take to finish on SIGTERM.", ge=0)
+        float,
+        env(
+            "NEUROGATE_DRAIN_TIMEOUT_S", "Seconds in-flight requests may take to finish on SIGTERM.", reloads=True, ge=0
+        ),
     ] = 30.0
-    log_level: Annotated[Literal["debug", "info", "warn", "error"], env("LOG_LEVEL", "Least severe level logged.")] = (
-        "info"
-    )
+    log_level: Annotated[
+        Literal["debug", "info", "warn", "error"], env("LOG_LEVEL", "Least severe level logged.", reloads=True)
+    ] = "info"
     log_format: Annotated[Literal["text", "json"], env("LOG_FORMAT", "text or json.")] = "text"
+    config_poll_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_CONFIG_POLL_S",
+            "Seconds between looks at whether the configuration file has changed.",
+            reloads=True,
+            gt=0,
+        ),
+    ] = 10.0
+
+    def __post_init__(self) -> None:
+        check_addresses(self.worker_addresses)
 
 
-class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may change a running gateway."""
+
+    admin_key: Annotated[
+        tuple[str, ...],
+        env(
+            "NEUROGATE_ADMIN_KEY",
+            "Comma-separated keys of the admin API, or `id:sha256$` and the digest of each; none turns it off.",
+            reloads=True,
+            secret=True,
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check_admin_keys(self.admin_key)
+
+
+class GatewayConfig(Bundle, frozen=True, kw_only=True):
     """All of a gateway's settings: each field is a section of the configuration file."""
 
     gateway: GatewaySettings = GatewaySettings()
@@ -87,3 +155,15 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     tls: TlsSettings = TlsSettings()
     grpc: PublicGrpcSettings = PublicGrpcSettings()
     access_log: AccessLogSettings = AccessLogSettings()
+    admin: AdminSettings = AdminSettings()
+
+    def conflicts(self) -> Iterable[Conflict]:
+        """Listeners that want the same port."""
+        host = self.gateway.host
+        return shared_ports(
+            [
+                Listener("gateway.http_port", host, self.gateway.http_port),
+                Listener("gateway.metrics_port", host, self.gateway.metrics_port),
+                Listener("grpc.grpc_port", host, self.grpc.grpc_port),
+            ]
+        )

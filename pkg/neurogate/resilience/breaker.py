@@ -110,6 +110,15 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         if self._state != pybreaker.STATE_OPEN:
             self._tell(_fail)
 
+    def reset(self) -> None:
+        """Close it and forget its failures; what is under way says nothing about it any more."""
+        self._tally.close()
+
+    def configure(self, settings: BreakerSettings) -> None:
+        """Judge by other bounds from now on; an open breaker's time counts from when it opened."""
+        self._settings = settings
+        self._tally.fail_max = settings.fail_max
+
     def state_change(
         self,
         cb: pybreaker.CircuitBreaker,  # noqa: ARG002 - pybreaker's signature

@@ -13,6 +13,7 @@ class RetryBudget:
 
     def __init__(self, *, ratio: float, reserve: float = 10.0) -> None:
         self._ratio = ratio
+        self._reserve_max = reserve
         self._reserve = reserve if ratio > 0 else 0.0
         self._balance = self._reserve
 
@@ -20,6 +21,12 @@ class RetryBudget:
     def balance(self) -> float:
         """Retries that could be made now."""
         return self._balance
+
+    def configure(self, *, ratio: float) -> None:
+        """Take another ratio; what is on the account stays, unless there are to be no retries."""
+        self._ratio = ratio
+        self._reserve = self._reserve_max if ratio > 0 else 0.0
+        self._balance = min(self._balance, self._reserve)
 
     def deposit(self) -> None:
         """Count a first attempt."""

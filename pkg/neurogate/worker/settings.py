@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 
-from neurogate.config import env
+from neurogate.config import Bundle, Conflict, Listener, env, shared_ports
 from neurogate.engines.engine import MAX_ANSWER_BYTES
+from neurogate.engines.settings import EngineSettings, SimSettings
+from neurogate.models.settings import ModelSettings
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,3 +53,23 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     traces: Annotated[
         Literal["off", "console"], env("NEUROGATE_TRACES", "off, or console: spans as JSON on standard error.")
     ] = "off"
+
+
+class WorkerConfig(Bundle, frozen=True, kw_only=True):
+    """All of a worker's settings: each field is a section of the configuration file."""
+
+    worker: WorkerSettings = WorkerSettings()
+    engine: EngineSettings = EngineSettings()
+    sim: SimSettings = SimSettings()
+    models: ModelSettings = ModelSettings()
+
+    def conflicts(self) -> Iterable[Conflict]:
+        """Listeners that want the same port."""
+        host = self.worker.host
+        return shared_ports(
+            [
+                Listener("worker.grpc_port", host, self.worker.grpc_port),
+                Listener("worker.metrics_port", host, self.worker.metrics_port),
+                Listener("engine.port", "127.0.0.1", self.engine.port),
+            ]
+        )
