@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from neurogate import __version__
+from neurogate.cli import keys
 from neurogate.cli.flags import Flags, takes
 from neurogate.config import default_environment, sections
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 models = typer.Typer(help="The model files of this machine.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
+app.add_typer(keys.app, name="keys")
 
 Url = Annotated[str, typer.Option(help="Base URL of a running gateway.")]
 DEFAULT_URL = "http://127.0.0.1:8080"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import cast
 
@@ -119,7 +120,7 @@ def parse_line(line: str, number: int) -> KeyLine | None:
     key, rate, expiry = (*rest.split(":", 2), "", "")[:3]
     stored = stored_digest(key)
     if stored is None:
-        _check_key(key)
+        check_key(key)
     numbers, sets, priority = _words(tail)
     if rate:
         numbers["requests_per_minute"] = _number(rate, "the rate limit") or UNBOUNDED
@@ -132,6 +133,33 @@ def parse_line(line: str, number: int) -> KeyLine | None:
     )
     expires_at = expiry_at(expiry) if expiry else None
     return KeyLine(number, Key(stored or digest(key.encode()), caller, expires_at), stored is not None)
+
+
+def line_of(key_id: str, key: str, *, rate_limit: str, expiry: str, words: Mapping[str, str]) -> str:
+    """A line as it is written; empty texts are left out."""
+    head = ":".join((key_id, key, rate_limit, expiry)).rstrip(":")
+    return " ".join((head, *(f"{name}={value}" for name, value in words.items() if value)))
+
+
+def with_key(line: str, key: str, *, expiry: str = "") -> str:
+    """A valid line with another key, or what it hashes to, and another expiry where one is given."""
+    head, *tail = line.split(None, 1)
+    parts = head.split(":", 3)
+    parts[1] = key
+    if expiry:
+        parts = [*[*parts, "", ""][:3], expiry]
+    return " ".join((":".join(parts), *tail)).rstrip()
+
+
+def with_hash(line: str) -> str:
+    """A valid line with what its key hashes to in the key's place."""
+    return with_key(line, hashed(line.split(None, 1)[0].split(":", 2)[1]))
+
+
+def check_line(line: str) -> None:
+    """Raises LineError for what is not one valid line with a key."""
+    if not line.isprintable() or parse_line(line, 1) is None:
+        raise LineError("a line has no line breaks and no other control characters")
 
 
 def check_id(key_id: str) -> None:
@@ -149,18 +177,19 @@ def expiry_at(text: str) -> float:
     """
     try:
         at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    except ValueError:
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
         raise LineError("the expiry is not an ISO time such as 2027-01-01T00:00:00Z") from None
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """Raises LineError for a key that the file does not take."""
     if key.startswith(HASHED):
         raise LineError(f"after {HASHED} come 64 hexadecimal digits")
     if len(key) < KEY_CHARS_MIN:
         raise LineError(f"the key is shorter than {KEY_CHARS_MIN} characters")
-    if not key.isprintable():
-        raise LineError("the key has a character that no header can carry")
+    if not key.isprintable() or any(between in key for between in (" ", ":")):
+        raise LineError("the key has a character that a line or a header cannot carry")
 
 
 def _words(tail: str) -> tuple[dict[str, int], dict[str, frozenset[str]], Priority]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -94,13 +96,14 @@ def test_comments_and_nothing_say_nothing(line: str) -> None:
         ("0123456789abcdef0123456789ABCDEF:sesame-open-up", "the id comes first"),
         ("alice:", "shorter than 8"),
         ("alice:sesame:100", "shorter than 8"),
-        ("alice:sesame\x7fopen", "no header"),
+        ("alice:sesame\x7fopen", "header cannot carry"),
         ("alice:sha256$sesame-open-up", "64 hexadecimal"),
         ("alice:sesame-open-up:many", "the rate limit"),
         ("alice:sesame-open-up:-1", "the rate limit"),
         ("alice:sesame-open-up:٣", "the rate limit"),
         ("alice:sesame-open-up:" + "9" * 5000, "the rate limit"),
         ("alice:sesame-open-up:1:tomorrow", "ISO time"),
+        ("alice:sesame-open-up:1:0001-01-01T00:00:00+23:00", "ISO time"),
         ("alice:sesame-open-up tmp=3", "after the key come words"),
         ("alice:sesame-open-up up", "after the key come words"),
         ("alice:sesame-open-up tpm=", "tpm= is not"),
@@ -125,6 +128,13 @@ def test_a_second_line_of_an_id_or_a_key_is_skipped() -> None:
         "line 3: its key id is already in line 1; the line is skipped",
         "line 4: its key is already in line 1; the line is skipped",
     )
+
+
+def test_the_examples_of_the_documentation_are_valid() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "keys.md").read_text()
+    examples = [line.strip() for line in page.splitlines() if re.match(r"    \w+:(sk-|sha256)", line)]
+    found = parse("\n".join(examples))
+    assert (len(found.lines), found.warnings) == (5, ())
 
 
 @given(st.text())
