@@ -17,14 +17,13 @@ import structlog
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
 from neurogate.channel import Call, End, EndCode, LinkObserver, Sink
+from neurogate.rpc.call_channel import COMMON_OPTIONS, CallChannel, Dial, dial_plain
 from neurogate.rpc.codec import end_from_wire, report_from_wire
 from neurogate.rpc.outbox import GatewayOutbox
 
-_CHANNEL_OPTIONS = (
-    ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # a session's connection is its own, never a cached broken one
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-)
+_CHANNEL_OPTIONS = (*COMMON_OPTIONS, ("grpc.max_receive_message_length", 4 * 1024 * 1024))
+
+MAX_MESSAGE_BYTES = 26 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,12 @@ class LinkClient:
         settings: LinkSettings,
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
+        dial: Dial = dial_plain,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
+        self.calls = CallChannel(dial, address, max_message_bytes=max_message_bytes)
+        """For proxied calls; they end with the link, for its silence is how a hung worker is noticed."""
+        self._dial = dial
         self._address = address
         self._observer = observer
         self._gateway_id = gateway_id
@@ -115,10 +119,11 @@ class LinkClient:
                 backoff_s = min(backoff_s * 2, self._settings.backoff_max_s)
         finally:
             self._lose_all("the gateway stops")
+            await self.calls.close()
 
     async def _session(self) -> bool:
         """One connection, to its end; True when it had come up."""
-        channel = grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+        channel = self._dial(self._address, _CHANNEL_OPTIONS)
         self._outbox = GatewayOutbox(self._loop.time)
         self._outbox.hello(self._gateway_id, self._version)
         self._wake.set()
@@ -145,6 +150,7 @@ class LinkClient:
             self._observer.link_down(reason, planned=self._draining)
             # A worker that drains hands back what it could not finish: that says nothing bad about it.
             self._lose_all(reason, EndCode.CANCELLED if self._draining else EndCode.LINK_LOST)
+            await self.calls.close()
         else:
             self._observer.connect_failed(reason)
         self._draining = False

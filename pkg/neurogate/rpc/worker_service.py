@@ -17,26 +17,18 @@ from grpc_reflection.v1alpha import reflection
 from neurogate.api.llm.v1 import llm_pb2, llm_pb2_grpc
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
-from neurogate.errors import BusyError, EngineFailedError, GatewayError
+from neurogate.errors import EngineFailedError, GatewayError
 from neurogate.inference import Finished, Prompt, Token, Usage
-from neurogate.rpc.backend import EngineKeyError, WorkerBackend
+from neurogate.rpc.backend import WorkerBackend
 from neurogate.rpc.codec import event_to_wire, prompt_from_wire, report_to_wire
 from neurogate.rpc.link_server import LinkContext, LinkServerSettings, LinkSession
 from neurogate.rpc.outbox import FRAME_BYTES
+from neurogate.rpc.status import status_of
 
 _log = structlog.get_logger("neurogate.rpc")
 
 _WORKER = pb.DESCRIPTOR.services_by_name["Worker"].full_name
 _LLM = llm_pb2.DESCRIPTOR.services_by_name["LLMService"].full_name
-
-_STATUS_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    404: grpc.StatusCode.NOT_FOUND,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    502: grpc.StatusCode.ABORTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
 
 _ServerContext = grpc.aio.ServicerContext[object, object]
 
@@ -221,7 +213,7 @@ class WorkerServer:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
+            raise OSError(f"cannot listen on {address} (GRPC_PORT): {error}") from error
         await self._server.start()
         return port
 
@@ -270,20 +262,9 @@ async def _answering(context: _ServerContext, limits: GenerationLimits) -> Async
         async with time_left:
             yield
     except GatewayError as error:
-        await context.abort(_code_of(error), error.message)
+        await context.abort(status_of(error), error.message)
     except TimeoutError:
         if not time_left.expired():
             raise
         told = "the request's time ran out: name a longer deadline, or allow more with NEUROGATE_REQUEST_TIMEOUT_S"
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, told)
-
-
-def _code_of(error: GatewayError) -> grpc.StatusCode:
-    """Where HTTP has one status for several things, such as 503, gRPC has more."""
-    match error:
-        case BusyError():
-            return grpc.StatusCode.RESOURCE_EXHAUSTED
-        case EngineKeyError():
-            return grpc.StatusCode.FAILED_PRECONDITION
-        case _:
-            return _STATUS_CODES.get(error.status, grpc.StatusCode.INTERNAL)
