@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,12 +12,17 @@ import msgspec
 
 from config_support import gateway_config
 from dataplane_support import Rig, rig, turns
+from neurogate.dataplane.room import Room
+from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
+from neurogate.edge.limiter import build_limiter
+from neurogate.gateway import edge as gateway_edge
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.settings import GatewayConfig
+from neurogate.operations import OPERATIONS
 from neurogate.testing.connections import FakeClient
 from neurogate.testing.workers import FakeCall
 
@@ -34,16 +40,30 @@ class Edge:
         self.metrics = GatewayMetrics()
         self.bodies = BodyBudget(config.gateway.max_bodies_bytes)
         self._tasks = tasks
+        loop = asyncio.get_running_loop()
+        room = Room(
+            data_plane.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor
+        )
+        self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
+        data_plane.pool.on_publish(self.admission.wake)
+        self.limiter = build_limiter(config.limits, loop=loop, wall=lambda: 1e9 + loop.time(), rng=random.Random(1))
+        edge_of_gateway = gateway_edge.Edge(
+            KeySource(config.keys, now=lambda: 0.0).ring,
+            limits=config.limits,
+            limiter=self.limiter,
+            admission=self.admission,
+        )
         self.endpoints = {
             path: GenerationEndpoint(
+                OPERATIONS[path],
                 dialect,
                 dispatcher=data_plane.dispatcher,
-                keys=KeySource(config.keys, now=lambda: 0.0).ring,
+                edge=edge_of_gateway,
                 request_ids=RequestIds(lambda: 42),
                 bodies=self.bodies,
                 metrics=self.metrics,
                 settings=config.gateway,
-                loop=asyncio.get_running_loop(),
+                loop=loop,
             )
             for path, dialect in DIALECTS.items()
         }
@@ -78,6 +98,7 @@ async def edge(workers: int = 1, *, up: bool = True, **settings: Any) -> AsyncIt
         yield made
         await turns()
     assert made.bodies.held == 0
+    assert (made.admission.waiting, made.admission.taken) == (0, 0)
 
 
 def chat(*, stream: bool = True, headers: Iterable[tuple[str, str]] = (), **fields: Any) -> FakeClient:

@@ -188,6 +188,11 @@ class Admission:
         return self._settings.queue_timeout_s
 
     @property
+    def keepalive_s(self) -> float:
+        """Seconds between the signs of life that a waiting streamed request gets; 0 is none."""
+        return self._settings.keepalive_s
+
+    @property
     def taken(self) -> int:
         """Turns that came and are not used yet."""
         return self._taken

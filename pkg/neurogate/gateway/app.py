@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import structlog
 from prometheus_client import disable_created_metrics
@@ -20,22 +21,28 @@ from neurogate.channel import LinkObserver
 from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
 from neurogate.dataplane.member import LinkChannel
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.room import Room
 from neurogate.discovery.static import StaticResolver
+from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
-from neurogate.edge.keys import KeyRing
+from neurogate.edge.limiter import build_limiter
 from neurogate.endpoint import Endpoint
 from neurogate.gateway.dialects.table import dialects
+from neurogate.gateway.edge import Edge
 from neurogate.gateway.generation import GenerationEndpoint
+from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
 from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
 from neurogate.httpd import HttpServer
+from neurogate.operations import OPERATIONS
 from neurogate.process import run
 from neurogate.resilience.breaker import BreakerSettings
 from neurogate.resilience.retry import RetryBudget
 from neurogate.rpc.link_client import LinkClient, LinkSettings
+from neurogate.rpc.public_server import PublicServer
 from neurogate.telemetry import logging, ops
 
 _log = structlog.get_logger("neurogate.gateway")
@@ -84,24 +91,39 @@ class Gateway:
         self.keys = KeySource(config.keys, now=lambda: now_ns() / 1e9)
         _tell_keys(self.keys)
         keys = self.keys.ring
-        hot = self._hot(settings, keys, RequestIds(now_ns), loop)
+        self.limiter = build_limiter(config.limits, loop=loop, wall=lambda: now_ns() / 1e9, rng=rng)
+        room = Room(self.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
+        self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
+        self.pool.on_publish(self.admission.wake)
+        self.metrics.count_queue(lambda: self.admission.waiting)
+        self.edge = Edge(keys, limits=config.limits, limiter=self.limiter, admission=self.admission)
+        self.request_ids = RequestIds(now_ns)
+        self.bodies = BodyBudget(settings.max_bodies_bytes)
+        self.grpc = GrpcEdge(
+            self.dispatcher,
+            self.edge,
+            channel_of=lambda member: cast("LinkClient", member.channel).calls,
+            bodies=self.bodies,
+            metrics=self.metrics,
+            settings=settings,
+            loop=loop,
+        )
+        hot = self._hot(settings, loop)
         routes = build_app(self.pool, keys, self.lifecycle, hot=hot, now=loop.time)
         self.app = _front_door(hot, routes, self.metrics, loop)
         self.ops_app = ops.build_app(
             self.metrics.registry, health=lambda: health(self.pool), ready=lambda: readiness(self.lifecycle)
         )
 
-    def _hot(
-        self, settings: GatewaySettings, keys: KeyRing, request_ids: RequestIds, loop: asyncio.AbstractEventLoop
-    ) -> dict[str, ASGIApp]:
-        bodies = BodyBudget(settings.max_bodies_bytes)
+    def _hot(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> dict[str, ASGIApp]:
         return {
             path: GenerationEndpoint(
+                OPERATIONS[path],
                 dialect,
                 dispatcher=self.dispatcher,
-                keys=keys,
-                request_ids=request_ids,
-                bodies=bodies,
+                edge=self.edge,
+                request_ids=self.request_ids,
+                bodies=self.bodies,
                 metrics=self.metrics,
                 settings=settings,
                 loop=loop,
@@ -126,6 +148,7 @@ async def serve(
     ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
     async with asyncio.TaskGroup() as tasks:
         pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
+        await gateway.limiter.start()
         await gateway.pool.resolved()
         ops_port = await ops_http.start(tasks)
         http_port = await http.start(tasks)
@@ -137,6 +160,7 @@ async def serve(
         _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=settings.drain_timeout_s)
         await http.stop(settings.drain_timeout_s)
         pool.cancel()
+        await gateway.limiter.close()
         await ops_http.stop(1)
     _log.info("gateway stopped")
 

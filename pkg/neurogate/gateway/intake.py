@@ -24,6 +24,8 @@ class Headers(NamedTuple):
     request_id: bytes = b""
     traceparent: bytes = b""
     content_length: bytes = b""
+    priority: bytes = b""
+    queue_comments: bytes = b""
 
 
 class ClientGoneError(Exception):
@@ -36,6 +38,8 @@ _FIELDS = {
     b"x-request-id": 2,
     b"traceparent": 3,
     b"content-length": 4,
+    b"x-neurogate-priority": 5,
+    b"x-neurogate-queue-comments": 6,
 }
 
 
@@ -56,6 +60,10 @@ class BodyBudget:
         self._limit = limit
         self.held = 0
         """Bytes taken."""
+
+    def configure(self, limit: int) -> None:
+        """Hold up to another number of bytes from now on."""
+        self._limit = limit
 
     def take(self, size: int) -> None:
         """Take memory. Raises BusyError when there is not enough left."""

@@ -32,6 +32,16 @@ class GatewayMetrics:
             registry=registry,
         )
         self._active_requests = Gauge("neurogate_gateway_active_requests", "Requests in flight.", registry=registry)
+        self._queued_requests = Gauge(
+            "neurogate_gateway_queued_requests", "Requests that wait for their turn.", registry=registry
+        )
+        self._queue_waits = Histogram(
+            "neurogate_gateway_queue_wait_seconds",
+            "Time in the queue of the requests that had to wait, by how it ended: turn, timeout, left or full.",
+            ["outcome"],
+            buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
+            registry=registry,
+        )
         self._breakers = Gauge(
             "neurogate_gateway_circuit_breaker_state",
             "0 closed, 1 open, 2 half-open.",
@@ -68,6 +78,14 @@ class GatewayMetrics:
     def count_active(self, count: Callable[[], int]) -> None:
         """Where the number of requests in flight is asked when somebody looks, instead of counted at every request."""
         self._active_requests.set_function(count)
+
+    def count_queue(self, count: Callable[[], int]) -> None:
+        """The same for the requests that wait for their turn."""
+        self._queued_requests.set_function(count)
+
+    def waited(self, seconds: float, outcome: str) -> None:
+        """A request left the queue: `turn`, `timeout`, `left`, or at once with `full`."""
+        self._queue_waits.labels(outcome).observe(seconds)
 
     def request(self, method: str, path: str, status: int, duration_s: float) -> None:
         """A request ended; 499 stands for a client that left."""

@@ -16,11 +16,15 @@ from starlette.types import Message, Scope, Send
 from neurogate.channel import Call, End
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.exchange import Exchange
+from neurogate.edge.admission import Ticket
+from neurogate.edge.limits import Header
 from neurogate.errors import EngineFailedError, GatewayError
 from neurogate.gateway.dialects import JSON, Dialect
+from neurogate.gateway.dialects.dialect import refused, told
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.pending import Pending
 from neurogate.httpd import Connection
+from neurogate.inference import Usage
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -52,10 +56,12 @@ class ClientResponse:
         "_backlog_bytes",
         "_began_at",
         "_blocked",
+        "_comment_timer",
         "_connection",
         "_dialect",
         "_done",
         "_exchange",
+        "_extra",
         "_flush_timer",
         "_limits",
         "_loop",
@@ -64,7 +70,13 @@ class ClientResponse:
         "_request_id",
         "_send",
         "_started",
+        "attempts",
+        "bytes_sent",
+        "chunks",
+        "first_byte_at",
         "status",
+        "usage",
+        "worker_id",
     )
 
     def __init__(
@@ -78,6 +90,7 @@ class ClientResponse:
         metrics: GatewayMetrics,
         loop: asyncio.AbstractEventLoop,
         began_at: float,
+        extra: tuple[Header, ...] = (),
     ) -> None:
         self._connection: Connection = scope["extensions"]["neurogate.connection"]
         self._send = send
@@ -95,12 +108,25 @@ class ClientResponse:
         self._backlog: list[Message] = []
         self._backlog_bytes = 0
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._comment_timer: asyncio.TimerHandle | None = None
+        self._extra = extra
         self.status = CLIENT_GONE
+        self.chunks = 0
+        """Pieces of a streamed answer: about one a token."""
+        self.bytes_sent = 0
+        self.first_byte_at: float | None = None
+        """Loop time of the first byte of the worker's answer."""
+        self.usage: Usage | None = None
+        """What the engine counted, once `run` has returned; None when it was not heard of."""
+        self.worker_id = ""
+        self.attempts = 0
 
     async def run(self, dispatcher: Dispatcher, call: Call) -> None:
         """Dispatch the call and write its answer; returns when the client has it all, or is gone."""
         self._exchange = exchange = dispatcher.dispatch(call, self)
         if self._done.done():
+            self.usage, self.worker_id, self.attempts = exchange.usage, exchange.worker_id, exchange.attempts
+            self._exchange = None
             return
         self._connection.on_lost(self._left)
         try:
@@ -112,24 +138,60 @@ class ClientResponse:
                 self._blocked.close()
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
+            self.usage, self.worker_id, self.attempts = exchange.usage, exchange.worker_id, exchange.attempts
             # The exchange and the coroutine refer back to this response: without a cycle it is freed here and now.
             self._exchange = self._blocked = None
 
+    async def wait(self, ticket: Ticket, deadline: float, *, comment_every_s: float = 0) -> bool:
+        """Wait for the request's turn; False when there is nothing more to do: the client left, or was told why not.
+
+        A streamed answer begins after `comment_every_s` and gets its place in the queue so often; 0 keeps silent.
+        """
+        self._connection.on_lost(ticket.leave)
+        if comment_every_s > 0:
+            self._comment_later(ticket, comment_every_s)
+        outcome = "left"
+        try:
+            if come := await ticket.turn(deadline):
+                outcome = "turn"
+            else:
+                self.status = CLIENT_GONE
+        except GatewayError as error:
+            outcome = "timeout"
+            self.on_error(error)
+            await self._done
+            return False
+        except asyncio.CancelledError:
+            if self._blocked is not None:
+                self._blocked.close()
+            raise
+        finally:
+            self._metrics.waited(self._loop.time() - ticket.queued_at, outcome)
+            self._connection.on_lost(None)
+            if self._comment_timer is not None:
+                self._comment_timer.cancel()
+        return come
+
     def on_chunk(self, data: bytes) -> None:
         """Write a piece of a streamed answer."""
-        if not self._started:
-            self._start_stream()
+        if not self.chunks:
+            self._first_chunk()
+        self.chunks += 1
+        self.bytes_sent += len(data)
         self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     def on_complete(self) -> None:
         """Write the end of a streamed answer."""
-        if not self._started:
-            self._start_stream()
+        if not self.chunks:
+            self._first_chunk()
         self._put(_LAST)
         self._ended()
 
     def on_answer(self, end: End, body: bytes) -> None:
         """Write a whole answer."""
+        if self._started:  # with comments, while it waited for its turn
+            self.on_error(refused(end, told(end, body)))
+            return
         latency_ms = round((self._loop.time() - self._began_at) * 1000)
         exchange = self._exchange
         try:
@@ -143,6 +205,8 @@ class ClientResponse:
         headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
         if end.retry_after_s is not None:
             headers.append(retry_after(end.retry_after_s))
+        self.first_byte_at = self._loop.time()
+        self.bytes_sent = len(answer.body)
         self._start(answer.status, headers)
         self._put({"type": "http.response.body", "body": answer.body, "more_body": False})
         self._ended()
@@ -171,15 +235,20 @@ class ClientResponse:
         )
         self._ended()
 
+    def _first_chunk(self) -> None:
+        self.first_byte_at = self._loop.time()
+        self._metrics.first_byte(self._path, self.first_byte_at - self._began_at)
+        if not self._started:
+            self._start_stream()
+
     def _start_stream(self) -> None:
-        self._metrics.first_byte(self._path, self._loop.time() - self._began_at)
         self._start(200, [(b"content-type", self._dialect.stream_type), *_STREAM_HEADERS])
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._started = True
         self.status = status
         exchange = self._exchange
-        own = [(b"x-request-id", self._request_id.encode())]
+        own = [(b"x-request-id", self._request_id.encode()), *self._extra]
         if exchange is not None and exchange.attempts:
             own.append((b"x-neurogate-worker", exchange.worker_id.encode()))
             own.append((b"x-neurogate-attempts", b"%d" % exchange.attempts))
@@ -229,6 +298,17 @@ class ClientResponse:
         if self._blocked is not None:
             self._flush_timer = self._loop.call_later(self._limits.flush_timeout_s, lambda: self._leave("slow_client"))
         self._settle()
+
+    def _comment_later(self, ticket: Ticket, every_s: float) -> None:
+        def comment() -> None:
+            if not self._started:
+                self._start_stream()
+            if self._blocked is None:  # a client that does not read gets no more of them
+                note = b": waiting for a turn, %d before this one\n\n" % (ticket.position - 1)
+                self._put({"type": "http.response.body", "body": note, "more_body": True})
+            self._comment_later(ticket, every_s)
+
+        self._comment_timer = self._loop.call_later(every_s, comment)
 
     def _settle(self) -> None:
         if self._blocked is None and (self._exchange is None or self._exchange.finished) and not self._done.done():

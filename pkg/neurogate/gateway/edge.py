@@ -1,0 +1,71 @@
+"""What stands between a request and the dispatcher, whichever listener it came by: key, model, quota, turn.
+
+The order is the same for HTTP and gRPC: `identify`, `route`, `reserve`, `ticket`, then the dispatcher; at the end the
+reservation is settled and `over` said, however the request ended. A step that nothing asks for costs a comparison.
+"""
+
+from __future__ import annotations
+
+from neurogate.edge.admission import Admission, Ticket
+from neurogate.edge.caller import Caller, Priority
+from neurogate.edge.keys import KeyRing
+from neurogate.edge.limiter import estimate
+from neurogate.edge.limits import Limiter, Reservation
+from neurogate.edge.permissions import may_call, may_use
+from neurogate.edge.settings import LimitSettings
+
+PROMPT_BYTES_MAX = 128 * 1024
+"""A body's size says little about its tokens past this: it is an image."""
+
+
+class Edge:
+    """The edge of one gateway."""
+
+    def __init__(self, keys: KeyRing, *, limits: LimitSettings, limiter: Limiter, admission: Admission) -> None:
+        self._keys = keys
+        self._limiter = limiter
+        self._admission = admission
+        self._settings = limits
+
+    def identify(self, authorization: bytes, api_key: bytes, path: str) -> Caller:
+        """Who calls. Raises UnauthorizedError, and ForbiddenError when the key is not good for the path."""
+        caller = self._keys.authenticate(authorization, api_key)
+        if caller.routes is not None:
+            may_call(caller, path)
+        return caller
+
+    def route(self, caller: Caller, model: str) -> str:
+        """The model that the request goes to. Raises ForbiddenError when the key is not good for it."""
+        if caller.models is not None:
+            may_use(caller, model)
+        return model
+
+    async def reserve(
+        self, caller: Caller, *, prompt_bytes: int, max_tokens: int | None, n: int, generates: bool
+    ) -> Reservation | None:
+        """Hold what the request may use; None when nothing bounds the caller. Raises RateLimitedError."""
+        if not self._limiter.limits(caller):
+            return None
+        tokens = estimate(min(prompt_bytes, PROMPT_BYTES_MAX), max_tokens, self._settings, answers=n * generates)
+        return await self._limiter.reserve(caller, tokens)
+
+    def charge(self, prompt_bytes: int, chunks: int) -> int:
+        """Tokens to charge for a stream that was cut: about what its client got."""
+        return estimate(min(prompt_bytes, PROMPT_BYTES_MAX), chunks, self._settings)
+
+    def ticket(self, caller: Caller, model: str, *, batch: bool = False) -> Ticket | None:
+        """A place in the queue; None when the request may go at once. Raises QueueFullError."""
+        if self._admission.free(model):
+            return None
+        priority: Priority = "batch" if batch else caller.priority
+        return self._admission.queue(model, key_id=caller.key_id, priority=priority)
+
+    def over(self) -> None:
+        """A request ended: whoever waits may have its room."""
+        if self._admission.waiting:
+            self._admission.wake()
+
+    @property
+    def keepalive_s(self) -> float:
+        """Seconds between the signs of life that a waiting streamed request gets; 0 is none."""
+        return self._admission.keepalive_s
