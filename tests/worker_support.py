@@ -17,6 +17,8 @@ from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.progress import Progress
 
 CHAT = "/v1/chat/completions"
+NOW = 1_700_000_000.5
+"""Unix seconds, as the worker reads them from its wall clock."""
 
 
 class FakeOutlet:
@@ -67,6 +69,7 @@ class Setup:
             limits=WorkerLimits(max_requests=max_requests),
             metrics=self.metrics,
             loop=asyncio.get_running_loop(),
+            now=lambda: NOW,
             on_change=self._changed,
         )
         if observation is not None:

@@ -90,6 +90,16 @@ class ModelInfo:
     loaded: bool = True
     context_length: int = 0
     """Tokens; 0 when unknown."""
+    family: str = ""
+    """Its architecture, for example `llama`; empty when unknown, like all that follows."""
+    parameters: int = 0
+    quantization: str = ""
+    """For example `Q4_1`."""
+    size_bytes: int = 0
+    digest: str = ""
+    """What identifies its data."""
+    template: str = ""
+    """How it renders a conversation, in the engine's own template language."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ async def serve(
         limits=WorkerLimits(max_requests=settings.max_requests, max_answer_bytes=settings.max_answer_bytes),
         metrics=metrics,
         loop=loop,
+        now=time.time,  # noqa: TID251 - the composition root
         on_change=changed.set,
         span_of=tracing.to_console("neurogate-worker") if settings.traces == "console" else tracing.off,
     )

@@ -24,6 +24,7 @@ from neurogate.engines.engine import (
 )
 from neurogate.errors import BadRequestError
 from neurogate.inference import GenerationEvent, Prompt, Token
+from neurogate.model_names import known_as
 from neurogate.prompt_api import MAX_TOKENS
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.telemetry import tracing
@@ -32,6 +33,8 @@ from neurogate.worker.asked import asked
 from neurogate.worker.forwarding import forward
 from neurogate.worker.meter import Meter
 from neurogate.worker.metrics import WorkerMetrics
+from neurogate.worker.ollama_api import api as ollama_api
+from neurogate.worker.ollama_api.api import OllamaApi
 from neurogate.worker.progress import Progress
 from neurogate.worker.prompting import answer_prompt
 from neurogate.worker.refusals import end_for, error_for, error_for_refusal
@@ -64,9 +67,11 @@ class Worker:
         limits: WorkerLimits,
         metrics: WorkerMetrics,
         loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float],
         on_change: Callable[[], None],
         span_of: SpanOf = tracing.off,
     ) -> None:
+        """`now` is the wall clock in Unix seconds, for answers that say when they were made."""
         self.name = name
         """What the worker is called in its reports; its address, unless it was given a name."""
         self._engine = engine
@@ -76,6 +81,7 @@ class Worker:
         self._on_change = on_change
         self._span_of = span_of
         self._meter = Meter()
+        self._ollama = OllamaApi(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
         self._observation = Observation(ready=False, detail="the engine is starting")
         self._draining = False
         self._idle = asyncio.Event()
@@ -213,6 +219,8 @@ class Worker:
         limit = self._limits.max_answer_bytes
         if call.path == "/prompt":
             return await answer_prompt(self._engine, call, outlet, progress, max_answer_bytes=limit)
+        if call.path in ollama_api.PATHS:
+            return await self._ollama.answer(call, outlet, progress, self._observation)
         return await forward(self._engine, call, outlet, progress, max_answer_bytes=limit)
 
     def _begin(self, model: str, max_tokens: int | None = None) -> Progress:
@@ -227,6 +235,7 @@ class Worker:
     def _known_model(self, name: str) -> str:
         """This model when the engine has it, else its first: a client must not make up labels."""
         names = [model.name for model in self._observation.models]
+        name = known_as(name, names)
         return name if name in names else names[0] if names else ""
 
     def _end(self, progress: Progress, end: End) -> None:

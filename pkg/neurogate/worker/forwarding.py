@@ -31,7 +31,7 @@ async def forward(
     """
     async with engine.forward(EngineCall(call.path, call.body, call.request_id, max_answer_bytes)) as reply:
         if not 200 <= reply.status < 300:
-            return await _refused(reply)
+            return await refused(reply)
         if reply.content_type == "text/event-stream":
             return await _stream(reply, outlet, progress)
         if asked(call.body).stream:
@@ -40,7 +40,8 @@ async def forward(
         return await _whole(reply, outlet, max_answer_bytes)
 
 
-async def _refused(reply: EngineReply) -> End:
+async def refused(reply: EngineReply) -> End:
+    """The end of a call that the engine refused: its own status and words, unless it is the worker's key it refuses."""
     body = await _read(reply.body, _ERROR_BODY_BYTES)
     if reply.status in KEY_REFUSED:
         return End(

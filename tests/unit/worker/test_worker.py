@@ -41,7 +41,7 @@ from neurogate.testing.engines import HANG, READY, Pause, Reply, ScriptedEngine,
 from neurogate.virtual_time import run
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
-from worker_support import FakeOutlet, Setup, incoming, prompt, prompt_call
+from worker_support import NOW, FakeOutlet, Setup, incoming, prompt, prompt_call
 
 
 def raising(error: Exception) -> ScriptedEngine:
@@ -456,6 +456,7 @@ def test_answers_are_held_within_the_workers_limit() -> None:
             limits=WorkerLimits(max_requests=1, max_answer_bytes=9),
             metrics=setup.metrics,
             loop=asyncio.get_running_loop(),
+            now=lambda: NOW,
             on_change=lambda: None,
         )
         worker.take_observation(READY)
@@ -580,6 +581,7 @@ def test_a_span_lasts_as_long_as_its_call_and_hears_how_it_ended() -> None:
             limits=WorkerLimits(max_requests=1),
             metrics=WorkerMetrics(),
             loop=asyncio.get_running_loop(),
+            now=lambda: NOW,
             on_change=lambda: None,
             span_of=span_of,
         )
