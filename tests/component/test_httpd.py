@@ -7,12 +7,12 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from neurogate import httpd
-from neurogate.httpd import Connection, HttpServer
+from neurogate.httpd import Connection, HttpLimits, HttpServer
 from real_loop import run_real
 
 Handler = Callable[[Connection, Send], Awaitable[None]]
@@ -37,9 +37,9 @@ async def hello(_: Connection, send: Send) -> None:
 
 
 @asynccontextmanager
-async def serving(handler: Handler = hello) -> AsyncIterator[tuple[HttpServer, int]]:
+async def serving(handler: Handler = hello, **limits: Any) -> AsyncIterator[tuple[HttpServer, int]]:
     """A server and its port."""
-    server = HttpServer(app_of(handler), name="TEST_PORT", host="127.0.0.1", port=0)
+    server = HttpServer(app_of(handler), name="TEST_PORT", host="127.0.0.1", port=0, limits=HttpLimits(**limits))
     async with asyncio.TaskGroup() as tasks:
         port = await server.start(tasks)
         try:
@@ -320,8 +320,8 @@ def test_a_head_without_end_is_refused() -> None:
             client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
             await other.get()
             await other.answer()  # by now the beginning was read
-            client.writer.write(b"X-Filler: " + b"a" * httpd.HEAD_BYTES_MAX)
-            assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 431 ")
+            client.writer.write(b"X-Filler: " + b"a" * HttpLimits().head_bytes)
+            assert (await client.answer())[0].startswith(b"HTTP/1.1 431 ")
             assert await client.reader.read() == b""
 
     run_real(main())
@@ -337,7 +337,7 @@ def test_headers_of_one_request_after_the_other_do_not_add_up() -> None:
                     await client.writer.drain()
                     await asyncio.sleep(0)
                 assert (await client.answer())[1] == b"hello"
-            assert 20 * len(filler) > httpd.HEAD_BYTES_MAX
+            assert 20 * len(filler) > HttpLimits().head_bytes
 
     run_real(main())
 
@@ -355,7 +355,7 @@ def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head() -> None:
         async with asyncio.TaskGroup() as tasks:
             port = await server.start(tasks)
             async with connected(port) as client:
-                size = httpd.HEAD_BYTES_MAX + 10_000
+                size = HttpLimits().head_bytes + 10_000
                 client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
                 client.writer.write(bytes(size) + b"GET / HTTP/1.1\r\nHo")
                 assert await client.answer() == (b"HTTP/1.1 200 OK", b"read")
@@ -467,9 +467,8 @@ def test_an_abort_drops_a_head_that_is_still_held() -> None:
     run_real(main())
 
 
-def test_a_client_that_never_reads_the_end_of_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_never_reads_the_end_of_its_answer_is_cut_off() -> None:
     """Nobody waits for it any more, so only a timer can."""
-    monkeypatch.setattr(httpd, "FLUSH_TIMEOUT_S", 0.05)
 
     async def main() -> None:
         lost = asyncio.Event()
@@ -478,7 +477,7 @@ def test_a_client_that_never_reads_the_end_of_its_answer_is_cut_off(monkeypatch:
             connection.on_lost(lost.set)
             await say(send, bytes(32 << 20))
 
-        async with serving(large) as (_, port):
+        async with serving(large, flush_timeout_s=0.05) as (_, port):
             with socket.create_connection(("127.0.0.1", port)) as client:
                 client.setblocking(False)
                 await asyncio.get_running_loop().sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -487,9 +486,7 @@ def test_a_client_that_never_reads_the_end_of_its_answer_is_cut_off(monkeypatch:
     run_real(main())
 
 
-def test_a_client_that_reads_the_end_slowly_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpd, "FLUSH_TIMEOUT_S", 20)
-
+def test_a_client_that_reads_the_end_slowly_gets_it() -> None:
     async def main() -> None:
         answered = asyncio.Event()
 
@@ -549,9 +546,7 @@ def test_a_request_behind_a_body_nobody_read_is_not_served() -> None:
     run_real(main())
 
 
-def test_a_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpd, "LINGER_S", 0.05)
-
+def test_a_client_that_sends_for_ever_is_cut_off() -> None:
     async def main() -> None:
         lost = asyncio.Event()
 
@@ -559,7 +554,7 @@ def test_a_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch
             connection.on_lost(lost.set)
             await refusing(connection, send)
 
-        async with serving(watching) as (_, port), connected(port) as client:
+        async with serving(watching, linger_s=0.05) as (_, port), connected(port) as client:
             client.writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
             await client.answer()
             await lost.wait()

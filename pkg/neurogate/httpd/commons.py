@@ -1,0 +1,80 @@
+"""What all connections of one listener share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.types import ASGIApp
+from uvicorn.server import ServerState
+
+from neurogate.httpd.limits import HttpLimits
+
+
+class Swept(Protocol):
+    """A connection, as far as its listener is concerned."""
+
+    def sweep(self) -> None:
+        """Look whether the client took too long."""
+        ...
+
+    def abort(self) -> None:
+        """Cut it now."""
+        ...
+
+
+class Commons:
+    """App, limits, clock, and the set of the connections themselves."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        state: ServerState,
+        *,
+        limits: HttpLimits,
+        headers: bytes,
+        secure: bool,
+        on_refused: Callable[[int], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.app = app
+        self.state = state
+        """uvicorn's: its tasks, and the date of the second."""
+        self.limits = limits
+        self.headers = headers
+        """Lines for every answer's head."""
+        self.secure = secure
+        """Whether the connections speak TLS."""
+        self.on_refused = on_refused
+        """Hears the status of every answer that the listener gave itself."""
+        self.loop = loop
+        self.now = loop.time()
+        """The time of the last sweep: reading it costs nothing."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> set[Swept]:
+        """Those that are open."""
+        return self.state.connections  # type: ignore[return-value]
+
+    def start_sweeping(self) -> None:
+        """Sweep from now on."""
+        self.now = self.loop.time()
+        self._timer = self.loop.call_later(self.limits.sweep_interval_s, self._sweep)
+
+    def stop_sweeping(self) -> None:
+        """Sweep no more. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def cut(self) -> None:
+        """Abort every connection."""
+        for connection in list(self.connections):
+            connection.abort()
+
+    def _sweep(self) -> None:
+        self.now = self.loop.time()
+        for connection in list(self.connections):
+            connection.sweep()
+        self._timer = self.loop.call_later(self.limits.sweep_interval_s, self._sweep)

@@ -1,0 +1,113 @@
+"""Which heads are refused that the parser lets through: those that two programs could read differently (RFC 9112)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import httptools
+
+from neurogate.httpd import refusals
+from neurogate.httpd.limits import HttpLimits
+from neurogate.httpd.refusals import Refusal
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case."""
+
+_SPECIAL = frozenset({b"transfer-encoding", b"expect"})
+_HOST = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=:\[\]]*")
+
+
+class RefusedError(Exception):
+    """The request must not be served."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+class Target(NamedTuple):
+    """What a request is about."""
+
+    path: bytes
+    query: bytes
+
+
+def check(version: str, headers: Headers) -> None:
+    """Raises RefusedError for a head whose version, host or framing is not beyond doubt."""
+    if version not in {"1.1", "1.0"}:
+        raise RefusedError(refusals.BAD_VERSION if version == "0.9" else refusals.UNSUPPORTED_VERSION)
+    names = [name for name, _ in headers]
+    hosts = names.count(b"host")
+    if hosts != 1:
+        if hosts or version == "1.1":
+            raise RefusedError(refusals.BAD_HOST)
+    elif _HOST.fullmatch(headers[names.index(b"host")][1]) is None:
+        raise RefusedError(refusals.BAD_HOST)
+    if not _SPECIAL.isdisjoint(names):
+        _check_special(version, headers)
+
+
+def _check_special(version: str, headers: Headers) -> None:
+    for name, value in headers:
+        if name == b"transfer-encoding":
+            if version == "1.0":  # "MUST treat the message as if the framing is faulty"
+                raise RefusedError(refusals.AMBIGUOUS_LENGTH)
+            if value.lower() != b"chunked":
+                raise RefusedError(refusals.UNKNOWN_CODING)
+        elif name == b"expect" and version == "1.1" and value.lower() != b"100-continue":
+            raise RefusedError(refusals.EXPECTATION_FAILED)
+
+
+def expects_continue(version: str, headers: Headers) -> bool:
+    """Whether the client waits for leave to send its body. HTTP/1.0 knows no such thing."""
+    return version == "1.1" and any(name == b"expect" for name, _ in headers)
+
+
+def check_size(url: bytes, headers: Headers, limits: HttpLimits) -> None:
+    """Raises RefusedError for a head, whole or not yet, that is too large."""
+    if len(url) > limits.url_bytes:
+        raise RefusedError(refusals.URL_TOO_LONG)
+    if len(headers) > limits.headers:
+        raise RefusedError(refusals.TOO_MANY_HEADERS)
+    sizes = [len(name) + len(value) for name, value in headers]
+    if sizes and max(sizes) > limits.header_bytes:
+        raise RefusedError(refusals.HEADER_TOO_LONG)
+    if len(url) + sum(sizes) + 4 * len(sizes) > limits.head_bytes:
+        raise RefusedError(refusals.HEAD_TOO_LARGE)
+
+
+def target_of(method: bytes, url: bytes) -> Target:
+    """Path and query of a request target, in any form that a server must take.
+
+    Raises RefusedError for CONNECT, a fragment, and `*` with anything but OPTIONS.
+    """
+    if method == b"CONNECT":
+        raise RefusedError(refusals.NO_TUNNELS)
+    if b"#" in url:
+        raise RefusedError(refusals.BAD_TARGET)
+    if url[:1] == b"/":
+        path, _, query = url.partition(b"?")
+        return Target(path, query)
+    if url == b"*" and method == b"OPTIONS":
+        return Target(url, b"")
+    return _absolute(url)
+
+
+def _absolute(url: bytes) -> Target:
+    """`http://host/path`: a server "MUST accept the absolute-form" (RFC 9112, section 3.2.2)."""
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        raise RefusedError(refusals.BAD_TARGET) from None
+    if not parsed.schema or parsed.schema.lower() not in {b"http", b"https"} or not parsed.host:
+        raise RefusedError(refusals.BAD_TARGET)
+    return Target(parsed.path or b"/", parsed.query or b"")
+
+
+def framing_of(headers: Headers, *, keep_alive: bool) -> bytes:
+    """A head that says of the body what these headers say, and nothing else."""
+    lines = [b"%b: %b\r\n" % header for header in headers if header[0] in {b"content-length", b"transfer-encoding"}]
+    closing = b"" if keep_alive else b"connection: close\r\n"
+    return b"POST / HTTP/1.1\r\nhost: x\r\n%b%b\r\n" % (b"".join(lines), closing)
