@@ -27,6 +27,13 @@ class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
     faults: Annotated[
         str, env("NEUROGATE_SIM_FAULTS", "Faults to inject, for example `error=0.1,cut_after=5`; empty is none.")
     ] = ""
+    deterministic: Annotated[
+        bool,
+        env(
+            "NEUROGATE_SIM_DETERMINISTIC",
+            "Date every answer alike and tell durations by the settings, so that the same body gives the same bytes.",
+        ),
+    ] = False
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):

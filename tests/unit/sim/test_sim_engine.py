@@ -101,8 +101,8 @@ def test_a_lagging_reader_gets_its_tokens_in_bounded_pieces() -> None:
 
 def test_other_paths_are_unsupported() -> None:
     made = SimEngine(sim_support.settings(), rng=random.Random(1), now=lambda: 0.0)
-    with pytest.raises(EngineUnsupportedError, match="/v1/embeddings"):
-        made.forward(EngineCall("/v1/embeddings", b"{}"))
+    with pytest.raises(EngineUnsupportedError, match="/v1/audio/speech"):
+        made.forward(EngineCall("/v1/audio/speech", b"{}"))
 
 
 def test_it_observes_the_whole_truth() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from neurogate.engines.sim import chat_template, http_answer, tokenizer
 from neurogate.engines.sim.core import CONTEXT_TOKENS
-from neurogate.engines.sim.ollama_api import embedding
 from neurogate.engines.sim.server import build_app
+from neurogate.engines.sim.vectors import embedding
 from neurogate.virtual_time import run
 from sim_support import WALL_S, Answered, AsgiCall, ask, events, live, settings
 
@@ -188,18 +188,6 @@ def test_a_wrong_native_body_is_refused(path: str, body: bytes) -> None:
 def test_a_native_prompt_over_the_context_is_refused_by_name() -> None:
     answer = answered("POST", "/completion", {"prompt": "!" * (CONTEXT_TOKENS + 1)})
     assert (answer.status, answer.json()["error"]["type"]) == (400, "exceed_context_size_error")
-
-
-def test_the_request_id_of_the_header_names_the_answer() -> None:
-    async def test(app: Any) -> None:
-        body = {"messages": [{"role": "user", "content": "x"}]}
-        ids = [
-            (await ask(app, "POST", "/v1/chat/completions", body, x_request_id=request_id)).json()["id"]
-            for request_id in ("a", "a", "b")
-        ]
-        assert ids[0] == ids[1] != ids[2]
-
-    with_app(test)
 
 
 # Ollama

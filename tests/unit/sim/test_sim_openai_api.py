@@ -133,22 +133,28 @@ def test_an_interrupted_chat_is_continued_from_its_own_beginning() -> None:
     assert chat_text(part) + chat_text(rest) == chat_text(whole)
 
 
-def test_ids_depend_on_the_request_and_its_prompt_only() -> None:
+def test_ids_depend_on_the_body_only() -> None:
     def name(call: EngineCall) -> str:
         return str(json.loads(ask(call)[1])["id"])
 
-    assert name(chat_call("a", request_id="1")) == name(chat_call("a", request_id="1"))
-    names = {name(chat_call(text, request_id=number)) for text in "ab" for number in "12"}
+    assert name(chat_call("a", request_id="1")) == name(chat_call("a", request_id="2"))
+    names = {name(chat_call(text, seed=number)) for text in "ab" for number in (1, 2)}
     assert len(names) == 4
     assert all(one.startswith("chatcmpl-") for one in names)
 
 
-def test_content_may_come_in_parts() -> None:
-    parts = [{"type": "text", "text": "Why "}, {"type": "image_url", "image_url": {}}, {"type": "text", "text": "now?"}]
-    body = {"messages": [{"role": "user", "content": parts}]}
-    _, answer = ask(EngineCall("/v1/chat/completions", json.dumps(body).encode(), "r1"))
-    _, expected = ask(chat_call("Why now?"))
-    assert answer == expected
+def test_an_image_counts_and_another_one_is_another_question() -> None:
+    def asked(url: str) -> dict[str, Any]:
+        parts = [{"type": "text", "text": "Why "}, {"type": "image_url", "image_url": {"url": url}}]
+        body = {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "now?"}]}]}
+        reply, answer = ask(EngineCall("/v1/chat/completions", json.dumps(body).encode()))
+        assert reply.status == 200
+        return dict(json.loads(answer))
+
+    without = json.loads(ask(chat_call("Why now?"))[1])
+    one, other = asked("data:image/png;base64,AAAA"), asked("data:image/png;base64,BBBB")
+    assert one["usage"]["prompt_tokens"] > without["usage"]["prompt_tokens"]
+    assert one["choices"] != other["choices"]
 
 
 def test_what_it_does_not_know_is_accepted() -> None:
@@ -185,11 +191,11 @@ def test_an_unknown_model_is_not_found() -> None:
         ("chat/completions", b'{"messages":[{"role":1}]}', "messages[0].role", "Expected `str`, got `int`"),
         ("chat/completions", b'{"messages":[{"role":"user"}],"max_tokens":"x"}', "max_tokens", "got `str`"),
         ("chat/completions", b'{"messages":[{"role":"user"}],"max_tokens":-2}', "max_tokens", ">= -1"),
-        ("chat/completions", b'{"messages":[{"role":"user"}],"n":2}', "n", "<= 1"),
+        ("chat/completions", b'{"messages":[{"role":"user"}],"n":129}', "n", "<= 128"),
         ("completions", b"{}", None, "missing required field `prompt`"),
         ("completions", b'{"prompt":5}', "prompt", "got `int`"),
-        ("completions", b'{"prompt":["a","b"]}', "prompt", "one text, or one list of token ids"),
-        ("completions", b'{"prompt":[5]}', "prompt", "one text, or one list of token ids"),
+        ("completions", b'{"prompt":["a",{}]}', "prompt", "must be texts, or lists of token ids"),
+        ("completions", b'{"prompt":[5]}', "prompt", "must be texts, or lists of token ids"),
     ],
 )
 def test_a_wrong_body_is_refused_and_the_field_named(path: str, body: bytes, param: str | None, told: str) -> None:

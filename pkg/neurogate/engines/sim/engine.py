@@ -23,11 +23,16 @@ from neurogate.engines.engine import (
 )
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim import chat_template, openai_api
+from neurogate.engines.sim.apis import APIS
 from neurogate.engines.sim.core import CONTEXT_TOKENS, Question, SimCore
 from neurogate.engines.sim.faults import Break
 from neurogate.engines.sim.reply import FAILED_MESSAGE
 from neurogate.engines.sim.scheduler import StoppedError
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token
+from neurogate.operations import OPERATIONS
+
+_OWN_APIS = frozenset(path for path in APIS if not OPERATIONS[path].universal)
+_IGNORED = frozenset({"grammar"})
 
 
 class SimEngine:
@@ -82,16 +87,16 @@ class SimEngine:
             slots_busy=scheduler.busy,
             queued=scheduler.queued,
             kv_used_ratio=scheduler.tokens_held / (slots * CONTEXT_TOKENS),
+            apis=_OWN_APIS,
+            unsupported=_IGNORED,
         )
 
     def forward(self, call: EngineCall) -> AbstractAsyncContextManager[EngineReply]:
-        """Answer the two OpenAI paths. Each chunk of a streamed body holds whole events."""
-        match call.path:
-            case "/v1/chat/completions":
-                return openai_api.chat(self._core, call.body, call.request_id)
-            case "/v1/completions":
-                return openai_api.completion(self._core, call.body, call.request_id)
-        raise EngineUnsupportedError(f"the simulated engine has no {call.path}")
+        """Answer any of `apis.APIS`. Each chunk of a streamed body holds whole events."""
+        answering = APIS.get(call.path)
+        if answering is None:
+            raise EngineUnsupportedError(f"the simulated engine has no {call.path}")
+        return answering(self._core, call.body)
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Answer one prompt."""

@@ -21,8 +21,8 @@ from neurogate.engines.sim.reply import JSON_TYPE
 
 BODY_BYTES_MAX = 64 << 20
 
-Answering = Callable[[bytes, str], AbstractAsyncContextManager[EngineReply]]
-"""From a request's body and id to its reply."""
+Answering = Callable[[bytes], AbstractAsyncContextManager[EngineReply]]
+"""From a request's body to its reply."""
 
 
 class _ClientGoneError(Exception):
@@ -41,7 +41,7 @@ class AnswerEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and stop at once when its client goes."""
-        request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        del scope
         try:
             body = await read_body(receive)
         except SimRefusedError as error:
@@ -52,14 +52,14 @@ class AnswerEndpoint:
         try:
             async with asyncio.TaskGroup() as group:
                 watcher = group.create_task(_raise_when_gone(receive))
-                await self._answer(body, request_id, send)
+                await self._answer(body, send)
                 watcher.cancel()
         except* _ClientGoneError:
             pass
 
-    async def _answer(self, body: bytes, request_id: str, send: Send) -> None:
+    async def _answer(self, body: bytes, send: Send) -> None:
         try:
-            async with self._answering(body, request_id) as reply:
+            async with self._answering(body) as reply:
                 if reply.content_type == JSON_TYPE:
                     await _send_json(send, reply)
                 else:

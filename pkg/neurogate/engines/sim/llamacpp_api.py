@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -20,9 +19,11 @@ from neurogate import __version__
 from neurogate.engines.engine import EngineReply
 from neurogate.engines.sim import chat_template, openai_api, tokenizer
 from neurogate.engines.sim.core import CONTEXT_TOKENS, Question, SimCore, SimRefusedError, Summary
-from neurogate.engines.sim.http_answer import AnswerEndpoint, JsonEndpoint
-from neurogate.engines.sim.reply import read_json, reply
+from neurogate.engines.sim.http_answer import JsonEndpoint
+from neurogate.engines.sim.openai_forms import timings
+from neurogate.engines.sim.reply import Form, joined, read_json, reply
 from neurogate.engines.sim.scheduler import Job
+from neurogate.engines.sim.speech import json_of
 
 _KINDS = {
     400: "invalid_request_error",
@@ -39,6 +40,22 @@ class CompletionRequest(msgspec.Struct, kw_only=True):
     n_predict: Annotated[int, msgspec.Meta(ge=-1)] | None = None
     stream: bool | None = None
     ignore_eos: bool | None = None
+    stop: openai_api.StopTexts = None
+    json_schema: dict[str, Any] | None = None
+    temperature: float | None = None
+
+
+class InfillRequest(msgspec.Struct, kw_only=True):
+    """The body of /infill."""
+
+    input_prefix: str
+    input_suffix: str
+    input_extra: list[dict[str, Any]] | None = None
+    prompt: str = ""
+    n_predict: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    stream: bool | None = None
+    ignore_eos: bool | None = None
+    stop: openai_api.StopTexts = None
     temperature: float | None = None
 
 
@@ -52,10 +69,11 @@ class _DetokenizeRequest(msgspec.Struct):
 
 
 class _TemplateRequest(msgspec.Struct):
-    messages: list[openai_api.Message]
+    messages: Annotated[list[openai_api.Message], msgspec.Meta(min_length=1)]
 
 
 _COMPLETION = msgspec.json.Decoder(CompletionRequest)
+_INFILL = msgspec.json.Decoder(InfillRequest)
 _TOKENIZE = msgspec.json.Decoder(_TokenizeRequest)
 _DETOKENIZE = msgspec.json.Decoder(_DetokenizeRequest)
 _TEMPLATE = msgspec.json.Decoder(_TemplateRequest)
@@ -69,17 +87,49 @@ def refusal(error: SimRefusedError) -> bytes:
     return msgspec.json.encode({"error": {"code": error.status, "message": str(error), "type": kind}})
 
 
-def completion(core: SimCore, body: bytes, request_id: str) -> AbstractAsyncContextManager[EngineReply]:
-    """Answer /completion. The request id changes nothing: this API gives answers no id."""
-    del request_id
-    return reply(core, lambda: _CompletionForm(core, read_json(_COMPLETION, body)), refusal)
+def completion(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
+    """Answer /completion."""
+
+    def opened() -> Form:
+        request = read_json(_COMPLETION, body)
+        says = None if request.json_schema is None else json_of(request.json_schema).text
+        prompts = openai_api.prompt_texts(request.prompt)
+        if len(prompts) > 1:
+            raise SimRefusedError(400, "prompt: must be one", code="invalid_request", param="prompt")
+        return _CompletionForm(core, request, prompts[0], says)
+
+    return reply(core, opened, refusal)
+
+
+def infill(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
+    """Answer /infill: text for the place between a prefix and a suffix."""
+
+    def opened() -> Form:
+        request = read_json(_INFILL, body)
+        extra = "".join(map(openai_api.mark_of, request.input_extra or ()))
+        prompt = f"{extra}<|fim_prefix|>{request.input_prefix}{request.prompt}<|fim_suffix|>{request.input_suffix}"
+        return _CompletionForm(core, request, prompt + "<|fim_middle|>", None)
+
+    return reply(core, opened, refusal)
+
+
+def tokenize(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
+    """Answer /tokenize."""
+    return reply(core, lambda: _tokenized(body), refusal)
+
+
+def detokenize(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
+    """Answer /detokenize."""
+    return reply(core, lambda: _detokenized(body), refusal)
+
+
+def apply_template(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
+    """Answer /apply-template."""
+    return reply(core, lambda: _templated(body), refusal)
 
 
 def routes(core: SimCore) -> list[Route]:
-    """Every path of this API."""
-
-    def asked(path: str, endpoint: AnswerEndpoint | JsonEndpoint) -> Route:
-        return Route(path, endpoint, methods=["POST"])
+    """What this API tells of the engine itself."""
 
     def told(path: str, tell: Callable[[SimCore, Mapping[str, str]], object]) -> Route:
         return Route(path, JsonEndpoint(lambda _, query: tell(core, query), refusal), methods=["GET"])
@@ -89,12 +139,6 @@ def routes(core: SimCore) -> list[Route]:
         return PlainTextResponse(_metrics(core), media_type="text/plain; version=0.0.4")
 
     return [
-        asked("/v1/chat/completions", AnswerEndpoint(partial(openai_api.chat, core), openai_api.refusal)),
-        asked("/v1/completions", AnswerEndpoint(partial(openai_api.completion, core), openai_api.refusal)),
-        asked("/completion", AnswerEndpoint(partial(completion, core), refusal)),
-        asked("/tokenize", JsonEndpoint(_tokenize, refusal)),
-        asked("/detokenize", JsonEndpoint(_detokenize, refusal)),
-        asked("/apply-template", JsonEndpoint(_apply_template, refusal)),
         told("/health", _health),
         told("/v1/health", _health),
         told("/v1/models", lambda core, _: openai_api.models(core)),
@@ -108,11 +152,17 @@ def routes(core: SimCore) -> list[Route]:
 class _CompletionForm:
     stream_type = "text/event-stream"
 
-    def __init__(self, core: SimCore, request: CompletionRequest) -> None:
-        limit = request.n_predict
-        max_tokens = None if limit is None or limit < 0 else limit
-        prompt = openai_api.prompt_text(request.prompt)
-        self.question = Question(prompt, max_tokens, ignore_eos=bool(request.ignore_eos))
+    def __init__(
+        self, core: SimCore, request: CompletionRequest | InfillRequest, prompt: str, says: str | None
+    ) -> None:
+        question = Question(
+            prompt,
+            openai_api.limit_of(request.n_predict),
+            ignore_eos=bool(request.ignore_eos),
+            stop=openai_api.stops_of(request.stop),
+            says=says,
+        )
+        self.questions = [question]
         self.streamed = bool(request.stream)
         self._model = core.model
         self._prompt_tokens = tokenizer.count(prompt)
@@ -121,7 +171,8 @@ class _CompletionForm:
     def opening(self) -> bytes:
         return b""
 
-    def tokens(self, tokens: list[bytes]) -> bytes:
+    def tokens(self, tokens: list[bytes], choice: int) -> bytes:
+        del choice
         return b"".join(map(self._token, tokens))
 
     def closing(self, summary: Summary) -> bytes:
@@ -130,8 +181,8 @@ class _CompletionForm:
     def failure(self, message: str) -> bytes:
         return b"data: " + refusal(SimRefusedError(500, message, code="internal_error")) + b"\n\n"
 
-    def whole(self, text: str, summary: Summary) -> bytes:
-        return msgspec.json.encode(self._ended(text, summary))
+    def whole(self, answers: list[list[bytes]], summary: Summary) -> bytes:
+        return msgspec.json.encode(self._ended(joined(answers[0]), summary))
 
     def _token(self, token: bytes) -> bytes:
         self._said += 1
@@ -149,7 +200,8 @@ class _CompletionForm:
         )
 
     def _ended(self, text: str, summary: Summary) -> dict[str, Any]:
-        usage = summary.usage
+        usage, part = summary.usage, summary.parts[0]
+        natural = "word" if part.stopped_by else "eos"
         return {
             "index": 0,
             "content": text,
@@ -159,13 +211,13 @@ class _CompletionForm:
             "model": self._model,
             "tokens_predicted": usage.completion_tokens,
             "tokens_evaluated": usage.prompt_tokens,
-            "prompt": self.question.prompt,
+            "prompt": self.questions[0].prompt,
             "has_new_line": False,
             "truncated": False,
-            "stop_type": "eos" if summary.finish_reason == "stop" else "limit",
-            "stopping_word": "",
+            "stop_type": natural if part.finish_reason == "stop" else "limit",
+            "stopping_word": part.stopped_by,
             "tokens_cached": usage.total_tokens,
-            "timings": openai_api.timings(summary),
+            "timings": timings(summary),
         }
 
 
@@ -173,28 +225,27 @@ def _event(event: dict[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(event) + b"\n\n"
 
 
-def _tokenize(body: bytes, query: Mapping[str, str]) -> object:
-    del query
+def _tokenized(body: bytes) -> bytes:
     request = read_json(_TOKENIZE, body)
     ids = tokenizer.encode(request.content)
     if not request.with_pieces:
-        return {"tokens": ids}
+        return msgspec.json.encode({"tokens": ids})
     pieces = tokenizer.pieces(request.content)
-    return {"tokens": [{"id": number, "piece": piece} for number, piece in zip(ids, pieces, strict=True)]}
+    return msgspec.json.encode(
+        {"tokens": [{"id": number, "piece": piece} for number, piece in zip(ids, pieces, strict=True)]}
+    )
 
 
-def _detokenize(body: bytes, query: Mapping[str, str]) -> object:
-    del query
+def _detokenized(body: bytes) -> bytes:
     try:
-        return {"content": tokenizer.decode(read_json(_DETOKENIZE, body).tokens)}
+        return msgspec.json.encode({"content": tokenizer.decode(read_json(_DETOKENIZE, body).tokens)})
     except ValueError as error:
         raise SimRefusedError(400, f"tokens: {error}", code="invalid_request") from error
 
 
-def _apply_template(body: bytes, query: Mapping[str, str]) -> object:
-    del query
+def _templated(body: bytes) -> bytes:
     messages = read_json(_TEMPLATE, body).messages
-    return {"prompt": chat_template.render((message.role, message.text) for message in messages)}
+    return msgspec.json.encode({"prompt": chat_template.render((message.role, message.text) for message in messages)})
 
 
 def _health(core: SimCore, query: Mapping[str, str]) -> object:
@@ -209,7 +260,7 @@ def _props(core: SimCore, query: Mapping[str, str]) -> object:
         "total_slots": len(core.scheduler.jobs),
         "model_alias": core.model,
         "model_path": core.model,
-        "modalities": {"vision": False, "audio": False},
+        "modalities": {"vision": True, "audio": False},
         "endpoint_slots": True,
         "endpoint_props": False,
         "endpoint_metrics": True,

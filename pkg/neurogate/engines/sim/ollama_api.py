@@ -6,14 +6,13 @@ is there and loaded until a client unloads it.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request
@@ -25,10 +24,12 @@ from neurogate.engines.engine import EngineReply
 from neurogate.engines.sim import chat_template, tokenizer
 from neurogate.engines.sim.core import CONTEXT_TOKENS, Question, SimCore, SimRefusedError, Summary
 from neurogate.engines.sim.http_answer import AnswerEndpoint, JsonEndpoint
-from neurogate.engines.sim.reply import Form, read_json, reply
+from neurogate.engines.sim.openai_api import limit_of, mark_of, stops_of
+from neurogate.engines.sim.reply import Form, joined, read_json, reply
+from neurogate.engines.sim.speech import FREE, Speech, Tool, json_of, tool_call
+from neurogate.engines.sim.vectors import DIMENSIONS, DIMENSIONS_MAX, embedding
 
 _KEEP_ALIVE_S = 300.0
-_EMBEDDING_DIMENSIONS = 64
 _DETAILS = {
     "parent_model": "",
     "format": "sim",
@@ -49,6 +50,7 @@ class Options(msgspec.Struct):
     num_predict: int | None = None
     """Tokens; negative is no limit."""
     ignore_eos: bool | None = None
+    stop: str | list[str] | None = None
 
 
 class GenerateRequest(msgspec.Struct, kw_only=True):
@@ -59,6 +61,9 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     system: str = ""
     context: list[int] | None = None
     raw: bool = False
+    images: list[str] | None = None
+    suffix: str = ""
+    format: str | dict[str, Any] | None = None
     stream: bool | None = None
     options: Options | None = None
     keep_alive: KeepAlive = None
@@ -69,6 +74,22 @@ class ChatMessage(msgspec.Struct):
 
     role: str
     content: str = ""
+    images: list[str] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as the model sees it."""
+        return _images(self.images) + self.content + "".join(map(mark_of, self.tool_calls or ()))
+
+
+class _Function(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _ToolSpec(msgspec.Struct):
+    function: _Function
 
 
 class ChatRequest(msgspec.Struct, kw_only=True):
@@ -76,6 +97,8 @@ class ChatRequest(msgspec.Struct, kw_only=True):
 
     model: str = ""
     messages: list[ChatMessage] = msgspec.field(default_factory=list)
+    tools: list[_ToolSpec] | None = None
+    format: str | dict[str, Any] | None = None
     stream: bool | None = None
     options: Options | None = None
     keep_alive: KeepAlive = None
@@ -84,6 +107,12 @@ class ChatRequest(msgspec.Struct, kw_only=True):
 class _EmbedRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     input: str | list[str] = ""
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=DIMENSIONS_MAX)] | None = None
+
+
+class _OldEmbedRequest(msgspec.Struct, kw_only=True):
+    model: str = ""
+    prompt: str = ""
 
 
 class _ShowRequest(msgspec.Struct, kw_only=True):
@@ -94,6 +123,7 @@ class _ShowRequest(msgspec.Struct, kw_only=True):
 _GENERATE = msgspec.json.Decoder(GenerateRequest)
 _CHAT = msgspec.json.Decoder(ChatRequest)
 _EMBED = msgspec.json.Decoder(_EmbedRequest)
+_OLD_EMBED = msgspec.json.Decoder(_OldEmbedRequest)
 _SHOW = msgspec.json.Decoder(_ShowRequest)
 
 
@@ -123,18 +153,17 @@ class OllamaApi:
             Route("/api/ps", JsonEndpoint(self._ps, refusal), methods=["GET"]),
             Route("/api/show", JsonEndpoint(self._show, refusal), methods=["POST"]),
             Route("/api/embed", JsonEndpoint(self._embed, refusal), methods=["POST"]),
+            Route("/api/embeddings", JsonEndpoint(self._old_embed, refusal), methods=["POST"]),
             Route("/api/generate", AnswerEndpoint(self.generate, refusal), methods=["POST"]),
             Route("/api/chat", AnswerEndpoint(self.chat, refusal), methods=["POST"]),
         ]
 
-    def generate(self, body: bytes, request_id: str) -> AbstractAsyncContextManager[EngineReply]:
-        """Answer /api/generate. The request id changes nothing: this API gives answers no id."""
-        del request_id
+    def generate(self, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
+        """Answer /api/generate."""
         return reply(self._core, partial(self._open_generate, body), refusal)
 
-    def chat(self, body: bytes, request_id: str) -> AbstractAsyncContextManager[EngineReply]:
-        """Answer /api/chat. The request id changes nothing: this API gives answers no id."""
-        del request_id
+    def chat(self, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
+        """Answer /api/chat."""
         return reply(self._core, partial(self._open_chat, body), refusal)
 
     def _open_generate(self, body: bytes) -> Form | bytes:
@@ -149,7 +178,8 @@ class OllamaApi:
             turns = [("system", request.system)] if request.system else []
             prompt = _decoded(request.context or []) + chat_template.render([*turns, ("user", prompt)])
         self._loaded = True
-        return _OllamaForm(self._core, request, prompt, _as_response)
+        prompt = _images(request.images) + prompt + request.suffix
+        return _OllamaForm(self._core, request, prompt, _as_response, _formatted(request.format))
 
     def _open_chat(self, body: bytes) -> Form | bytes:
         request = read_json(_CHAT, body)
@@ -157,8 +187,13 @@ class OllamaApi:
         if not request.messages:
             return self._load(request, _as_message(""))
         self._loaded = True
-        prompt = chat_template.render((message.role, message.content) for message in request.messages)
-        return _OllamaForm(self._core, request, prompt, _as_message)
+        prompt = chat_template.render((message.role, message.text) for message in request.messages)
+        last = request.messages[-1]
+        tools = [Tool(spec.function.name, spec.function.parameters) for spec in request.tools or ()]
+        speech = tool_call(tools, choice="auto", asked=last.content if last.role == "user" else "")
+        if speech.tool:
+            return _OllamaToolForm(self._core, request, prompt, _as_message, speech)
+        return _OllamaForm(self._core, request, prompt, _as_message, _formatted(request.format))
 
     def _load(self, request: GenerateRequest | ChatRequest, empty: dict[str, Any]) -> bytes:
         self._loaded = not _unloads(request.keep_alive)
@@ -218,9 +253,15 @@ class OllamaApi:
         texts = [request.input] if isinstance(request.input, str) else request.input
         return {
             "model": request.model,
-            "embeddings": [embedding(text) for text in texts],
+            "embeddings": [embedding(text, request.dimensions or DIMENSIONS) for text in texts],
             "prompt_eval_count": sum(map(tokenizer.count, texts)),
         }
+
+    def _old_embed(self, body: bytes, query: Mapping[str, str]) -> object:
+        del query
+        request = read_json(_OLD_EMBED, body)
+        self._require_model(request.model)
+        return {"embedding": embedding(request.prompt)}
 
     def _listed(self) -> dict[str, Any]:
         name = self._core.model if ":" in self._core.model else f"{self._core.model}:latest"
@@ -239,11 +280,17 @@ class _OllamaForm:
         request: GenerateRequest | ChatRequest,
         prompt: str,
         wrapped: Callable[[str], dict[str, Any]],
+        speech: Speech,
     ) -> None:
         options = request.options or Options()
-        limit = options.num_predict
-        max_tokens = None if limit is None or limit < 0 else limit
-        self.question = Question(prompt, max_tokens, ignore_eos=bool(options.ignore_eos))
+        question = Question(
+            prompt,
+            limit_of(options.num_predict),
+            ignore_eos=bool(options.ignore_eos),
+            stop=stops_of(options.stop),
+            says=speech.text,
+        )
+        self.questions = [question]
         self.streamed = request.stream is None or request.stream
         self._model = request.model
         self._now = core.now
@@ -255,7 +302,8 @@ class _OllamaForm:
     def opening(self) -> bytes:
         return b""
 
-    def tokens(self, tokens: list[bytes]) -> bytes:
+    def tokens(self, tokens: list[bytes], choice: int) -> bytes:
+        del choice
         about = {"model": self._model, "created_at": _timestamp(self._now())}
         self._said += b"".join(tokens)
         return b"".join([_line({**about, **self._wrapped(token.decode()), "done": False}) for token in tokens])
@@ -266,12 +314,13 @@ class _OllamaForm:
     def failure(self, message: str) -> bytes:
         return _line({"error": message})
 
-    def whole(self, text: str, summary: Summary) -> bytes:
+    def whole(self, answers: list[list[bytes]], summary: Summary) -> bytes:
+        text = joined(answers[0])
         return msgspec.json.encode(self._ended(text, text, summary))
 
     def _ended(self, shown: str, said: str, summary: Summary) -> dict[str, Any]:
         account = {
-            "context": tokenizer.encode(self.question.prompt + said) if self._gives_context else [],
+            "context": tokenizer.encode(self.questions[0].prompt + said) if self._gives_context else [],
             "total_duration": _nanoseconds(summary.total_s),
             "prompt_eval_count": summary.usage.prompt_tokens,
             "prompt_eval_duration": _nanoseconds(summary.prefill_s),
@@ -288,12 +337,55 @@ class _OllamaForm:
         }
 
 
-def embedding(text: str) -> list[float]:
-    """A vector of length 1 that stands for a text; the same text gives the same vector, and nothing else is meant."""
-    digest = blake2b(text.encode(), digest_size=_EMBEDDING_DIMENSIONS).digest()
-    values = [byte - 127.5 for byte in digest]
-    length = math.hypot(*values)
-    return [value / length for value in values]
+class _OllamaToolForm(_OllamaForm):
+    """A tool's call: Ollama tells it as one, once its arguments are complete."""
+
+    def __init__(
+        self,
+        core: SimCore,
+        request: ChatRequest,
+        prompt: str,
+        wrapped: Callable[[str], dict[str, Any]],
+        speech: Speech,
+    ) -> None:
+        super().__init__(core, request, prompt, wrapped, speech)
+        self._tool = speech.tool
+
+    def tokens(self, tokens: list[bytes], choice: int) -> bytes:
+        del choice
+        self._said += b"".join(tokens)
+        return b""
+
+    def closing(self, summary: Summary) -> bytes:
+        said = self._said.decode()
+        about = {"model": self._model, "created_at": _timestamp(self._now())}
+        called = _line({**about, "message": self._message(said), "done": False})
+        return called + _line(self._ended("", said, summary))
+
+    def whole(self, answers: list[list[bytes]], summary: Summary) -> bytes:
+        text = joined(answers[0])
+        return msgspec.json.encode({**self._ended("", text, summary), "message": self._message(text)})
+
+    def _message(self, text: str) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": ""}
+        try:
+            call = {"function": {"name": self._tool, "arguments": msgspec.json.decode(text)}}
+        except msgspec.DecodeError:  # the limit cut the call short
+            return {**message, "content": text}
+        return {**message, "tool_calls": [call]}
+
+
+def _formatted(wanted: str | dict[str, Any] | None) -> Speech:
+    """What `format` asks for: anything, any JSON, or an instance of a schema."""
+    if not wanted:
+        return FREE
+    if isinstance(wanted, str) and wanted != "json":
+        raise SimRefusedError(400, "format: must be json or a JSON schema", code="invalid_request", param="format")
+    return json_of(None if isinstance(wanted, str) else wanted)
+
+
+def _images(images: list[str] | None) -> str:
+    return "".join([mark_of({"type": "image", "data": image}) for image in images or ()])
 
 
 def _as_response(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from neurogate.engines.engine import EngineBrokenError, EngineReply, EngineUnava
 from neurogate.engines.sim.core import Generation, Question, SimCore, SimRefusedError, Summary
 from neurogate.engines.sim.faults import Break
 from neurogate.engines.sim.scheduler import StoppedError
+from neurogate.prompt_api import UNDECODABLE
 
 RequestT = TypeVar("RequestT")
 
@@ -25,9 +26,10 @@ FAILED_MESSAGE = "simulated failure (fault error_after)"
 
 
 class Form(Protocol):
-    """How one API writes the answer to one request. Tokens are ASCII that JSON does not escape."""
+    """How one API writes the answer to one request."""
 
-    question: Question
+    questions: list[Question]
+    """What is asked, one for each answer."""
     streamed: bool
     stream_type: str
     """Content type of a streamed answer."""
@@ -36,8 +38,8 @@ class Form(Protocol):
         """What comes before the first token of a stream."""
         ...
 
-    def tokens(self, tokens: list[bytes]) -> bytes:
-        """The events of some tokens, of which there is at least one."""
+    def tokens(self, tokens: list[bytes], choice: int) -> bytes:
+        """The events of some tokens, at least one, of one of the answers."""
         ...
 
     def closing(self, summary: Summary) -> bytes:
@@ -48,8 +50,8 @@ class Form(Protocol):
         """The event that ends a stream which failed."""
         ...
 
-    def whole(self, text: str, summary: Summary) -> bytes:
-        """An answer that is not streamed."""
+    def whole(self, answers: list[list[bytes]], summary: Summary) -> bytes:
+        """What is not streamed: the tokens of each answer."""
         ...
 
 
@@ -68,7 +70,7 @@ async def reply(
             if isinstance(form, bytes):
                 answered = EngineReply(200, JSON_TYPE, _once(form))
             else:
-                generation = owned.enter_context(core.begin(form.question))
+                generation = owned.enter_context(core.begin(*form.questions))
                 answered = await (_streamed if form.streamed else _whole)(generation, form)
         except SimRefusedError as error:
             answered = EngineReply(error.status, JSON_TYPE, _once(refusal(error)), retry_after_s=error.retry_after_s)
@@ -89,7 +91,7 @@ def read_json(decoder: msgspec.json.Decoder[RequestT], body: bytes) -> RequestT:
         field = path.strip("`").removeprefix("$.")
         named = f"{field}: {message}" if field else message
         raise SimRefusedError(400, named, code="invalid_request", param=field or None) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise SimRefusedError(400, f"the body is not valid JSON: {error}", code="invalid_request") from error
 
 
@@ -102,7 +104,7 @@ async def _events(generation: Generation, form: Form, tokens: list[bytes]) -> As
     opening = form.opening()
     try:
         while tokens:
-            yield opening + form.tokens(tokens)
+            yield opening + form.tokens(tokens, generation.choice)
             opening = b""
             tokens = await generation.more()
     except StoppedError as error:
@@ -114,13 +116,23 @@ async def _events(generation: Generation, form: Form, tokens: list[bytes]) -> As
 
 
 async def _whole(generation: Generation, form: Form) -> EngineReply:
-    said = []
+    said: list[list[bytes]] = [[] for _ in generation.parts]
     while tokens := await generation.more():
-        said += tokens
+        said[generation.choice] += tokens
     if generation.breaks is Break.ERROR:
         raise SimRefusedError(500, FAILED_MESSAGE, code="internal_error")
-    body = form.whole(b"".join(said).decode(), generation.summary())
+    body = form.whole(said, generation.summary())
     return EngineReply(200, JSON_TYPE, _cut(body) if generation.breaks is Break.CUT else _once(body))
+
+
+def joined(tokens: list[bytes]) -> str:
+    """The text of an answer's tokens."""
+    return b"".join(tokens).decode()
+
+
+def escaped(tokens: list[bytes]) -> list[bytes]:
+    """Tokens as they stand inside a JSON string."""
+    return [msgspec.json.encode(token.decode())[1:-1] for token in tokens]
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

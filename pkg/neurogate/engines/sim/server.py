@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurogate.engines.settings import SimSettings
-from neurogate.engines.sim import llamacpp_api, ollama_api
+from neurogate.engines.sim import apis, llamacpp_api, ollama_api
 from neurogate.engines.sim.core import SimCore, SimRefusedError
 from neurogate.engines.sim.reply import JSON_TYPE
 from neurogate.httpd import HttpServer
@@ -71,7 +71,7 @@ def build_app(
         return _refused(request.url.path, SimRefusedError(404, "File Not Found", code="not_found"))
 
     return Starlette(
-        routes=[*llamacpp_api.routes(core), *ollama_api.OllamaApi(core).routes()],
+        routes=[*apis.routes(core), *llamacpp_api.routes(core), *ollama_api.OllamaApi(core).routes()],
         middleware=[Middleware(_ReadyGate, core=core)],
         exception_handlers={404: not_found, 405: not_found},
         lifespan=lifespan,

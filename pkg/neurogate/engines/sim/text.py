@@ -81,8 +81,13 @@ class Answer:
         return index
 
 
-def answer_to(prompt: str) -> tuple[Answer, int]:
-    """The answer to a prompt, and how many of its tokens the prompt's end already holds."""
+def answer_to(prompt: str, variant: int = 0) -> tuple[Answer, int]:
+    """The answer to a prompt, and how many of its tokens the prompt's end already holds.
+
+    Variants beyond the first are answers of their own, and continue nothing.
+    """
+    if variant:
+        return Answer(f"{prompt}\0{variant}"), 0
     start = prompt.rfind(MARKER)
     if start >= 0:
         answer = Answer(prompt[:start])
