@@ -17,6 +17,7 @@ from neurogate.edge.settings import (
 )
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.gateway.settings import GatewaySettings
+from neurogate.httpd.settings import HttpSettings
 from neurogate.local.run_directory import StateSettings
 from neurogate.models.settings import ModelSettings
 from neurogate.worker.settings import WorkerSettings
@@ -29,6 +30,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Model names", "Read by `neurogate gateway`.", ModelRouteSettings, True),
     ("TLS", "Read by `neurogate gateway`.", TlsSettings, True),
     ("Public gRPC", "Read by `neurogate gateway`.", PublicGrpcSettings, True),
+    ("HTTP", "Read by `neurogate gateway`: what its HTTP ports take.", HttpSettings, True),
     ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),
     ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),
     ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),

@@ -19,6 +19,7 @@ from neurogate.edge.settings import (
     TlsSettings,
 )
 from neurogate.gateway.admin_keys import check_admin_keys
+from neurogate.httpd.settings import HttpSettings
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +156,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     tls: TlsSettings = TlsSettings()
     grpc: PublicGrpcSettings = PublicGrpcSettings()
     access_log: AccessLogSettings = AccessLogSettings()
+    http: HttpSettings = HttpSettings()
     admin: AdminSettings = AdminSettings()
 
     def conflicts(self) -> Iterable[Conflict]:
@@ -164,6 +166,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
             [
                 Listener("gateway.http_port", host, self.gateway.http_port),
                 Listener("gateway.metrics_port", host, self.gateway.metrics_port),
+                Listener("http.health_port", host, self.http.health_port),
                 Listener("grpc.grpc_port", host, self.grpc.grpc_port),
             ]
         )
