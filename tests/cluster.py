@@ -126,7 +126,6 @@ class Cluster:
                 WORKER_ADDRESSES=addresses,
                 HTTP_PORT="0",
                 METRICS_PORT="0",
-                PORT_HEALTH="0",
                 NEUROGATE_HOST="127.0.0.1",
                 API_KEYS=KEY,
                 **self._gateway_environment,

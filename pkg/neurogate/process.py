@@ -6,7 +6,8 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -42,6 +43,18 @@ def run(service: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     except* asyncio.CancelledError:
         code = code or EXIT_FAILURE
     return code
+
+
+@contextmanager
+def on_hangup(callback: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP calls back on the running loop, and does not end the process; afterwards it is ignored."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, callback)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 async def run_until(stopping: asyncio.Event, work: Coroutine[Any, Any, ResultT], *, name: str) -> asyncio.Task[ResultT]:

@@ -1,7 +1,7 @@
 """Every setting is also a flag: its environment name in lower case, without NEUROGATE_.
 
 The flags come from the settings structs, so that name, meaning and default are written once. Values stay text until
-`neurogate.config.load` converts and checks them, the same as those of the environment.
+`neurogate.config` converts and checks them, the same as those of the environment.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from neurogate.config import descriptions, env_names, load, sections
+from neurogate.config import Bundle, Setting, Source, declared, env_names, flag, load
+from neurogate.local import sources
 
 SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
+ConfigT = TypeVar("ConfigT", bound=Bundle)
 
 
 class Flags:
@@ -31,9 +33,13 @@ class Flags:
         fields = {env: field for field, env in env_names(settings).items()}
         return load(settings, overrides={fields[env]: value for env, value in self.given.items() if env in fields})
 
-    def load_config(self, config: type[SettingsT]) -> SettingsT:
-        """A whole configuration, section by section. Raises ConfigError naming what is wrong."""
-        return config(**{name: self.load(section) for name, section in sections(config).items()})
+    def source(self, config: type[ConfigT]) -> Source[ConfigT]:
+        """Every layer of a process's configuration, these flags among them."""
+        return sources.source(config, self.given)
+
+    def load_config(self, config: type[ConfigT]) -> ConfigT:
+        """A whole configuration. Raises ConfigError naming what is wrong."""
+        return self.source(config).read().config
 
 
 def takes(*settings: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -52,7 +58,7 @@ def takes(*settings: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Ca
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
             if parameter.name != "flags"
         ]
-        parameters = own + [_option(*row) for struct in settings for row in descriptions(struct)]
+        parameters = own + [_option(setting) for struct in settings for setting in declared(struct)]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
@@ -60,19 +66,15 @@ def takes(*settings: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Ca
     return decorate
 
 
-def flag(env: str) -> str:
-    """The flag of a setting, for example `--http-port` of HTTP_PORT."""
-    return "--" + env.removeprefix("NEUROGATE_").lower().replace("_", "-")
-
-
 def _parameter(env: str) -> str:
     return flag(env)[2:].replace("-", "_")
 
 
-def _option(env: str, default: object, description: str) -> inspect.Parameter:
+def _option(setting: Setting) -> inspect.Parameter:
+    default = setting.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    text = f"{description} [{env}{f', default {shown}' if shown else ''}]"
-    option = typer.Option(flag(env), help=text, metavar=type(default).__name__.upper().replace("TUPLE", "LIST"))
+    text = f"{setting.description} [{setting.env}{f', default {shown}' if shown else ''}]"
+    option = typer.Option(setting.flag, help=text, metavar=type(default).__name__.upper().replace("TUPLE", "LIST"))
     return inspect.Parameter(
-        _parameter(env), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+        _parameter(setting.env), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )

@@ -15,11 +15,11 @@ import typer
 from neurogate import __version__
 from neurogate.cli import keys
 from neurogate.cli.flags import Flags, takes
-from neurogate.config import default_environment, sections
+from neurogate.config import FileSettings, default_environment, sections
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
 from neurogate.errors import EXIT_CONFIG, ConfigError, NeuroGateError
 from neurogate.gateway.settings import GatewayConfig
-from neurogate.worker.settings import WorkerSettings
+from neurogate.worker.settings import WorkerConfig
 
 app = typer.Typer(
     name="neurogate",
@@ -62,26 +62,26 @@ def _common(
 
 
 @app.command()
-@takes(*sections(GatewayConfig).values())
+@takes(FileSettings, *sections(GatewayConfig).values())
 def gateway(flags: Flags) -> None:
     """Run a gateway: the HTTP API in front of the workers."""
-    config = flags.load_config(GatewayConfig)
+    effective = flags.source(GatewayConfig).read()
     from neurogate.gateway import app as gateway_app
 
-    raise typer.Exit(gateway_app.main(config))
+    raise typer.Exit(gateway_app.main(effective))
 
 
 @app.command()
-@takes(WorkerSettings, EngineSettings, SimSettings)
+@takes(FileSettings, *sections(WorkerConfig).values())
 def worker(flags: Flags) -> None:
     """Run a worker: one inference engine behind gRPC."""
-    settings, engine, sim = flags.load(WorkerSettings), flags.load(EngineSettings), flags.load(SimSettings)
+    config = flags.load_config(WorkerConfig)
     from neurogate.cli import models as model_files
 
-    model_files.ensure(engine)
+    model_files.ensure(config.engine, config.models)
     from neurogate.worker import app as worker_app
 
-    raise typer.Exit(worker_app.main(settings, engine, sim))
+    raise typer.Exit(worker_app.main(config))
 
 
 @app.command()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings
 from neurogate.models.progress import shown
-from neurogate.models.store import default_store
+from neurogate.models.settings import ModelSettings
+from neurogate.models.store import ModelStore, default_store
 
 
 def fetch(model: str) -> None:
@@ -20,14 +21,14 @@ def fetch(model: str) -> None:
     print(found.path)
 
 
-def ensure(engine: EngineSettings) -> None:
+def ensure(engine: EngineSettings, models: ModelSettings) -> None:
     """Fetch the model of a managed engine if it is missing, with its progress; SIGTERM and Ctrl-C end that.
 
     Done before a worker starts to serve: later its event loop, and with it its signals, would wait for the download.
     Raises ConfigError for settings that contradict each other, ModelError when the model cannot be had.
     """
     model = engine.model or DEFAULT_MODEL
-    store = default_store()
+    store = ModelStore(models.directory)
     if engine.kind != "llamacpp" or store.path(model) is not None:
         return
     from rich.console import Console

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from neurogate.cli.flags import flag
-from neurogate.config import descriptions
+from neurogate.config import FileSettings, descriptions, flag
 from neurogate.edge.settings import (
     AccessLogSettings,
     AdmissionSettings,
@@ -16,13 +15,13 @@ from neurogate.edge.settings import (
     TlsSettings,
 )
 from neurogate.engines.settings import EngineSettings, SimSettings
-from neurogate.gateway.settings import GatewaySettings
-from neurogate.httpd.settings import HttpSettings
+from neurogate.gateway.settings import AdminSettings, GatewaySettings
 from neurogate.local.run_directory import StateSettings
 from neurogate.models.settings import ModelSettings
 from neurogate.worker.settings import WorkerSettings
 
 SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
+    ("Configuration file", "Read by `neurogate gateway`, `worker` and `up`.", FileSettings, True),
     ("Gateway", "Read by `neurogate gateway`.", GatewaySettings, True),
     ("Keys", "Read by `neurogate gateway`: who may call.", KeySettings, True),
     ("Limits", "Read by `neurogate gateway`: what each key may use.", LimitSettings, True),
@@ -30,8 +29,8 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Model names", "Read by `neurogate gateway`.", ModelRouteSettings, True),
     ("TLS", "Read by `neurogate gateway`.", TlsSettings, True),
     ("Public gRPC", "Read by `neurogate gateway`.", PublicGrpcSettings, True),
-    ("HTTP", "Read by `neurogate gateway`: what its HTTP ports take.", HttpSettings, True),
     ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),
+    ("Admin", "Read by `neurogate gateway`: see admin.md.", AdminSettings, True),
     ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),
     ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),
     ("Simulated engine", "Read where the engine is `sim`, and by `neurogate sim-engine`.", SimSettings, True),

@@ -11,7 +11,7 @@ from neurogate.config import layers
 from neurogate.config.convert import MASK, shown
 from neurogate.config.declare import (
     Bundle,
-    Conflict,
+    Problem,
     Setting,
     declared,
     descriptions,
@@ -30,10 +30,10 @@ __all__ = [
     "CONFIG_VARIABLE",
     "MASK",
     "Bundle",
-    "Conflict",
     "Effective",
     "FileSettings",
     "Listener",
+    "Problem",
     "Setting",
     "Source",
     "child_environment",

@@ -55,20 +55,20 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
-    """Settings that contradict each other."""
+class Problem:
+    """What is wrong with settings that are right by their types and bounds."""
 
     keys: tuple[str, ...]
-    """For example `gateway.http_port`."""
-    problem: str
-    """What is wrong, as it follows their names."""
+    """Whose, for example `gateway.http_port`; several that contradict each other."""
+    text: str
+    """What is wrong, as it follows their names. It must not tell a secret."""
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one process is configured by: each field is a section of the configuration file."""
 
-    def conflicts(self) -> Iterable[Conflict]:
-        """What is wrong with settings that are right each for itself."""
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with it that types and bounds cannot tell."""
         return ()
 
 

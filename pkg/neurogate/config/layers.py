@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from neurogate.config.convert import convert, shown
-from neurogate.config.declare import Bundle, Conflict, Setting, declared, env_names, sections, settings_of
+from neurogate.config.declare import Bundle, Problem, Setting, declared, env_names, sections, settings_of
 from neurogate.config.environment import is_service_link
 from neurogate.config.file import Document, fingerprint, read
 from neurogate.config.names import meant, unknown_variables
@@ -36,6 +36,8 @@ class Effective(Generic[ConfigT]):
     config: ConfigT
     sources: Mapping[str, str]
     """By key: `default`, `neurogate.yaml:4`, `env HTTP_PORT`, `flag --http-port` or `admin API`."""
+    origin: Source[ConfigT]
+    """What it was read from, to be read again."""
 
     def rows(self) -> Iterator[tuple[Setting, object, str]]:
         """(setting, value as it may be shown, source) of every setting."""
@@ -117,10 +119,10 @@ class Source(Generic[ConfigT]):
         if problems:
             raise ConfigError("\n".join(problems))
         config = self._build(values)
-        problems = [self._told(conflict, sources) for conflict in config.conflicts()]
+        problems = [self._told(problem, sources) for problem in config.problems()]
         if problems:
             raise ConfigError("\n".join(problems))
-        return Effective(config, sources)
+        return Effective(config, sources, self)
 
     def _given(self, setting: Setting, document: Document, overlay: Mapping[str, object]) -> _Given | None:
         """The value of the last layer that has one."""
@@ -146,9 +148,9 @@ class Source(Generic[ConfigT]):
             raise ConfigError("\n".join(problems))
         return self._config(**made)
 
-    def _told(self, conflict: Conflict, sources: Mapping[str, str]) -> str:
-        names = [f"{self._settings[key].env} ({sources[key]})" for key in conflict.keys]
-        return f"{' and '.join(names)}: {conflict.problem}"
+    def _told(self, problem: Problem, sources: Mapping[str, str]) -> str:
+        names = [f"{self._settings[key].env} ({sources[key]})" for key in problem.keys]
+        return f"{' and '.join(names)}: {problem.text}"
 
 
 def load(

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from neurogate.config.declare import Conflict
+from neurogate.config.declare import Problem
 
 _ANYWHERE = frozenset({"", "0.0.0.0", "::"})
 
@@ -21,10 +21,10 @@ class Listener(NamedTuple):
     """0 takes a free one, -1 is off."""
 
 
-def shared_ports(listeners: Iterable[Listener]) -> Iterator[Conflict]:
-    """A conflict for every two that want the same port of the same address."""
+def shared_ports(listeners: Iterable[Listener]) -> Iterator[Problem]:
+    """A problem for every two that want the same port of the same address."""
     taken = [listener for listener in listeners if listener.port > 0]
     for one, other in itertools.combinations(taken, 2):
         meet = one.host == other.host or one.host in _ANYWHERE or other.host in _ANYWHERE
         if one.port == other.port and meet:
-            yield Conflict((one.key, other.key), f"both are {one.port}; every listener needs a port of its own")
+            yield Problem((one.key, other.key), f"both are {one.port}; every listener needs a port of its own")

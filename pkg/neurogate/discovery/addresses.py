@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from neurogate.errors import ConfigError
+from collections.abc import Iterator, Sequence
 
 
-def check_addresses(addresses: Sequence[str]) -> None:
-    """Raises ConfigError for an address that is not host:port, or that is listed twice."""
+def wrong(addresses: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a list of addresses: those that are not host:port, and those that are in it twice."""
     for address in addresses:
         if not is_address(address):
-            raise ConfigError(f"WORKER_ADDRESSES: {address!r} is not host:port, for example localhost:50051")
+            yield f"{address!r} is not host:port, for example localhost:50051"
     if len(set(addresses)) != len(addresses):
-        raise ConfigError("WORKER_ADDRESSES: an address is listed twice; each worker once is enough")
+        yield "an address is listed twice; each worker once is enough"
 
 
 def is_address(text: str) -> bool:

@@ -11,9 +11,9 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
-from neurogate.discovery.addresses import check_addresses, is_address
+from neurogate.discovery.addresses import is_address, wrong
 from neurogate.endpoint import Endpoint
-from neurogate.errors import BadRequestError, WorkerExistsError, WorkerNotFoundError
+from neurogate.errors import BadRequestError, ConfigError, WorkerExistsError, WorkerNotFoundError
 
 
 class ListedResolver:
@@ -41,7 +41,8 @@ class ListedResolver:
 
         Raises ConfigError as the constructor does, having changed nothing.
         """
-        check_addresses(addresses)
+        for problem in wrong(addresses):
+            raise ConfigError(f"WORKER_ADDRESSES: {problem}")
         self._configured = tuple(addresses)
         self._removed &= set(addresses)
         self._publish()

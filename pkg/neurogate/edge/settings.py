@@ -17,17 +17,29 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "API_KEYS",
             "Comma-separated bearer keys, or `sha256$` and the digest of each; their ids are key-1, key-2 and so on.",
+            reloads=True,
         ),
     ] = ()
     keys_file: Annotated[
-        str, env("AUTH_KEYS_FILE", "File of keys, `key_id:api_key[:rate_limit][:expiry]` a line; see docs/keys.md.")
+        str,
+        env(
+            "AUTH_KEYS_FILE",
+            "File of keys, `key_id:api_key[:rate_limit][:expiry]` a line; see docs/keys.md.",
+            reloads=True,
+        ),
     ] = ""
     auth_enabled: Annotated[
         Literal["auto"] | bool,
-        env("AUTH_ENABLED", "true, false, or auto: as soon as API_KEYS or AUTH_KEYS_FILE is set."),
+        env("AUTH_ENABLED", "true, false, or auto: as soon as API_KEYS or AUTH_KEYS_FILE is set.", reloads=True),
     ] = "auto"
     keys_poll_s: Annotated[
-        float, env("NEUROGATE_KEYS_POLL_S", "Seconds between looks at whether the file of keys has changed.", gt=0)
+        float,
+        env(
+            "NEUROGATE_KEYS_POLL_S",
+            "Seconds between looks at whether the file of keys has changed.",
+            reloads=True,
+            gt=0,
+        ),
     ] = 10.0
 
     def __repr__(self) -> str:
@@ -38,20 +50,26 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What each key may use, where its line in the key file says nothing else; and each client address, for abuse."""
 
     requests_per_minute: Annotated[
-        int, env("NEUROGATE_REQUESTS_PER_MINUTE", "Requests a minute of each key; 0 is unlimited.", ge=0)
+        int, env("NEUROGATE_REQUESTS_PER_MINUTE", "Requests a minute of each key; 0 is unlimited.", reloads=True, ge=0)
     ] = 0
     tokens_per_minute: Annotated[
         int,
-        env("NEUROGATE_TOKENS_PER_MINUTE", "Prompt and answer tokens a minute of each key; 0 is unlimited.", ge=0),
+        env(
+            "NEUROGATE_TOKENS_PER_MINUTE",
+            "Prompt and answer tokens a minute of each key; 0 is unlimited.",
+            reloads=True,
+            ge=0,
+        ),
     ] = 0
     concurrent_per_key: Annotated[
-        int, env("NEUROGATE_CONCURRENT_PER_KEY", "Requests in flight of each key; 0 is unlimited.", ge=0)
+        int, env("NEUROGATE_CONCURRENT_PER_KEY", "Requests in flight of each key; 0 is unlimited.", reloads=True, ge=0)
     ] = 0
     tokens_per_month: Annotated[
         int,
         env(
             "NEUROGATE_TOKENS_PER_MONTH",
             "Prompt and answer tokens a calendar month (UTC) of each key; 0 is unlimited.",
+            reloads=True,
             ge=0,
         ),
     ] = 0
@@ -60,6 +78,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "NEUROGATE_EXPECTED_ANSWER_TOKENS",
             "Answer tokens reserved for a request that names no maximum, until it ends and the truth is known.",
+            reloads=True,
             ge=0,
         ),
     ] = 256
@@ -128,25 +147,36 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "NEUROGATE_MAX_CONCURRENT",
             "Requests in flight at once; others queue. -1 takes what the workers' slots allow, 0 is unlimited.",
+            reloads=True,
             ge=-1,
         ),
     ] = -1
     factor: Annotated[
         float,
-        env("NEUROGATE_ADMISSION_FACTOR", "Requests a worker is given for each of its slots.", ge=1, le=1000),
+        env(
+            "NEUROGATE_ADMISSION_FACTOR",
+            "Requests a worker is given for each of its slots.",
+            reloads=True,
+            ge=1,
+            le=1000,
+        ),
     ] = 2.0
-    max_queue: Annotated[int, env("NEUROGATE_MAX_QUEUE", "Interactive requests that may wait for a turn.", ge=0)] = 1024
+    max_queue: Annotated[
+        int, env("NEUROGATE_MAX_QUEUE", "Interactive requests that may wait for a turn.", reloads=True, ge=0)
+    ] = 1024
     max_batch_queue: Annotated[
-        int, env("NEUROGATE_MAX_BATCH_QUEUE", "Batch requests that may wait for a turn.", ge=0)
+        int, env("NEUROGATE_MAX_BATCH_QUEUE", "Batch requests that may wait for a turn.", reloads=True, ge=0)
     ] = 1024
     queue_timeout_s: Annotated[
-        float, env("NEUROGATE_QUEUE_TIMEOUT_S", "Seconds a request waits for its turn before its 503.", gt=0)
+        float,
+        env("NEUROGATE_QUEUE_TIMEOUT_S", "Seconds a request waits for its turn before its 503.", reloads=True, gt=0),
     ] = 60.0
     keepalive_s: Annotated[
         float,
         env(
             "NEUROGATE_QUEUE_KEEPALIVE_S",
             "Seconds between the comments that a waiting streamed request gets; 0 sends none.",
+            reloads=True,
             ge=0,
         ),
     ] = 5.0
@@ -212,3 +242,18 @@ class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):
     access_log_format: Annotated[
         Literal["text", "json"], env("NEUROGATE_ACCESS_LOG_FORMAT", "text or json (one object a line).")
     ] = "text"
+    access_log_max_bytes: Annotated[
+        int,
+        env("NEUROGATE_ACCESS_LOG_MAX_BYTES", "Size at which the file makes room for a new one; 0 lets it grow.", ge=0),
+    ] = 100 * 1024 * 1024
+    access_log_keep: Annotated[
+        int, env("NEUROGATE_ACCESS_LOG_KEEP", "Old files kept, FILE.1 being the newest.", ge=0, le=1000)
+    ] = 5
+    access_log_queue: Annotated[
+        int,
+        env("NEUROGATE_ACCESS_LOG_QUEUE", "Lines that may wait for the disk; more are lost, and counted.", ge=1),
+    ] = 10_000
+    access_log_prompts: Annotated[
+        bool,
+        env("NEUROGATE_ACCESS_LOG_PROMPTS", "Whether json lines have the prompt, at most its first 8192 characters."),
+    ] = False

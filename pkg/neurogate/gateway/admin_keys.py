@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from neurogate.errors import ConfigError, ForbiddenError, UnauthorizedError
+from neurogate.errors import ForbiddenError, UnauthorizedError
 
 CHARS_MIN = 12
 _HASHED = re.compile(r"^(?:(?P<name>[\w.-]{1,64}):)?sha256\$(?P<digest>[0-9a-f]{64})$")
 
 
-def check_admin_keys(keys: Sequence[str]) -> None:
-    """Raises ConfigError for a key that is too short or that comes twice, naming it by its number."""
-    digests = [_digest(key) for key in keys]
+def weak(keys: Sequence[str]) -> Iterator[str]:
+    """What is wrong with these keys, each named by its number: those that are too short, and those that come twice."""
     for number, key in enumerate(keys, 1):
         if not _HASHED.match(key) and ("sha256$" in key or len(key) < CHARS_MIN):
-            raise ConfigError(
-                f"NEUROGATE_ADMIN_KEY: key {number} must have at least {CHARS_MIN} characters, "
-                "or be sha256$ and 64 hexadecimal digits in lower case, with NAME: before it or without"
+            yield (
+                f"key {number} must have at least {CHARS_MIN} characters, or be sha256$ and 64 hexadecimal digits "
+                "in lower case, with NAME: before it or without"
             )
-    if len(set(digests)) != len(digests):
-        raise ConfigError("NEUROGATE_ADMIN_KEY: a key comes twice")
+    if len({_digest(key) for key in keys}) != len(keys):
+        yield "a key comes twice"
 
 
 class AdminKeys:

@@ -18,15 +18,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from neurogate import __version__
 from neurogate.balancing import picker
 from neurogate.channel import LinkObserver
-from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
+from neurogate.config import Effective, Source
+from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.member import LinkChannel
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.room import Room
-from neurogate.discovery.static import StaticResolver
+from neurogate.discovery.listed import ListedResolver
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
 from neurogate.endpoint import Endpoint
+from neurogate.gateway.admin import Admin
+from neurogate.gateway.admin_keys import AdminKeys
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.generation import GenerationEndpoint
@@ -34,12 +37,20 @@ from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
-from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
+from neurogate.gateway.reload import Reloader
+from neurogate.gateway.routes import Lifecycle, build_app, counted, describe, health, readiness
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
+from neurogate.gateway.subscriptions import (
+    ENDPOINT_SETTINGS,
+    breaker_settings,
+    dispatch_limits,
+    follow_edge,
+    follow_fleet,
+    follow_process,
+)
 from neurogate.httpd import HttpServer
 from neurogate.operations import OPERATIONS
-from neurogate.process import run
-from neurogate.resilience.breaker import BreakerSettings
+from neurogate.process import on_hangup, run
 from neurogate.resilience.retry import RetryBudget
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.rpc.public_server import PublicServer
@@ -48,42 +59,48 @@ from neurogate.telemetry import logging, ops
 _log = structlog.get_logger("neurogate.gateway")
 
 
-def main(config: GatewayConfig) -> int:
+def main(effective: Effective[GatewayConfig]) -> int:
     """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
+    config = effective.config
     logging.configure(level=config.gateway.log_level, form=config.gateway.log_format, process="gateway")
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    return run(lambda stopping: serve(config, stopping))
+    return run(lambda stopping: serve(config, stopping, effective=effective))
 
 
 class Gateway:
     """The parts of one gateway, wired together on the running loop.
 
+    `effective` is the configuration with where it comes from, to be read again; without it, it is what it is.
     Raises ConfigError for settings that cannot work.
     """
 
-    def __init__(self, config: GatewayConfig, *, rng: random.Random, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        rng: random.Random,
+        now_ns: Callable[[], int],
+        effective: Effective[GatewayConfig] | None = None,
+    ) -> None:
         settings = config.gateway
         loop = asyncio.get_running_loop()
         self.metrics = GatewayMetrics()
         self.lifecycle = Lifecycle()
-        self.resolver = StaticResolver(settings.worker_addresses)
+        self.resolver = ListedResolver(settings.worker_addresses)
         observer = FleetObserver(self.metrics)
         self.pool = EndpointPool(
-            _connector(settings, loop, rng),
-            breaker=BreakerSettings(settings.breaker_failures, settings.breaker_reset_s),
+            _connector(config, loop, rng),
+            breaker=breaker_settings(settings),
             loop=loop,
             observer=observer,
+            leave_s=settings.drain_timeout_s,
         )
+        budget = RetryBudget(ratio=settings.retry_budget)
         self.dispatcher = Dispatcher(
             self.pool,
             picker.build(settings.balancer, rng=rng),
-            budget=RetryBudget(ratio=settings.retry_budget),
-            limits=DispatchLimits(
-                retries=settings.retries,
-                failfast_s=settings.failfast_s,
-                max_waiting=settings.max_waiting,
-                max_answer_bytes=settings.max_answer_bytes,
-            ),
+            budget=budget,
+            limits=dispatch_limits(settings),
             loop=loop,
             observer=observer,
         )
@@ -108,14 +125,53 @@ class Gateway:
             settings=settings,
             loop=loop,
         )
+        self.reloader = reloader = Reloader(
+            effective or Source(GatewayConfig, base=config).read(),
+            now=lambda: now_ns() / 1e9,
+            count=self.metrics.config_reload,
+        )
+        admin_keys = AdminKeys(config.admin.admin_key)
         hot = self._hot(settings, loop)
-        routes = build_app(self.pool, keys, self.lifecycle, hot=hot, now=loop.time)
+        reloader.subscribe(ENDPOINT_SETTINGS, lambda config: hot.update(self._hot(config.gateway, loop)))
+        follow_process(reloader, admin_keys=admin_keys, bodies=self.bodies)
+        follow_fleet(
+            reloader, resolver=self.resolver, pool=self.pool, dispatcher=self.dispatcher, budget=budget, rng=rng
+        )
+        follow_edge(
+            reloader,
+            keys=self.keys,
+            tell_keys=lambda: _tell_keys(self.keys),
+            limiter=self.limiter,
+            edge=self.edge,
+            admission=self.admission,
+            room=room,
+        )
+        admin = Admin(
+            admin_keys,
+            reloader,
+            pool=self.pool,
+            resolver=self.resolver,
+            keys_loaded=lambda: len(keys),
+            describe=lambda member: describe(member, loop.time()),
+        )
+        routes = build_app(
+            self.pool,
+            keys,
+            self.lifecycle,
+            hot=hot,
+            now=loop.time,
+            config_status=reloader.status,
+            more=admin.routes(),
+        )
         self.app = _front_door(hot, routes, self.metrics, loop)
         self.ops_app = ops.build_app(
-            self.metrics.registry, health=lambda: health(self.pool), ready=lambda: readiness(self.lifecycle)
+            self.metrics.registry,
+            health=lambda: health(self.pool, reloader.status()),
+            ready=lambda: readiness(self.lifecycle),
         )
 
     def _hot(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> dict[str, ASGIApp]:
+        """Endpoints hold their bounds: a reload puts others into their places, and a request keeps the one it met."""
         return {
             path: GenerationEndpoint(
                 OPERATIONS[path],
@@ -137,17 +193,21 @@ async def serve(
     stopping: asyncio.Event,
     *,
     on_ports: Callable[[int, int], None] = lambda _http, _ops: None,
+    effective: Effective[GatewayConfig] | None = None,
 ) -> None:
     """Serve until `stopping` is set, then drain. `on_ports` hears the HTTP and the ops port.
+
+    `effective` is `config` with where it comes from, so that it can be reloaded.
 
     Raises ConfigError for settings that cannot work, OSError when a port is taken.
     """
     settings = config.gateway
-    gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns)  # noqa: S311, TID251 - the composition root
+    gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns, effective=effective)  # noqa: S311, TID251 - the composition root
     http = HttpServer(gateway.app, name="HTTP_PORT", host=settings.host, port=settings.http_port)
     ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
     async with asyncio.TaskGroup() as tasks:
         pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
+        reloading = tasks.create_task(gateway.reloader.run(), name="reload")
         await gateway.limiter.start()
         await gateway.pool.resolved()
         ops_port = await ops_http.start(tasks)
@@ -155,10 +215,13 @@ async def serve(
         gateway.lifecycle.ready = True
         _log.info("gateway listens", http_port=http_port, ops_port=ops_port, version=__version__)
         on_ports(http_port, ops_port)
-        await stopping.wait()
+        with on_hangup(gateway.reloader.ask):
+            await stopping.wait()
+        reloading.cancel()
         gateway.lifecycle.draining = True
-        _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=settings.drain_timeout_s)
-        await http.stop(settings.drain_timeout_s)
+        drain_s = gateway.reloader.config.gateway.drain_timeout_s
+        _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=drain_s)
+        await http.stop(drain_s)
         pool.cancel()
         await gateway.limiter.close()
         await ops_http.stop(1)
@@ -166,10 +229,10 @@ async def serve(
 
 
 def _connector(
-    settings: GatewaySettings, loop: asyncio.AbstractEventLoop, rng: random.Random
+    config: GatewayConfig, loop: asyncio.AbstractEventLoop, rng: random.Random
 ) -> Callable[[Endpoint, LinkObserver], LinkChannel]:
     gateway_id = f"{socket.gethostname()}:{os.getpid()}"
-    link = LinkSettings(silence_s=settings.link_silence_s)
+    link = LinkSettings(silence_s=config.gateway.link_silence_s)
 
     def connect(endpoint: Endpoint, observer: LinkObserver) -> LinkChannel:
         return LinkClient(
@@ -180,6 +243,7 @@ def _connector(
             settings=link,
             loop=loop,
             rng=rng,
+            max_message_bytes=config.grpc.grpc_max_message_bytes,
         )
 
     return connect

@@ -27,6 +27,10 @@ class Edge:
         self._admission = admission
         self._settings = limits
 
+    def configure(self, limits: LimitSettings) -> None:
+        """Estimate by other settings from now on."""
+        self._settings = limits
+
     def identify(self, authorization: bytes, api_key: bytes, path: str) -> Caller:
         """Who calls. Raises UnauthorizedError, and ForbiddenError when the key is not good for the path."""
         caller = self._keys.authenticate(authorization, api_key)

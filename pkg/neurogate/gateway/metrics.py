@@ -48,12 +48,6 @@ class GatewayMetrics:
             ["worker"],
             registry=registry,
         )
-        self._refusals = Counter(
-            "neurogate_gateway_http_refusals_total",
-            "Connections closed because their client sent no request that could be handed on, or took too long.",
-            ["status"],
-            registry=registry,
-        )
         self._retries = Counter(
             "neurogate_gateway_retries_total",
             "Requests that moved to another worker before their first byte.",
@@ -73,6 +67,12 @@ class GatewayMetrics:
         self._slow_clients = Counter(
             "neurogate_gateway_slow_clients_total",
             "Requests cancelled because the client read too slowly.",
+            registry=registry,
+        )
+        self._config_reloads = Counter(
+            "neurogate_gateway_config_reloads_total",
+            "Times the configuration was read again, by result: ok or invalid.",
+            ["result"],
             registry=registry,
         )
         self._worker_up = Gauge(
@@ -123,13 +123,13 @@ class GatewayMetrics:
         """A request was cancelled for its client's slowness."""
         self._slow_clients.inc()
 
-    def refused(self, status: int) -> None:
-        """The listener answered by itself."""
-        self._refusals.labels(str(status)).inc()
-
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left a worker for another one."""
         self._retries.labels(worker_id, reason).inc()
+
+    def config_reload(self, result: str) -> None:
+        """The configuration was read again: `ok`, or `invalid` and so the one before stays."""
+        self._config_reloads.labels(result).inc()
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """A breaker moved."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from starlette.applications import Starlette
@@ -41,11 +41,16 @@ def build_app(
     *,
     hot: Mapping[str, ASGIApp],
     now: Callable[[], float],
+    config_status: Callable[[], Mapping[str, object] | None] = lambda: None,
+    more: Sequence[Route] = (),
 ) -> Starlette:
-    """The gateway's Starlette application; `hot` endpoints are mounted for the sake of their 405."""
+    """The gateway's Starlette application; `hot` endpoints are mounted for the sake of their 405.
+
+    `config_status` is what `/health` tells of the configuration; `more` are further routes.
+    """
 
     async def health_endpoint(_: Request) -> Response:
-        well, said = health(pool)
+        well, said = health(pool, config_status())
         return _json(said, 200 if well else 503)
 
     async def ready_endpoint(_: Request) -> Response:
@@ -56,7 +61,7 @@ def build_app(
         return Response(b"")
 
     async def workers(_: Request) -> Response:
-        members = [describe(member, now()) for member in pool.snapshot.members]
+        members = [describe(member, now()) for member in (*pool.snapshot.members, *pool.leaving)]
         return _json({"workers": members, "count": len(members)})
 
     async def models(request: Request) -> Response:
@@ -70,6 +75,7 @@ def build_app(
         Route("/workers", workers),
         Route("/v1/models", models),
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in hot.items()),
+        *more,
     ]
     app = Starlette(
         routes=routes,
@@ -103,8 +109,8 @@ def counted(app: Starlette, metrics: GatewayMetrics, loop: asyncio.AbstractEvent
     return counting
 
 
-def health(pool: EndpointPool) -> tuple[bool, dict[str, object]]:
-    """(any worker is available, what `/health` says).
+def health(pool: EndpointPool, config_status: Mapping[str, object] | None = None) -> tuple[bool, dict[str, object]]:
+    """(any worker is available, what `/health` says, the state of the configuration included when it is given).
 
     `healthy` with every worker available, `degraded` with some, `unhealthy` with none.
     """
@@ -115,6 +121,7 @@ def health(pool: EndpointPool) -> tuple[bool, dict[str, object]]:
         "status": status,
         "version": __version__,
         "workers": {"total": len(members), "available": available},
+        **({"config": config_status} if config_status else {}),
     }
 
 
@@ -132,7 +139,8 @@ def describe(member: Member, now: float) -> dict[str, object]:
         "address": member.endpoint.address,
         "healthy": member.linked,
         "ready": member.usable,
-        "draining": report.draining,
+        "draining": report.draining or member.cordoned or member.on_idle is not None,
+        "cordoned": member.cordoned,
         "circuit_breaker_state": member.breaker.state,
         "consecutive_failures": member.breaker.consecutive_failures,
         "in_flight": member.in_flight,

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from neurogate.config import Bundle, Conflict, Listener, env, shared_ports
-from neurogate.discovery.addresses import check_addresses
+from neurogate.config import Bundle, Listener, Problem, env, shared_ports
+from neurogate.discovery.addresses import wrong
 from neurogate.edge.settings import (
     AccessLogSettings,
     AdmissionSettings,
@@ -18,8 +18,7 @@ from neurogate.edge.settings import (
     PublicGrpcSettings,
     TlsSettings,
 )
-from neurogate.gateway.admin_keys import check_admin_keys
-from neurogate.httpd.settings import HttpSettings
+from neurogate.gateway.admin_keys import weak
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,9 +123,6 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 10.0
 
-    def __post_init__(self) -> None:
-        check_addresses(self.worker_addresses)
-
 
 class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who may change a running gateway."""
@@ -141,9 +137,6 @@ class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ()
 
-    def __post_init__(self) -> None:
-        check_admin_keys(self.admin_key)
-
 
 class GatewayConfig(Bundle, frozen=True, kw_only=True):
     """All of a gateway's settings: each field is a section of the configuration file."""
@@ -156,17 +149,17 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     tls: TlsSettings = TlsSettings()
     grpc: PublicGrpcSettings = PublicGrpcSettings()
     access_log: AccessLogSettings = AccessLogSettings()
-    http: HttpSettings = HttpSettings()
     admin: AdminSettings = AdminSettings()
 
-    def conflicts(self) -> Iterable[Conflict]:
-        """Listeners that want the same port."""
+    def problems(self) -> Iterable[Problem]:
+        """Addresses and keys that are none, and listeners that want the same port."""
+        yield from (Problem(("gateway.worker_addresses",), text) for text in wrong(self.gateway.worker_addresses))
+        yield from (Problem(("admin.admin_key",), text) for text in weak(self.admin.admin_key))
         host = self.gateway.host
-        return shared_ports(
+        yield from shared_ports(
             [
                 Listener("gateway.http_port", host, self.gateway.http_port),
                 Listener("gateway.metrics_port", host, self.gateway.metrics_port),
-                Listener("http.health_port", host, self.http.health_port),
                 Listener("grpc.grpc_port", host, self.grpc.grpc_port),
             ]
         )

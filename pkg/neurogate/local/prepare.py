@@ -7,15 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neurogate.config import env_names, load
-from neurogate.edge.settings import KeySettings
+from neurogate.config import load
 from neurogate.engines.llamacpp.cores import usable_cores
-from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings
-from neurogate.gateway.settings import GatewaySettings
+from neurogate.engines.settings import DEFAULT_MODEL
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.local.plan import FleetPlan, FleetRequest, fair_threads, plan
 from neurogate.local.run_directory import StateSettings, new_run_directory
+from neurogate.local.sources import source
 from neurogate.models.progress import shown
-from neurogate.models.store import default_store
+from neurogate.models.store import ModelStore
+from neurogate.worker.settings import WorkerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,21 @@ def prepare(request: FleetRequest, console: Console) -> Prepared:
 
     Raises ConfigError for a wrong setting and ModelError for a model that cannot be had.
     """
-    fields = {env: name for name, env in env_names(EngineSettings).items()}
-    given = {fields[env]: value for env, value in request.settings.items() if env in fields}
-    engine = load(EngineSettings, overrides=given)
-    gateway = load(GatewaySettings)
+    worker = source(WorkerConfig, request.settings).read().config
+    gateway = source(GatewayConfig, {}).read().config
+    engine = worker.engine
     managed = engine.kind == "llamacpp"
     model = engine.model or (DEFAULT_MODEL if managed else "")
     if managed:
-        store = default_store()
+        store = ModelStore(worker.models.directory)
         if store.path(model) is None:
             console.print(f"fetching the model {model} into {store.directory}, this once")
         with shown(console) as progress:
             model = store.resolve(model, progress=progress).name
     threads = fair_threads(usable_cores(), request.workers) if managed and not engine.threads else None
-    keys = request.keys or load(KeySettings).api_keys
+    keys = request.keys or gateway.keys.api_keys
     return Prepared(
-        plan=plan(request, http_port=gateway.http_port, threads=threads),
+        plan=plan(request, http_port=gateway.gateway.http_port, threads=threads),
         directory=new_run_directory(load(StateSettings)),
         key=keys[0] if keys else "",
         engine=engine.kind,

@@ -49,6 +49,13 @@ def configure(*, level: str, form: str, process: str) -> None:
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
 
 
+def set_level(level: str) -> None:
+    """Log from another level up, from now on."""
+    threshold = _LEVELS[level]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(threshold))  # the rest stays as it is
+    logging.getLogger().setLevel(max(threshold, logging.WARNING))
+
+
 class _Unfailing:
     """A stream whose full disk or closed pipe costs log lines, never the process."""
 

@@ -16,7 +16,6 @@ from prometheus_client import disable_created_metrics
 from neurogate import __version__
 from neurogate.engines import factory
 from neurogate.engines.engine import Engine, EngineFatalError
-from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
 from neurogate.httpd import HttpServer
 from neurogate.process import run
@@ -25,16 +24,17 @@ from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from neurogate.telemetry import logging, ops, tracing
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
-from neurogate.worker.settings import WorkerSettings
+from neurogate.worker.settings import WorkerConfig, WorkerSettings
 
 _log = structlog.get_logger("neurogate.worker")
 
 
-def main(settings: WorkerSettings, engine: EngineSettings, sim: SimSettings) -> int:
+def main(config: WorkerConfig) -> int:
     """Run a worker until SIGTERM or SIGINT. Returns the process's exit code."""
+    settings = config.worker
     logging.configure(level=settings.log_level, form=settings.log_format, process="worker")
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    return run(lambda stopping: serve(settings, _build_engine(engine, sim), stopping))
+    return run(lambda stopping: serve(settings, _build_engine(config), stopping))
 
 
 async def serve(
@@ -140,11 +140,10 @@ def _state(worker: Worker) -> dict[str, object]:
     }
 
 
-def _build_engine(engine: EngineSettings, sim: SimSettings) -> Engine:
-    return factory.build(engine, sim, resolve_model=_resolve_model, rng=random.Random(), now=time.time)  # noqa: S311, TID251
+def _build_engine(config: WorkerConfig) -> Engine:
+    def resolve_model(name: str) -> tuple[str, Path]:
+        from neurogate.models.store import ModelStore
 
+        return ModelStore(config.models.directory).resolve(name)
 
-def _resolve_model(name: str) -> tuple[str, Path]:
-    from neurogate.models import store
-
-    return store.resolve(name)
+    return factory.build(config.engine, config.sim, resolve_model=resolve_model, rng=random.Random(), now=time.time)  # noqa: S311, TID251

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from neurogate.config import Bundle, Conflict, Listener, env, shared_ports
+from neurogate.config import Bundle, Listener, Problem, env, shared_ports
 from neurogate.engines.engine import MAX_ANSWER_BYTES
 from neurogate.engines.settings import EngineSettings, SimSettings
+from neurogate.errors import ConfigError
 from neurogate.models.settings import ModelSettings
 
 
@@ -63,10 +64,14 @@ class WorkerConfig(Bundle, frozen=True, kw_only=True):
     sim: SimSettings = SimSettings()
     models: ModelSettings = ModelSettings()
 
-    def conflicts(self) -> Iterable[Conflict]:
-        """Listeners that want the same port."""
+    def problems(self) -> Iterable[Problem]:
+        """An engine that lacks what it needs, and listeners that want the same port."""
+        try:
+            _ = self.engine.kind
+        except ConfigError as error:
+            yield Problem(("engine.engine",), str(error))
         host = self.worker.host
-        return shared_ports(
+        yield from shared_ports(
             [
                 Listener("worker.grpc_port", host, self.worker.grpc_port),
                 Listener("worker.metrics_port", host, self.worker.metrics_port),

@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from neurogate import __version__
-from neurogate.cli.flags import Flags, flag
+from neurogate.cli.flags import Flags
 from neurogate.cli.main import main
-from neurogate.config import child_environment, env_names, sections
+from neurogate.config import child_environment, env_names, flag, sections
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings

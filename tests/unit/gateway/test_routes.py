@@ -98,6 +98,7 @@ def test_a_worker_is_shown_as_it_is() -> None:
                         "healthy": True,
                         "ready": True,
                         "draining": False,
+                        "cordoned": False,
                         "circuit_breaker_state": "closed",
                         "consecutive_failures": 0,
                         "in_flight": 1,

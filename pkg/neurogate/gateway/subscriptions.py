@@ -1,0 +1,120 @@
+"""What in a gateway follows which settings while it runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from neurogate.balancing import picker
+from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
+from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.room import Room
+from neurogate.discovery.listed import ListedResolver
+from neurogate.edge.admission import Admission
+from neurogate.edge.key_source import KeySource, enforces
+from neurogate.edge.limiter import defaults
+from neurogate.edge.limits import Limiter
+from neurogate.edge.settings import KeySettings
+from neurogate.errors import ConfigError
+from neurogate.gateway.admin_keys import AdminKeys
+from neurogate.gateway.edge import Edge
+from neurogate.gateway.intake import BodyBudget
+from neurogate.gateway.reload import Reloader
+from neurogate.gateway.settings import GatewayConfig, GatewaySettings
+from neurogate.resilience.breaker import BreakerSettings
+from neurogate.resilience.retry import RetryBudget
+from neurogate.telemetry import logging
+
+ENDPOINT_SETTINGS = tuple(
+    f"gateway.{name}" for name in ("max_body_bytes", "body_timeout_s", "request_timeout_s", "stream_buffer_bytes")
+)
+"""What a hot endpoint is built with."""
+
+
+def dispatch_limits(settings: GatewaySettings) -> DispatchLimits:
+    """The dispatcher's bounds."""
+    return DispatchLimits(
+        retries=settings.retries,
+        failfast_s=settings.failfast_s,
+        max_waiting=settings.max_waiting,
+        max_answer_bytes=settings.max_answer_bytes,
+    )
+
+
+def breaker_settings(settings: GatewaySettings) -> BreakerSettings:
+    """Every breaker's bounds."""
+    return BreakerSettings(settings.breaker_failures, settings.breaker_reset_s)
+
+
+def follow_fleet(
+    reloader: Reloader,
+    *,
+    resolver: ListedResolver,
+    pool: EndpointPool,
+    dispatcher: Dispatcher,
+    budget: RetryBudget,
+    rng: random.Random,
+) -> None:
+    """Workers, and how they are picked, tried and judged."""
+
+    def take_limits(config: GatewayConfig) -> None:
+        dispatcher.configure(dispatch_limits(config.gateway))
+        budget.configure(ratio=config.gateway.retry_budget)
+
+    def take_leave(config: GatewayConfig) -> None:
+        pool.leave_s = config.gateway.drain_timeout_s
+
+    reloader.subscribe(["gateway.worker_addresses"], lambda config: resolver.configure(config.gateway.worker_addresses))
+    reloader.subscribe(
+        ["gateway.balancer"], lambda config: dispatcher.use(picker.build(config.gateway.balancer, rng=rng))
+    )
+    reloader.subscribe(
+        [f"gateway.{name}" for name in ("retries", "retry_budget", "failfast_s", "max_waiting", "max_answer_bytes")],
+        take_limits,
+    )
+    reloader.subscribe(
+        ["gateway.breaker_failures", "gateway.breaker_reset_s"],
+        lambda config: pool.configure(breaker_settings(config.gateway)),
+    )
+    reloader.subscribe(["gateway.drain_timeout_s"], take_leave)
+
+
+def follow_edge(
+    reloader: Reloader,
+    *,
+    keys: KeySource,
+    tell_keys: Callable[[], None],
+    limiter: Limiter,
+    edge: Edge,
+    admission: Admission,
+    room: Room,
+) -> None:
+    """Who may call, how much, and who waits; `tell_keys` is called when the keys were read again."""
+
+    def check_keys(config: GatewayConfig) -> None:
+        if keys.ring.enforced and not enforces(config.keys):
+            raise ConfigError("AUTH_ENABLED: a reload never turns authentication off; restart for that")
+
+    def take_keys(settings: KeySettings | None = None) -> None:
+        keys.reload(settings)
+        tell_keys()
+
+    def take_limits(config: GatewayConfig) -> None:
+        limiter.reload(defaults(config.limits))
+        edge.configure(config.limits)
+
+    def take_admission(config: GatewayConfig) -> None:
+        room.configure(max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
+        admission.configure(config.admission)
+
+    reloader.subscribe(["keys"], lambda config: take_keys(config.keys), check=check_keys)
+    reloader.also(take_keys)
+    reloader.subscribe(["limits"], take_limits)
+    reloader.subscribe(["admission"], take_admission)
+
+
+def follow_process(reloader: Reloader, *, admin_keys: AdminKeys, bodies: BodyBudget) -> None:
+    """What concerns the process as a whole."""
+    reloader.subscribe(["gateway.max_bodies_bytes"], lambda config: bodies.configure(config.gateway.max_bodies_bytes))
+    reloader.subscribe(["gateway.log_level"], lambda config: logging.set_level(config.gateway.log_level))
+    reloader.subscribe(["admin.admin_key"], lambda config: admin_keys.configure(config.admin.admin_key))
