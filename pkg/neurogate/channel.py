@@ -30,6 +30,8 @@ class Call(msgspec.Struct, frozen=True):
     traceparent: str = ""
     model: str = ""
     """Empty means any worker's default model."""
+    api: str = ""
+    """The path, when not every worker can do it: then only those that report it are asked."""
 
 
 class EndCode(enum.IntEnum):

@@ -23,6 +23,14 @@ class ServedModel:
     loaded: bool = True
     context_length: int = 0
     """Tokens; 0 when unknown."""
+    family: str = ""
+    """Its architecture, for example `llama`; empty or 0 when unknown, like all that follows."""
+    parameters: int = 0
+    quantization: str = ""
+    """For example `Q4_1`."""
+    size_bytes: int = 0
+    digest: str = ""
+    """What identifies its data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +60,5 @@ class WorkerReport:
     completion_tokens_total: int = 0
     uptime_s: float = 0.0
     seq: int = 0
+    apis: frozenset[str] = frozenset()
+    """Paths of `operations` that it can do beyond the universal ones."""

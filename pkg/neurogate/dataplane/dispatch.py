@@ -15,7 +15,7 @@ from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.dataplane.verdict import Retry
-from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError
+from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
 from neurogate.resilience.retry import RetryBudget
 
 
@@ -64,14 +64,11 @@ class Dispatcher:
         self._observer = observer
         self._exchanges: set[Exchange] = set()
 
-    def configure(self, limits: DispatchLimits) -> None:
-        """Take other bounds; exchanges that are under way meet them at their next question."""
+    def configure(self, limits: DispatchLimits, picker: Picker) -> None:
+        """Take other bounds and another policy; exchanges that are under way meet them at their next question."""
         self.failfast_s = limits.failfast_s
         self.max_answer_bytes = limits.max_answer_bytes
         self._limits = limits
-
-    def use(self, picker: Picker) -> None:
-        """Pick by another policy from now on."""
         self._picker = picker
 
     @property
@@ -87,25 +84,23 @@ class Dispatcher:
             self._exchanges.add(exchange)
         return exchange
 
-    def acquire(self, model: str, tried: Collection[str]) -> Lease | None:
-        """A lease on a worker that has the model and was not tried yet, or None when there is none now."""
+    def acquire(self, call: Call, tried: Collection[str]) -> Lease | None:
+        """A lease on a worker that can take the call and was not tried yet, or None when there is none now.
+
+        Workers that have the model loaded go first, while they have a slot for each of their requests.
+        """
         snapshot = self.pool.snapshot
-        candidates = snapshot.admitting(model)
-        exclude = tried
-        while True:
-            member = self._picker.pick(candidates, exclude)
-            if member is None:
-                return self._last_resort(snapshot, model, tried)
-            permit = member.breaker.try_acquire() if member.usable else None
-            if permit is not None:
-                return Lease(member, permit)
-            exclude = (*exclude, member.id)
+        loaded, others = snapshot.candidates(call.model, call.api)
+        lease = self._lease(loaded, tried, spare=bool(others))
+        if lease is None and others:
+            lease = self._lease((*loaded, *others), tried)
+        return lease or self._last_resort(snapshot, call, tried)
 
     def may_retry(self, exchange: Exchange, retry: Retry) -> bool:
         """Whether an exchange whose attempt failed may ask another worker, if there is one."""
         if exchange.attempts > self._limits.retries:
             return False
-        return retry is Retry.FREE or self._budget.balance >= 1.0
+        return retry is not Retry.CHARGED or self._budget.balance >= 1.0
 
     def retried(self, exchange: Exchange, retry: Retry, end: End) -> None:
         """An exchange leaves the worker that ended so: charges the budget if it must, and tells the observer."""
@@ -113,23 +108,28 @@ class Dispatcher:
             self._budget.withdraw()
         self._observer.retried(exchange.worker_id, end.code.name.lower())
 
-    def refuse_to_wait(self, model: str) -> GatewayError | None:
+    def refuse_to_wait(self, call: Call) -> GatewayError | None:
         """Why a request without a worker must not wait for one; None when it may."""
-        if self.pool.snapshot.heard_of_all and self._unknown(model):
-            return self.nobody_usable(model)
+        if self.pool.snapshot.heard_of_all and (self._unknown(call.model) or self._beyond_all(call)):
+            return self.nobody_usable(call)
         if self.failfast_s <= 0 or self.pool.waiting >= self._limits.max_waiting:
-            return self.nobody_usable(model)
+            return self.nobody_usable(call)
         return None
 
-    def nobody_usable(self, model: str) -> GatewayError:
+    def nobody_usable(self, call: Call) -> GatewayError:
         """The error for a request that no worker can take, saying what each of them lacks."""
         members = self.pool.snapshot.members
+        model = call.model
         if self._unknown(model):
             known = ", ".join(sorted(self.pool.snapshot.models))
             return ModelNotFoundError(
                 f"model {model!r} not found, no worker has it; the models are: {known}", param="model"
             )
-        states = "; ".join(f"{member.id}: {_why_not(member, model)}" for member in members[:5])
+        engines = self._beyond_all(call)
+        if engines:
+            having = f" that has the model {model!r}" if model else ""
+            return UnsupportedError(f"no worker{having} can do {call.api}: the engines are {engines}")
+        states = "; ".join(f"{member.id}: {_why_not(member, call)}" for member in members[:5])
         more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
         told = states + more or "WORKER_ADDRESSES names none"
         return NoWorkerError(f"no worker can take the request now ({told})")
@@ -138,9 +138,23 @@ class Dispatcher:
         """An exchange is over."""
         self._exchanges.discard(exchange)
 
-    def _last_resort(self, snapshot: Snapshot, model: str, tried: Collection[str]) -> Lease | None:
+    def _lease(self, candidates: tuple[Member, ...], tried: Collection[str], *, spare: bool = False) -> Lease | None:
+        """A lease on one of the candidates; with others to `spare` for it, not on one that is full."""
+        exclude = tried
+        while True:
+            member = self._picker.pick(candidates, exclude)
+            if member is None:
+                return None
+            full = spare and member.load >= member.report.slots_total
+            permit = member.breaker.try_acquire() if member.usable and not full else None
+            if permit is not None:
+                return Lease(member, permit)
+            exclude = (*exclude, member.id)
+
+    def _last_resort(self, snapshot: Snapshot, call: Call, tried: Collection[str]) -> Lease | None:
         """With no breaker closed, the least bad worker is tried: a fleet never ejects its last member (ADR 0002)."""
-        usable = [m for m in (*snapshot.admitting(model), *snapshot.suspended(model)) if m.usable]
+        admitting, suspended = snapshot.admitting(call.model, call.api), snapshot.suspended(call.model, call.api)
+        usable = [member for member in (*admitting, *suspended) if member.usable]
         untried = [member for member in usable if member.id not in tried]
         if not untried or any(member.breaker.state == "closed" for member in usable):
             return None
@@ -151,8 +165,21 @@ class Dispatcher:
         models = self.pool.snapshot.models
         return bool(model and models) and model not in models
 
+    def _beyond_all(self, call: Call) -> str:
+        """The engines there are, when none that could serve the model has the API; else empty.
 
-def _why_not(member: Member, model: str) -> str:
+        A worker that never was ready has not told yet what it can do.
+        """
+        if not call.api:
+            return ""
+        members = [member for member in self.pool.snapshot.members if member.serves(call.model)]
+        told = [member.report.ready or bool(member.report.models) for member in members]
+        if not members or not all(told) or any(member.can_do(call.api) for member in members):
+            return ""
+        return ", ".join(f"{member.report.engine_kind or 'unknown'} ({member.id})" for member in members[:5])
+
+
+def _why_not(member: Member, call: Call) -> str:
     if not member.linked:
         return f"not reachable ({member.last_error or member.report.detail})"
     if member.cordoned:
@@ -161,6 +188,12 @@ def _why_not(member: Member, model: str) -> str:
         return "draining"
     if not member.report.ready:
         return f"not ready ({member.report.detail})"
-    if not member.serves(model):
-        return f"has not the model {model}"
-    return f"breaker {member.breaker.state}"
+    return _lacking(member, call) or f"breaker {member.breaker.state}"
+
+
+def _lacking(member: Member, call: Call) -> str:
+    if not member.serves(call.model):
+        return f"has not the model {call.model}"
+    if not member.can_do(call.api):
+        return f"its engine {member.report.engine_kind} cannot do {call.api}"
+    return ""

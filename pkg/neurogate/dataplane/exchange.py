@@ -133,7 +133,7 @@ class Exchange:
             self._finish()
 
     def _attempt(self) -> None:
-        lease = self._dispatcher.acquire(self.call.model, self._tried)
+        lease = self._dispatcher.acquire(self.call, self._tried)
         if lease is None:
             self._wait_for_worker()
         else:
@@ -144,8 +144,8 @@ class Exchange:
         self._held.clear()
         self._held_bytes = 0
         self._tried = (*self._tried, self.worker_id)
-        lease = self._dispatcher.acquire(self.call.model, self._tried)
-        if lease is None and retry is Retry.CHARGED:
+        lease = self._dispatcher.acquire(self.call, self._tried)
+        if lease is None and retry is not Retry.FREE:
             self._give_up(end)
             return
         self._dispatcher.retried(self, retry, end)
@@ -165,7 +165,7 @@ class Exchange:
 
     def _wait_for_worker(self) -> None:
         """No worker is usable now: one may come (back) within the failfast time."""
-        refusal = self._dispatcher.refuse_to_wait(self.call.model)
+        refusal = self._dispatcher.refuse_to_wait(self.call)
         if refusal is not None:
             self._fail(refusal)
             return
@@ -179,7 +179,7 @@ class Exchange:
             self._attempt()
 
     def _failfast(self) -> None:
-        self._fail(self._dispatcher.nobody_usable(self.call.model))
+        self._fail(self._dispatcher.nobody_usable(self.call))
 
     def _expire(self) -> None:
         """The request's time is over."""

@@ -78,7 +78,8 @@ class Member:
         self.report = report
         self.reported_at = now
         self._others = max(0, report.running + report.queued - self.in_flight)
-        return (before.ready, before.draining, before.models) != (report.ready, report.draining, report.models)
+        told = (before.ready, before.draining, before.models, before.apis)
+        return told != (report.ready, report.draining, report.models, report.apis)
 
     def forget_load(self) -> None:
         """The worker is gone, and with it what it was doing; what it can do is remembered."""
@@ -97,6 +98,10 @@ class Member:
     def serves(self, model: str) -> bool:
         """Whether its engine has the model; every worker serves the empty name with its default."""
         return not model or any(served.name == model for served in self.report.models)
+
+    def can_do(self, api: str) -> bool:
+        """Whether its engine has the API; every worker has those without a name."""
+        return not api or api in self.report.apis
 
     def __repr__(self) -> str:
         state = "linked" if self.linked else "down"

@@ -1,14 +1,29 @@
 """An immutable view of the fleet: what pickers choose from. Superseded, never edited.
 
 Who admits is worked out when the snapshot is made, not at every pick, so a pick costs the same for three workers and
-for a thousand.
+for a thousand. What only some requests ask (an API that not every worker has) is worked out at the first of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from neurogate.dataplane.member import NEVER_HEARD, Member
+
+_Members = tuple[Member, ...]
+
+
+class Candidates(NamedTuple):
+    """Members that may be picked for a model."""
+
+    loaded: _Members
+    """Those that have it loaded; all of them when none has."""
+    others: _Members
+    """Those that would have to load it first, where some need not."""
+
+
+_NOBODY = Candidates((), ())
 
 
 class Snapshot:
@@ -17,7 +32,7 @@ class Snapshot:
     `admitting(model)` are the members that may be picked; `suspended(model)` would be usable but for their breakers.
     """
 
-    __slots__ = ("_admitting", "_suspended", "generation", "heard_of_all", "members", "models")
+    __slots__ = ("_admitting", "_candidates", "_suspended", "generation", "heard_of_all", "members", "models")
 
     def __init__(self, members: Iterable[Member], generation: int) -> None:
         self.members = tuple(members)
@@ -31,14 +46,25 @@ class Snapshot:
         usable = [member for member in self.members if member.usable]
         self._admitting = _by_model(member for member in usable if member.breaker.may_admit)
         self._suspended = _by_model(member for member in usable if not member.breaker.may_admit)
+        self._candidates = {("", model): _parted(found, model) for model, found in self._admitting.items()}
 
-    def admitting(self, model: str) -> tuple[Member, ...]:
-        """Members to pick from; the empty name means any model."""
-        return self._admitting.get(model, ())
+    def admitting(self, model: str, api: str = "") -> _Members:
+        """Members to pick from; the empty name means any model, the empty API one that every worker has."""
+        return _able(self._admitting.get(model, ()), api)
 
-    def suspended(self, model: str) -> tuple[Member, ...]:
+    def suspended(self, model: str, api: str = "") -> _Members:
         """Members that only their breaker keeps out."""
-        return self._suspended.get(model, ())
+        return _able(self._suspended.get(model, ()), api)
+
+    def candidates(self, model: str, api: str = "") -> Candidates:
+        """The members that `admitting` gives, those with the model loaded first."""
+        found = self._candidates.get((api, model))
+        if found is not None:
+            return found
+        if model not in self._admitting:
+            return _NOBODY
+        found = self._candidates[(api, model)] = _parted(self.admitting(model, api), model)
+        return found
 
 
 def _by_model(members: Iterable[Member]) -> dict[str, tuple[Member, ...]]:
@@ -48,3 +74,19 @@ def _by_model(members: Iterable[Member]) -> dict[str, tuple[Member, ...]]:
         for served in member.report.models:
             lists.setdefault(served.name, []).append(member)
     return {model: tuple(found) for model, found in lists.items()}
+
+
+def _able(members: _Members, api: str) -> _Members:
+    return tuple(member for member in members if member.can_do(api)) if api else members
+
+
+def _parted(members: _Members, model: str) -> Candidates:
+    loaded = tuple(member for member in members if _has_loaded(member, model))
+    if not loaded or len(loaded) == len(members):
+        return Candidates(members, ())
+    return Candidates(loaded, tuple(member for member in members if not _has_loaded(member, model)))
+
+
+def _has_loaded(member: Member, model: str) -> bool:
+    """Whether the model need not be loaded first; of a default model nobody knows which it is."""
+    return not model or any(served.name == model and served.loaded for served in member.report.models)

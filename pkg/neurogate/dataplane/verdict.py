@@ -1,7 +1,7 @@
 """What the end of a call means: for the breaker, for a retry, and for the client.
 
 One table, so that nobody else interprets status codes. 2xx and 4xx are the engine doing its work; 429, and 503 with
-Retry-After, are an honest refusal that says nothing bad about the worker; the rest are failures.
+Retry-After, are an honest refusal that says nothing bad about the worker, and so is 501; the rest are failures.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Retry(enum.Enum):
     """Yes, within the retry budget: the worker did work, or will be asked again."""
     FREE = "free"
     """Yes, uncharged: the worker is gone, so the request only moves."""
+    ELSEWHERE = "elsewhere"
+    """Yes, uncharged, if there is another one: this worker is well, and will not do it when asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ _GOOD = Verdict(Outcome.SUCCESS, Retry.NO)
 _REFUSED = Verdict(Outcome.IGNORED, Retry.CHARGED)
 _FAILED = Verdict(Outcome.FAILURE, Retry.CHARGED)
 _GONE = Verdict(Outcome.FAILURE, Retry.FREE)
+_UNSUPPORTED = Verdict(Outcome.IGNORED, Retry.ELSEWHERE)
 
 _BY_CODE = {
     EndCode.UNAVAILABLE: _GONE,
@@ -52,7 +55,7 @@ _BY_CODE = {
     EndCode.DEADLINE: Verdict(Outcome.FAILURE, Retry.NO),
     EndCode.CANCELLED: Verdict(Outcome.IGNORED, Retry.FREE),
     EndCode.BUSY: _REFUSED,
-    EndCode.UNSUPPORTED: Verdict(Outcome.IGNORED, Retry.NO),
+    EndCode.UNSUPPORTED: _UNSUPPORTED,
 }
 
 
@@ -65,7 +68,7 @@ def judge(end: End) -> Verdict:
         return _REFUSED if status == 429 else _GOOD
     if status == 503 and end.retry_after_s is not None:
         return _REFUSED
-    return _GOOD if status == 501 else _FAILED
+    return _UNSUPPORTED if status == 501 else _FAILED
 
 
 def error_for(end: End, worker_id: str) -> GatewayError:
@@ -79,8 +82,8 @@ def error_for(end: End, worker_id: str) -> GatewayError:
             )
         case EndCode.BUSY | EndCode.ANSWERED if judge(end) is _REFUSED:
             return BusyError(f"{worker_id} holds all the requests it can{because}", retry_after_s=end.retry_after_s)
-        case EndCode.UNSUPPORTED:
-            return UnsupportedError(told or f"the engine of {worker_id} has no such API")
+        case EndCode.UNSUPPORTED | EndCode.ANSWERED if judge(end) is _UNSUPPORTED:
+            return UnsupportedError(f"{told or 'the engine has no such API'} ({worker_id})")
         case EndCode.LINK_LOST | EndCode.UNAVAILABLE | EndCode.CANCELLED:
             return NoWorkerError(f"{worker_id} is gone and no other worker could take the request{because}")
         case _ if end.http_status:

@@ -17,7 +17,12 @@ from neurogate.inference import GenerationEvent, Prompt
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Where nothing else is set."""
 
-FEATURES = frozenset({"n", "logprobs", "images", "tools", "json_schema", "grammar"})
+FEATURES = frozenset(
+    {
+        "n", "best_of", "logprobs", "echo", "suffix", "images", "audio", "tools",
+        "json_schema", "json_object", "grammar",
+    }
+)  # fmt: skip
 """What a request may ask for that not every engine does. A request that asks for one an engine would ignore is refused
 by the worker, so that no client mistakes an ordinary answer for what it asked for."""
 

@@ -17,6 +17,7 @@ import msgspec
 from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, EngineBrokenError, EngineCall
 from neurogate.engines.payload import json_of
 from neurogate.engines.sse import DONE, SseTap, events
+from neurogate.operations import OPERATIONS, Ending
 
 _SAFE_FIELDS = frozenset(
     {
@@ -31,6 +32,9 @@ _WHOLE_OBJECT = {"chat.completion.chunk": "chat.completion"}
 
 def streamed(call: EngineCall) -> EngineCall | None:
     """The same request for a streamed answer; None when it must be passed on as it is."""
+    operation = OPERATIONS.get(call.path)
+    if operation is None or operation.ending is not Ending.DONE:
+        return None  # folding knows OpenAI's chunks only
     request = json_of(call.body)
     if not isinstance(request, dict) or request.get("stream"):
         return None

@@ -26,6 +26,7 @@ class Delta(msgspec.Struct):
 class Choice(msgspec.Struct):
     """One of the answers of a chunk; `text` is the form of `/v1/completions`."""
 
+    index: int = 0
     delta: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None

@@ -2,21 +2,23 @@
 
 A stream of tokens passes through `SseTap` untouched. Per piece it costs a few byte searches and no JSON: a raw line
 break cannot occur inside a JSON string, so `data:` after a line break is an event, and text that merely talks about
-`[DONE]` or errors cannot be mistaken for one. What the events say is parsed once, at the end, from the first and the
-last ones.
+`[DONE]` or errors cannot be mistaken for one. How a stream of each API ends is `operations.Ending`; what the events say
+is parsed once, at the end, from the first and the last ones.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from neurogate.engines import accounting
 from neurogate.engines.engine import EngineBrokenError
-from neurogate.engines.payload import Chunk, chunk_of, json_of, message_of
+from neurogate.engines.payload import json_of, message_of
 from neurogate.inference import Usage
+from neurogate.operations import Ending as EndMark
 
 EVENT_BYTES_MAX = 1 << 20
 DONE = b"[DONE]"
@@ -24,11 +26,17 @@ DONE = b"[DONE]"
 _EDGE_PIECES = 4
 """Pieces kept for the end: engines send finish reason, usage and [DONE] last, together or each in its own piece."""
 
-_END_BYTES = 64
-"""The end mark is looked for only here, at the end of a piece: nothing but a comment follows it."""
+_END_BYTES = 128
+"""A short end mark is looked for only here, at the end of a piece: nothing but a comment follows it."""
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _DONE_EVENT = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+_MESSAGE_STOP = re.compile(rb"^event: ?message_stop", re.MULTILINE)
+_MESSAGE_DELTA = re.compile(rb"^event: ?content_block_delta", re.MULTILINE)
+_RESPONSE_END = re.compile(rb"^event: ?response\.(?:completed|incomplete|failed)\b", re.MULTILINE)
+_RESPONSE_DELTA = re.compile(rb"^event: ?response\.[a-z_.]+\.delta\b", re.MULTILINE)
+_STOP = re.compile(rb'"stop": ?true')
+"""A quote inside a JSON string is escaped, so this is a key."""
 
 
 class Event(NamedTuple):
@@ -69,29 +77,46 @@ def events(whole: bytes) -> Iterator[Event]:
             yield Event(name, b"\n".join(data))
 
 
+class _Form(NamedTuple):
+    """How one API's stream shows its tokens and its end, in whole events."""
+
+    tokens: Callable[[bytes], int]
+    """Events that carry a token, or about as many."""
+    marks: Callable[[bytes], int]
+    """End marks."""
+    marks_are_tokens: bool
+    """Whether `tokens` counts the end mark, too."""
+
+
 class SseTap:
-    """Watches one stream go by. Not reusable."""
+    """Watches one stream go by. Not reusable.
 
-    __slots__ = ("_done", "_edge", "_events", "_first", "_rest", "error")
+    `mark` is how a whole stream ends, `marks` how many times: llama.cpp ends every choice of `/completion` on its own.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_edge", "_first", "_form", "_mark", "_marks", "_marks_wanted", "_rest", "_tokens", "error")
+
+    def __init__(self, mark: EndMark = EndMark.DONE, *, marks: int = 1) -> None:
         self.error: str | None = None
         """The engine's message once its error event came; nothing passes from then on."""
+        self._mark = mark
+        self._form = _FORMS[mark]
+        self._marks_wanted = marks
         self._rest = bytearray()
-        self._events = 0
-        self._done = False
+        self._tokens = 0
+        self._marks = 0
         self._first: bytes | None = None
         self._edge: deque[bytes] = deque(maxlen=_EDGE_PIECES)
 
     @property
     def events(self) -> int:
-        """Events with data that passed, without the end mark: within one or two of the tokens generated so far."""
-        return self._events - self._done
+        """Events with tokens that passed: within one or two of the tokens generated so far."""
+        return self._tokens - self._marks if self._form.marks_are_tokens else self._tokens
 
     @property
     def done(self) -> bool:
         """Whether the engine's own end mark passed."""
-        return self._done
+        return self._marks >= self._marks_wanted
 
     def feed(self, data: bytes) -> bytes:
         """The events that `data` completes, in order and unchanged; possibly none.
@@ -107,16 +132,15 @@ class SseTap:
             whole = self._join(data)
             if not whole:
                 return b""
-        count = whole.count(b"\ndata:") + whole.startswith(b"data:")
         if b"error" in whole:
-            whole, count = self._cut_at_error(whole, count)
-        if count:
-            self._events += count
+            whole = self._cut_at_error(whole)
+        if whole.startswith(b"data:") or b"\ndata:" in whole:
+            form = self._form
+            self._tokens += form.tokens(whole)
+            self._marks += form.marks(whole)
             self._edge.append(whole)
             if self._first is None:
                 self._first = whole
-            if whole.find(DONE, -_END_BYTES) >= 0 and _DONE_EVENT.search(whole):
-                self._done = True
         return whole
 
     def finish(self) -> Ending:
@@ -124,18 +148,20 @@ class SseTap:
         edge = list(self._edge)
         if self._first is not None and self._first is not edge[0]:
             edge.insert(0, self._first)
-        chunks = [chunk_of(event.data) or Chunk() for piece in edge for event in events(piece) if event.data != DONE]
-        totals = [total for chunk in chunks if (total := chunk.total()) is not None]
-        reasons = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
-        usage = totals[-1] if totals else None
-        silent = sum(not chunk.generated for chunk in chunks)
+        told = [event.data for piece in edge for event in events(piece) if event.data != DONE]
+        account, silent = accounting.summed(self._mark, told, self.events)
+        usage = account.usage
         return Ending(
-            complete=self._done and self.error is None,
+            complete=self.done and self.error is None,
             error=self.error,
             usage=usage,
-            finish_reason=reasons[-1] if reasons else "",
-            tokens=usage.completion_tokens if usage is not None else self.events - silent,
+            finish_reason=account.finish_reason,
+            tokens=usage.completion_tokens if usage is not None else self._generated(silent),
         )
+
+    def _generated(self, silent: int) -> int:
+        """Events with tokens; where every event counts as one, those that were none are taken off."""
+        return max(0, self.events - silent) if self._form.marks_are_tokens else self.events
 
     def _join(self, data: bytes) -> bytes:
         rest = self._rest
@@ -150,17 +176,15 @@ class SseTap:
             raise EngineBrokenError(f"the engine sent an event of more than {EVENT_BYTES_MAX} bytes")
         return whole
 
-    def _cut_at_error(self, whole: bytes, count: int) -> tuple[bytes, int]:
+    def _cut_at_error(self, whole: bytes) -> bytes:
         start = 0
-        passed = 0
         for blank in _BLANK_LINE.finditer(whole):
             for event in events(whole[start : blank.end()]):
                 if (message := _error_of(event)) is not None:
                     self.error = message
-                    return whole[:start], passed
-                passed += 1
+                    return whole[:start]
             start = blank.end()
-        return whole, count
+        return whole
 
 
 def _error_of(event: Event) -> str | None:
@@ -172,3 +196,39 @@ def _error_of(event: Event) -> str | None:
     if isinstance(value, dict) and (value.get("error") or value.get("object") == "error"):
         return message_of(event.data) or "the engine reported an error without a message"
     return None
+
+
+def _data_events(whole: bytes) -> int:
+    return whole.count(b"\ndata:") + whole.startswith(b"data:")
+
+
+def _dones(whole: bytes) -> int:
+    return int(whole.find(DONE, -_END_BYTES) >= 0 and _DONE_EVENT.search(whole) is not None)
+
+
+def _message_stops(whole: bytes) -> int:
+    return int(whole.find(b"message_stop", -_END_BYTES) >= 0 and _MESSAGE_STOP.search(whole) is not None)
+
+
+def _message_deltas(whole: bytes) -> int:
+    return len(_MESSAGE_DELTA.findall(whole))
+
+
+def _response_ends(whole: bytes) -> int:
+    return int(_RESPONSE_END.search(whole) is not None)
+
+
+def _response_deltas(whole: bytes) -> int:
+    return len(_RESPONSE_DELTA.findall(whole))
+
+
+def _stops(whole: bytes) -> int:
+    return len(_STOP.findall(whole))
+
+
+_FORMS = {
+    EndMark.DONE: _Form(_data_events, _dones, marks_are_tokens=True),
+    EndMark.MESSAGE_STOP: _Form(_message_deltas, _message_stops, marks_are_tokens=False),
+    EndMark.RESPONSE_COMPLETED: _Form(_response_deltas, _response_ends, marks_are_tokens=False),
+    EndMark.STOP: _Form(_data_events, _stops, marks_are_tokens=True),
+}

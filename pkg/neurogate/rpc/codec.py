@@ -82,7 +82,16 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerStatus:
             restarts=_uint32(report.engine_restarts),
         ),
         models=[
-            pb.Model(name=_text(model.name), loaded=model.loaded, context_length=_uint32(model.context_length))
+            pb.Model(
+                name=_text(model.name),
+                loaded=model.loaded,
+                context_length=_uint32(model.context_length),
+                family=_text(model.family),
+                parameters=_uint64(model.parameters),
+                quantization=_text(model.quantization),
+                size_bytes=_uint64(model.size_bytes),
+                digest=_text(model.digest),
+            )
             for model in report.models
         ],
         slots_total=_uint32(report.slots_total),
@@ -98,6 +107,20 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerStatus:
         completion_tokens_total=_uint64(report.completion_tokens_total),
         uptime_s=report.uptime_s,
         seq=_uint64(report.seq),
+        apis=sorted(report.apis),
+    )
+
+
+def _model_from_wire(model: pb.Model) -> ServedModel:
+    return ServedModel(
+        model.name,
+        model.loaded,
+        model.context_length,
+        family=model.family,
+        parameters=model.parameters,
+        quantization=model.quantization,
+        size_bytes=model.size_bytes,
+        digest=model.digest,
     )
 
 
@@ -112,7 +135,7 @@ def report_from_wire(message: pb.WorkerStatus) -> WorkerReport:
         engine_kind=message.engine.kind,
         engine_version=message.engine.version,
         engine_restarts=message.engine.restarts,
-        models=tuple(ServedModel(model.name, model.loaded, model.context_length) for model in message.models),
+        models=tuple(_model_from_wire(model) for model in message.models),
         slots_total=message.slots_total,
         slots_busy=message.slots_busy,
         running=message.running,
@@ -126,6 +149,7 @@ def report_from_wire(message: pb.WorkerStatus) -> WorkerReport:
         completion_tokens_total=message.completion_tokens_total,
         uptime_s=message.uptime_s,
         seq=message.seq,
+        apis=frozenset(message.apis),
     )
 
 

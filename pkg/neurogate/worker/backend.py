@@ -20,6 +20,7 @@ from neurogate.engines.engine import (
     MAX_ANSWER_BYTES,
     Engine,
     EngineError,
+    ModelInfo,
     Observation,
 )
 from neurogate.errors import BadRequestError
@@ -30,6 +31,7 @@ from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.telemetry import tracing
 from neurogate.telemetry.tracing import SpanOf
 from neurogate.worker.asked import asked
+from neurogate.worker.features import ignored_feature
 from neurogate.worker.forwarding import forward
 from neurogate.worker.meter import Meter
 from neurogate.worker.metrics import WorkerMetrics
@@ -119,7 +121,8 @@ class Worker:
         before, self._observation = self._observation, observation
         self._meter.tick(self._loop.time())
         self._export(observation)
-        if (before.ready, before.models) != (observation.ready, observation.models):
+        told = (before.ready, before.models, before.apis)
+        if told != (observation.ready, observation.models, observation.apis):
             _log.info(
                 "engine ready" if observation.ready else "engine not ready",
                 engine=self._engine.kind,
@@ -146,7 +149,7 @@ class Worker:
             engine_kind=self._engine.kind,
             engine_version=seen.version,
             engine_restarts=seen.restarts,
-            models=tuple(ServedModel(model.name, model.loaded, model.context_length) for model in seen.models),
+            models=tuple(_served(model) for model in seen.models),
             slots_total=seen.slots_total,
             slots_busy=busy,
             running=min(meter.active, seen.slots_total),
@@ -160,6 +163,7 @@ class Worker:
             completion_tokens_total=meter.completion_tokens_total,
             uptime_s=self._loop.time() - self._started_at,
             seq=self._seq,
+            apis=seen.apis,
         )
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:
@@ -221,6 +225,11 @@ class Worker:
             return await answer_prompt(self._engine, call, outlet, progress, max_answer_bytes=limit)
         if call.path in ollama_api.PATHS:
             return await self._ollama.answer(call, outlet, progress, self._observation)
+        unsupported = self._observation.unsupported
+        ignored = ignored_feature(call.body, unsupported) if unsupported else ""
+        if ignored:
+            told = f"the engine {self._engine.kind} does not do {ignored!r}, which the request asks for"
+            return End(EndCode.UNSUPPORTED, message=told)
         return await forward(self._engine, call, outlet, progress, max_answer_bytes=limit)
 
     def _begin(self, model: str, max_tokens: int | None = None) -> Progress:
@@ -273,6 +282,19 @@ class Worker:
         metrics.active_inferences.set(meter.active)
         for model in seen.models[:1]:
             metrics.tokens_per_second.labels(model.name).set(meter.decode_tokens_per_s)
+
+
+def _served(model: ModelInfo) -> ServedModel:
+    return ServedModel(
+        model.name,
+        model.loaded,
+        model.context_length,
+        family=model.family,
+        parameters=model.parameters,
+        quantization=model.quantization,
+        size_bytes=model.size_bytes,
+        digest=model.digest,
+    )
 
 
 def _check(prompt: Prompt) -> None:

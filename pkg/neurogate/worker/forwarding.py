@@ -1,8 +1,9 @@
 """Passing a request to the engine and its answer back, byte for byte.
 
 A stream is passed on in whole events, so that a worker's death never leaves half an event with the client, and it is
-complete only when the engine's own end mark came. A whole answer is passed on when all of it is there. Everything else
-is BROKEN, and said so.
+complete only when the end mark of its API came (`operations.Ending`). A whole answer is passed on when all of it is
+there. Everything else is BROKEN, and said so. An engine that turns out not to have an API is UNSUPPORTED, in whatever
+words it says so.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from neurogate.channel import End, EndCode
+from neurogate.engines import accounting
 from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, Engine, EngineCall, EngineReply
-from neurogate.engines.payload import chunk_of, is_json, message_of
+from neurogate.engines.payload import is_json, message_of
 from neurogate.engines.sse import SseTap
-from neurogate.inference import Usage
+from neurogate.operations import OPERATIONS, Ending, Family, Operation
 from neurogate.rpc.backend import IncomingCall, Outlet
-from neurogate.worker.asked import asked
+from neurogate.worker.asked import end_marks, wants_stream
 from neurogate.worker.progress import Progress
 from neurogate.worker.refusals import KEY_REFUSED, key_refused
 
 _ERROR_BODY_BYTES = 64 * 1024
+
+_NO_SUCH_ROUTE = frozenset({"File Not Found", "404 page not found", "Not Found", "Method Not Allowed"})
+"""How llama.cpp, Ollama, and servers made with FastAPI say that they have no such path. Other 404s are about models."""
 
 
 async def forward(
@@ -29,20 +34,26 @@ async def forward(
 
     Raises EngineError as the engine does, and CancelledError, which stops the engine.
     """
+    operation = OPERATIONS.get(call.path) or Operation(call.path, Family.NEUROGATE, Ending.NONE)
     async with engine.forward(EngineCall(call.path, call.body, call.request_id, max_answer_bytes)) as reply:
         if not 200 <= reply.status < 300:
-            return await refused(reply)
+            return await refused(reply, f"the engine {engine.kind} cannot do {call.path}")
         if reply.content_type == "text/event-stream":
-            return await _stream(reply, outlet, progress)
-        if asked(call.body).stream:
+            return await _stream(reply, operation.ending, end_marks(operation, call.body), outlet, progress)
+        if wants_stream(operation, call.body):
             kind = reply.content_type or "something"
             return End(EndCode.BROKEN, message=f"a stream was asked for, and the engine answered with {kind} instead")
-        return await _whole(reply, outlet, max_answer_bytes)
+        return await _whole(reply, operation.ending, outlet, max_answer_bytes)
 
 
-async def refused(reply: EngineReply) -> End:
-    """The end of a call that the engine refused: its own status and words, unless it is the worker's key it refuses."""
+async def refused(reply: EngineReply, cannot: str = "the engine cannot do this") -> End:
+    """The end of a call that the engine refused: its own status and words.
+
+    Unless it is the worker's key that it refuses, or the whole API: then `cannot` says what it turned out not to do.
+    """
     body = await _read(reply.body, _ERROR_BODY_BYTES)
+    if reply.status == 501 or (reply.status in {404, 405} and message_of(body) in _NO_SUCH_ROUTE):
+        return End(EndCode.UNSUPPORTED, message=f"{cannot}: {message_of(body) or f'it answers {reply.status}'}")
     if reply.status in KEY_REFUSED:
         return End(
             EndCode.UNAVAILABLE, message=key_refused(f"HTTP {reply.status} ({message_of(body) or 'no message'})")
@@ -50,8 +61,10 @@ async def refused(reply: EngineReply) -> End:
     return End(http_status=reply.status, content_type=reply.content_type, body=body, retry_after_s=reply.retry_after_s)
 
 
-async def _stream(reply: EngineReply, outlet: Outlet, progress: Progress) -> End:
-    tap = SseTap()
+async def _stream(reply: EngineReply, mark: Ending, marks: int, outlet: Outlet, progress: Progress) -> End:
+    if mark in {Ending.NONE, Ending.NDJSON_DONE}:
+        return End(EndCode.BROKEN, message="the engine streams events, which this API never does")
+    tap = SseTap(mark, marks=marks)
     seen = 0
     async for data in reply.body:
         events = tap.feed(data)
@@ -71,7 +84,7 @@ async def _stream(reply: EngineReply, outlet: Outlet, progress: Progress) -> End
     return End(http_status=reply.status, usage=ending.usage, finish_reason=ending.finish_reason)
 
 
-async def _whole(reply: EngineReply, outlet: Outlet, limit: int) -> End:
+async def _whole(reply: EngineReply, mark: Ending, outlet: Outlet, limit: int) -> End:
     held = bytearray()
     async for data in reply.body:
         held += data
@@ -81,21 +94,17 @@ async def _whole(reply: EngineReply, outlet: Outlet, limit: int) -> End:
     if _says_json(reply.content_type) and not is_json(body):  # a body without a length may be cut unnoticed
         return End(EndCode.BROKEN, message="the engine's answer is not whole: it is no valid JSON")
     outlet.chunk(body)
-    usage, finish_reason = _accounting(body)
-    return End(http_status=reply.status, content_type=reply.content_type, usage=usage, finish_reason=finish_reason)
+    told = accounting.whole(mark, body)
+    return End(
+        http_status=reply.status,
+        content_type=reply.content_type,
+        usage=told.usage,
+        finish_reason=told.finish_reason,
+    )
 
 
 def _says_json(content_type: str) -> bool:
     return content_type in {"", "application/json"} or content_type.endswith("+json")
-
-
-def _accounting(body: bytes) -> tuple[Usage | None, str]:
-    """Usage and finish reason of an OpenAI answer; nothing of anything else."""
-    answer = chunk_of(body)
-    if answer is None:
-        return None, ""
-    reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason]
-    return answer.total(), reasons[0] if reasons else ""
 
 
 async def _read(body: AsyncIterator[bytes], limit: int) -> bytes:

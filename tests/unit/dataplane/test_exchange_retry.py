@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dataplane_support import rig
@@ -69,7 +71,7 @@ def test_a_request_that_fails_before_its_first_byte_is_answered_by_another_worke
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 501, 301])
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 301])
 def test_the_engines_own_refusal_is_the_answer(status: int, stream: bool):
     async def main() -> None:
         async with rig(2) as made:
@@ -85,20 +87,49 @@ def test_the_engines_own_refusal_is_the_answer(status: int, stream: bool):
     virtual_time.run(main())
 
 
-@pytest.mark.parametrize(
-    ("code", "kind", "failures"), [(EndCode.DEADLINE, DeadlineError, 1), (EndCode.UNSUPPORTED, UnsupportedError, 0)]
-)
-def test_an_end_that_no_other_worker_could_better_is_final(code: EndCode, kind: type, failures: int):
+def test_an_end_that_no_other_worker_could_better_is_final():
     async def main() -> None:
         async with rig(2) as made:
-            made.worker(0).script = ends(code, message="told")
+            made.worker(0).script = ends(EndCode.DEADLINE, message="told")
             receiver = await made.ask()
 
-            assert type(receiver.error) is kind
+            assert type(receiver.error) is DeadlineError
             assert "told" in receiver.error.message
             assert len(made.worker(1).calls) == 0
             assert made.observer.retries == []
-            assert made.member(0).breaker.consecutive_failures == failures
+            assert made.member(0).breaker.consecutive_failures == 1
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize("script", [ends(EndCode.UNSUPPORTED, message="no tea"), refuses(501, body=b"no tea")])
+def test_what_an_engine_cannot_do_another_one_may_without_a_charge(script: Script):
+    async def main() -> None:
+        async with rig(2, budget=RetryBudget(ratio=0.0)) as made:
+            made.worker(0).script = script
+            made.worker(1).script = answers(b"tea")
+            receiver = await made.ask()
+
+            assert receiver.heard[-1] == "complete"
+            assert made.member(0).breaker.consecutive_failures == 0
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize("script", [ends(EndCode.UNSUPPORTED, message="no tea"), refuses(501, body=b"no tea")])
+def test_what_no_engine_can_do_is_said_at_once(script: Script):
+    """Nobody is waited for: an engine does not learn within the failfast time."""
+
+    async def main() -> None:
+        async with rig(2) as made:
+            made.worker(0).script = made.worker(1).script = script
+            began_at = asyncio.get_running_loop().time()
+            receiver = await made.ask()
+
+            assert type(receiver.error) is UnsupportedError
+            assert receiver.error.message == "no tea (worker-1)"
+            assert asyncio.get_running_loop().time() - began_at < 0.1
+            assert [made.member(index).breaker.consecutive_failures for index in (0, 1)] == [0, 0]
 
     virtual_time.run(main())
 

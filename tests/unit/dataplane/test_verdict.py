@@ -15,7 +15,7 @@ BY_CODE = {
     EndCode.DEADLINE: (Outcome.FAILURE, Retry.NO),
     EndCode.CANCELLED: (Outcome.IGNORED, Retry.FREE),
     EndCode.BUSY: (Outcome.IGNORED, Retry.CHARGED),
-    EndCode.UNSUPPORTED: (Outcome.IGNORED, Retry.NO),
+    EndCode.UNSUPPORTED: (Outcome.IGNORED, Retry.ELSEWHERE),
     EndCode.INTERNAL: (Outcome.FAILURE, Retry.CHARGED),
     EndCode.LINK_LOST: (Outcome.FAILURE, Retry.FREE),
 }
@@ -37,7 +37,7 @@ def test_an_answer_below_500_is_the_engine_doing_its_work(status: int):
 
 
 def test_an_api_that_the_engine_does_not_have_is_no_failure_of_it():
-    assert verdict(End(http_status=501)) == (Outcome.SUCCESS, Retry.NO)
+    assert verdict(End(http_status=501)) == (Outcome.IGNORED, Retry.ELSEWHERE)
 
 
 @pytest.mark.parametrize("end", [End(http_status=429), End(http_status=429, retry_after_s=3.0)])
@@ -66,6 +66,7 @@ def test_a_time_to_come_back_excuses_only_503(status: int):
         (End(EndCode.DEADLINE), DeadlineError, 504),
         (End(EndCode.BUSY), BusyError, 503),
         (End(EndCode.UNSUPPORTED), UnsupportedError, 501),
+        (End(http_status=501), UnsupportedError, 501),
         (End(EndCode.LINK_LOST), NoWorkerError, 503),
         (End(EndCode.UNAVAILABLE), NoWorkerError, 503),
         (End(EndCode.CANCELLED), NoWorkerError, 503),
@@ -101,7 +102,7 @@ def test_a_refusal_for_load_hands_its_time_to_come_back_on(end: End):
 
 def test_what_the_worker_told_is_in_the_message():
     assert "out of memory" in error_for(End(EndCode.BROKEN, message="out of memory"), "w").message
-    assert error_for(End(EndCode.UNSUPPORTED, message="no completions here"), "w").message == "no completions here"
+    assert error_for(End(EndCode.UNSUPPORTED, message="no tea"), "w").message == "no tea (w)"
 
 
 def test_the_engines_own_words_are_in_the_message_cut_to_what_a_log_line_bears():

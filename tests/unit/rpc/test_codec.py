@@ -110,7 +110,8 @@ def test_a_report_survives_the_wire(report: WorkerReport) -> None:
 
 def test_every_field_of_a_report_is_carried() -> None:
     """A field that is added to the record and forgotten on the wire would come back as its default."""
-    samples = {"str": "x", "bool": True, "int": 7, "float": 0.5, "float | None": 0.5}
+    samples: dict[str, Any] = {"str": "x", "bool": True, "int": 7, "float": 0.5, "float | None": 0.5}
+    samples["frozenset[str]"] = frozenset({"/v1/rerank", "/infill"})
     models = (ServedModel("m", loaded=False, context_length=9),)
     given: dict[str, Any] = {field.name: samples.get(str(field.type), models) for field in fields(WorkerReport)}
     report = WorkerReport(**given)

@@ -141,7 +141,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker_id", "version", "ready", "draining", "detail", "engine", "models", "slots_total", "slots_busy", "running", "queued", "tokens_outstanding", "kv_used_ratio", "decode_tokens_per_s", "prompt_tokens_per_s", "requests_total", "prompt_tokens_total", "completion_tokens_total", "uptime_s", "seq")
+    __slots__ = ("worker_id", "version", "ready", "draining", "detail", "engine", "models", "slots_total", "slots_busy", "running", "queued", "tokens_outstanding", "kv_used_ratio", "decode_tokens_per_s", "prompt_tokens_per_s", "requests_total", "prompt_tokens_total", "completion_tokens_total", "uptime_s", "seq", "apis")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,7 @@ class WorkerStatus(_message.Message):
     COMPLETION_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
+    APIS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     version: str
     ready: bool
@@ -182,7 +183,8 @@ class WorkerStatus(_message.Message):
     completion_tokens_total: int
     uptime_s: float
     seq: int
-    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., detail: _Optional[str] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., slots_total: _Optional[int] = ..., slots_busy: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., tokens_outstanding: _Optional[int] = ..., kv_used_ratio: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., requests_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., completion_tokens_total: _Optional[int] = ..., uptime_s: _Optional[float] = ..., seq: _Optional[int] = ...) -> None: ...
+    apis: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., detail: _Optional[str] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., slots_total: _Optional[int] = ..., slots_busy: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., tokens_outstanding: _Optional[int] = ..., kv_used_ratio: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., requests_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., completion_tokens_total: _Optional[int] = ..., uptime_s: _Optional[float] = ..., seq: _Optional[int] = ..., apis: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
     __slots__ = ("kind", "version", "restarts")
@@ -195,14 +197,24 @@ class EngineInfo(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., version: _Optional[str] = ..., restarts: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "loaded", "context_length")
+    __slots__ = ("name", "loaded", "context_length", "family", "parameters", "quantization", "size_bytes", "digest")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     loaded: bool
     context_length: int
-    def __init__(self, name: _Optional[str] = ..., loaded: _Optional[bool] = ..., context_length: _Optional[int] = ...) -> None: ...
+    family: str
+    parameters: int
+    quantization: str
+    size_bytes: int
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., loaded: _Optional[bool] = ..., context_length: _Optional[int] = ..., family: _Optional[str] = ..., parameters: _Optional[int] = ..., quantization: _Optional[str] = ..., size_bytes: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("request_id", "prompt", "model", "max_tokens", "temperature", "system_prompt")
