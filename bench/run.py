@@ -90,6 +90,7 @@ def fleet(workers: int, **engine: str) -> Iterator[tuple[int, int, int]]:
             WORKER_ADDRESSES=",".join(f"127.0.0.1:{port}" for port in ports),
             HTTP_PORT="0",
             METRICS_PORT="0",
+            PORT_HEALTH="-1",
             API_KEYS=KEY,
         )
         wait_until_ready(gateway["http_port"], workers)

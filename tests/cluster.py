@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,9 @@ class Process:
 class Cluster:
     """A gateway and its workers. Use as a context manager: nothing is left running."""
 
-    def __init__(self, workers: int = 3, *, gateway: dict[str, str] | None = None, **worker: str) -> None:
+    def __init__(
+        self, workers: int | Sequence[dict[str, str]] = 3, *, gateway: dict[str, str] | None = None, **worker: str
+    ) -> None:
         self._worker_environment = {
             "NEUROGATE_ENGINE": "sim",
             "NEUROGATE_SIM_PREFILL_TPS": "0",
@@ -112,11 +114,12 @@ class Cluster:
         self._gateway_environment = gateway or {}
         self.workers: list[Process] = []
         self.ports: list[int] = []
-        self._count = workers
+        self._changes = [{}] * workers if isinstance(workers, int) else workers
+        """What each worker's environment has of its own."""
 
     def __enter__(self) -> Cluster:
         try:
-            started = [self._start_worker(0) for _ in range(self._count)]
+            started = [self._start_worker(0, **changes) for changes in self._changes]
             for worker in started:
                 self.workers.append(worker)
                 self.ports.append(worker.wait_for("worker listens")["grpc_port"])
@@ -126,8 +129,10 @@ class Cluster:
                 WORKER_ADDRESSES=addresses,
                 HTTP_PORT="0",
                 METRICS_PORT="0",
+                PORT_HEALTH="0",
                 NEUROGATE_HOST="127.0.0.1",
                 API_KEYS=KEY,
+                NEUROGATE_GRPC_PORT="-1",
                 **self._gateway_environment,
             )
             listens = self.gateway.wait_for("gateway listens")

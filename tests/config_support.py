@@ -9,8 +9,8 @@ from neurogate.gateway.settings import GatewayConfig
 
 
 def gateway_config(**settings: Any) -> GatewayConfig:
-    """Raises TypeError for a name that no section has."""
-    left = dict(settings)
+    """Raises TypeError for a name that no section has. The health-only port is off unless asked for."""
+    left = {"health_port": -1, **settings}
     made = {
         name: section(**{field: left.pop(field) for field in section.__struct_fields__ if field in left})
         for name, section in sections(GatewayConfig).items()

@@ -16,6 +16,7 @@ from neurogate.edge.settings import (
 )
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.gateway.settings import AdminSettings, GatewaySettings
+from neurogate.httpd.settings import HttpSettings
 from neurogate.local.run_directory import StateSettings
 from neurogate.models.settings import ModelSettings
 from neurogate.worker.settings import WorkerSettings
@@ -29,6 +30,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Model names", "Read by `neurogate gateway`.", ModelRouteSettings, True),
     ("TLS", "Read by `neurogate gateway`.", TlsSettings, True),
     ("Public gRPC", "Read by `neurogate gateway`.", PublicGrpcSettings, True),
+    ("HTTP", "Read by `neurogate gateway`: what its HTTP ports take.", HttpSettings, True),
     ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),
     ("Admin", "Read by `neurogate gateway`: see admin.md.", AdminSettings, True),
     ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),

@@ -48,6 +48,12 @@ class GatewayMetrics:
             ["worker"],
             registry=registry,
         )
+        self._refusals = Counter(
+            "neurogate_gateway_http_refusals_total",
+            "Connections closed because their client sent no request that could be handed on, or took too long.",
+            ["status"],
+            registry=registry,
+        )
         self._retries = Counter(
             "neurogate_gateway_retries_total",
             "Requests that moved to another worker before their first byte.",
@@ -122,6 +128,10 @@ class GatewayMetrics:
     def slow_client(self) -> None:
         """A request was cancelled for its client's slowness."""
         self._slow_clients.inc()
+
+    def refused(self, status: int) -> None:
+        """The listener answered by itself."""
+        self._refusals.labels(str(status)).inc()
 
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left a worker for another one."""

@@ -19,6 +19,7 @@ from neurogate.edge.settings import (
     TlsSettings,
 )
 from neurogate.gateway.admin_keys import weak
+from neurogate.httpd.settings import HttpSettings
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +150,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     tls: TlsSettings = TlsSettings()
     grpc: PublicGrpcSettings = PublicGrpcSettings()
     access_log: AccessLogSettings = AccessLogSettings()
+    http: HttpSettings = HttpSettings()
     admin: AdminSettings = AdminSettings()
 
     def problems(self) -> Iterable[Problem]:
@@ -160,6 +162,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
             [
                 Listener("gateway.http_port", host, self.gateway.http_port),
                 Listener("gateway.metrics_port", host, self.gateway.metrics_port),
+                Listener("http.health_port", host, self.http.health_port),
                 Listener("grpc.grpc_port", host, self.grpc.grpc_port),
             ]
         )

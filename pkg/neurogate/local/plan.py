@@ -51,11 +51,11 @@ class FleetPlan:
 def plan(request: FleetRequest, *, http_port: int, threads: int | None) -> FleetPlan:
     """Choose ports and settings; `threads` is what each managed engine gets, None leaves it to its settings."""
     count = request.workers
-    wanted = [(request.host, http_port), (request.host, 9091)]
+    wanted = [(request.host, http_port), (request.host, 9091), (request.host, 8001)]
     wanted += [(LOOPBACK, 50051 + index) for index in range(count)]
     wanted += [(LOOPBACK, port) for port in (9090, *range(9092, 9091 + count))]  # 9091 is the gateway's
     ports = free_ports(wanted)
-    gateway_ports, grpc_ports, ops_ports = ports[:2], ports[2 : 2 + count], ports[2 + count :]
+    gateway_ports, grpc_ports, ops_ports = ports[:3], ports[3 : 3 + count], ports[3 + count :]
     shared = dict(request.settings) | ({} if threads is None else {"NEUROGATE_ENGINE_THREADS": str(threads)})
     workers = tuple(
         ChildPlan(
@@ -82,6 +82,7 @@ def plan(request: FleetRequest, *, http_port: int, threads: int | None) -> Fleet
             "NEUROGATE_HOST": request.host,
             "HTTP_PORT": str(gateway_ports[0]),
             "METRICS_PORT": str(gateway_ports[1]),
+            "PORT_HEALTH": str(gateway_ports[2]),
             "WORKER_ADDRESSES": ",".join(worker.address for worker in workers),
         }
         | ({"API_KEYS": ",".join(request.keys)} if request.keys else {}),
