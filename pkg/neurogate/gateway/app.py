@@ -48,7 +48,8 @@ from neurogate.gateway.subscriptions import (
     follow_fleet,
     follow_process,
 )
-from neurogate.httpd import HttpServer
+from neurogate.gateway.listeners import api_limits, follow_http
+from neurogate.httpd import HttpServer, cors, descriptors, health_only
 from neurogate.operations import OPERATIONS
 from neurogate.process import on_hangup, run
 from neurogate.resilience.retry import RetryBudget
@@ -163,7 +164,7 @@ class Gateway:
             config_status=reloader.status,
             more=admin.routes(),
         )
-        self.app = _front_door(hot, routes, self.metrics, loop)
+        self.app = cors.around(_front_door(hot, routes, self.metrics, loop), config.http.cors_origins)
         self.ops_app = ops.build_app(
             self.metrics.registry,
             health=lambda: health(self.pool, reloader.status()),
@@ -203,17 +204,30 @@ async def serve(
     """
     settings = config.gateway
     gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns, effective=effective)  # noqa: S311, TID251 - the composition root
-    http = HttpServer(gateway.app, name="HTTP_PORT", host=settings.host, port=settings.http_port)
+    connections = descriptors.connections_within(config.http.max_connections, descriptors.raise_limit())
+    http = HttpServer(
+        gateway.app,
+        name="HTTP_PORT",
+        host=settings.host,
+        port=settings.http_port,
+        limits=api_limits(config, connections=connections),
+        on_refused=gateway.metrics.refused,
+    )
+    follow_http(gateway.reloader, http, connections=connections)
     ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
+    alive = HttpServer(health_only.app, name="PORT_HEALTH", host=settings.host, port=config.http.health_port)
     async with asyncio.TaskGroup() as tasks:
         pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
         reloading = tasks.create_task(gateway.reloader.run(), name="reload")
         await gateway.limiter.start()
         await gateway.pool.resolved()
+        health_port = await alive.start(tasks) if config.http.health_port >= 0 else None
         ops_port = await ops_http.start(tasks)
         http_port = await http.start(tasks)
         gateway.lifecycle.ready = True
-        _log.info("gateway listens", http_port=http_port, ops_port=ops_port, version=__version__)
+        _log.info(
+            "gateway listens", http_port=http_port, ops_port=ops_port, health_port=health_port, version=__version__
+        )
         on_ports(http_port, ops_port)
         with on_hangup(gateway.reloader.ask):
             await stopping.wait()
@@ -225,6 +239,7 @@ async def serve(
         pool.cancel()
         await gateway.limiter.close()
         await ops_http.stop(1)
+        await alive.stop(1)
     _log.info("gateway stopped")
 
 
