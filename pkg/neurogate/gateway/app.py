@@ -35,6 +35,7 @@ from neurogate.gateway.edge import Edge
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.intake import BodyBudget, RequestIds
+from neurogate.gateway.listeners import api_limits, follow_http
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
 from neurogate.gateway.reload import Reloader
@@ -48,7 +49,6 @@ from neurogate.gateway.subscriptions import (
     follow_fleet,
     follow_process,
 )
-from neurogate.gateway.listeners import api_limits, follow_http
 from neurogate.httpd import HttpServer, cors, descriptors, health_only
 from neurogate.operations import OPERATIONS
 from neurogate.process import on_hangup, run
