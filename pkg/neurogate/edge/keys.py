@@ -59,7 +59,9 @@ class KeyRing:
             presented = key.strip()
         found = self._held.get(digest(presented))
         if found is None:
-            raise UnauthorizedError("this API key is not known; check it for typing errors", param="authorization")
+            raise UnauthorizedError(
+                "Incorrect API key provided: it is not known here; check it for typing errors", param="authorization"
+            )
         caller, expires_at = found
         if expires_at is not None and self._now() >= expires_at:
             raise UnauthorizedError("this API key has expired; ask for a new one", param="authorization")

@@ -41,7 +41,7 @@ def who(keys: KeySource, key: str) -> str:
         return error.message
 
 
-NOT_KNOWN = "this API key is not known; check it for typing errors"
+NOT_KNOWN = "Incorrect API key provided: it is not known here; check it for typing errors"
 MISCONFIGURED = "authentication is misconfigured: no API keys are loaded"
 
 
