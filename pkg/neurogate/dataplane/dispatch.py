@@ -64,11 +64,14 @@ class Dispatcher:
         self._observer = observer
         self._exchanges: set[Exchange] = set()
 
-    def configure(self, limits: DispatchLimits, picker: Picker) -> None:
-        """Take other bounds and another policy; exchanges that are under way meet them at their next question."""
+    def configure(self, limits: DispatchLimits) -> None:
+        """Take other bounds; exchanges that are under way meet them at their next question."""
         self.failfast_s = limits.failfast_s
         self.max_answer_bytes = limits.max_answer_bytes
         self._limits = limits
+
+    def use(self, picker: Picker) -> None:
+        """Pick by another policy from now on."""
         self._picker = picker
 
     @property
