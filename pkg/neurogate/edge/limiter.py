@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 from neurogate.edge.caller import Quota
-from neurogate.edge.limits import Limiter
+from neurogate.edge.limits import Limiter, StoreObserver
 from neurogate.edge.memory_limits import MemoryLimiter
 from neurogate.edge.settings import LimitSettings
+from neurogate.errors import ConfigError
+from neurogate.urls import shown
 
 
-def build_limiter(settings: LimitSettings, *, loop: asyncio.AbstractEventLoop, wall: Callable[[], float]) -> Limiter:
+def build_limiter(
+    settings: LimitSettings,
+    *,
+    loop: asyncio.AbstractEventLoop,
+    wall: Callable[[], float],
+    rng: random.Random,
+    observer: StoreObserver,
+) -> Limiter:
     """The limiter of a gateway; `wall` tells seconds since the epoch. Call its `start` on the loop, and its `close`.
 
     Raises ConfigError for a REDIS_URL that is none.
     """
-    return MemoryLimiter(defaults(settings), loop=loop, wall=wall)
+    memory = MemoryLimiter(defaults(settings), loop=loop, wall=wall)
+    if not settings.redis_url:
+        return memory
+    # Delayed: most gateways need no Redis client.
+    from neurogate.edge.redis_limits import RedisLimiter
+    from neurogate.edge.redis_store import RedisStore
+
+    try:
+        store = RedisStore(
+            settings.redis_url,
+            loop=loop,
+            timeout_s=settings.redis_timeout_s,
+            retry_s=settings.redis_retry_s,
+            probe=f"{settings.redis_prefix}:limits:probe",
+            observer=observer,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"REDIS_URL: must be redis://, rediss:// or unix:// with host and port (got {shown(settings.redis_url)!r})"
+        ) from error
+    return RedisLimiter(settings, defaults(settings), store=store, fallback=memory, loop=loop, wall=wall, rng=rng)
 
 
 def defaults(settings: LimitSettings) -> Quota:

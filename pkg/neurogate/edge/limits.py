@@ -57,3 +57,22 @@ class Limiter(Protocol):
     async def close(self) -> None:
         """Tell the store what is left to tell, within a bounded time, and let go of it."""
         ...
+
+
+class StoreObserver(Protocol):
+    """Hears how it goes with the shared store, for logs and metrics. Must return at once and never raise.
+
+    `store` is the store's URL without user and password.
+    """
+
+    def store_up(self, store: str) -> None:
+        """It answers, and everything is counted in it from now on."""
+        ...
+
+    def store_down(self, store: str, error: str) -> None:
+        """It cannot be reached when the gateway starts, or does not answer any more."""
+        ...
+
+    def store_lost(self, store: str, settlements: int) -> None:
+        """The gateway ends, and could not tell it these ends of requests."""
+        ...

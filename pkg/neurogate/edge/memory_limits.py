@@ -154,6 +154,7 @@ class MemoryLimiter:
     def standing(self, key_id: str) -> Standing:
         """What a key uses now, for whoever wants to show it."""
         now = self._now()
+        self._turn_month()
         account = self._accounts.get(key_id)
         if account is None:
             return Standing(month_tokens=self._month_tokens.get(key_id, 0))

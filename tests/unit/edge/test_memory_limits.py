@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import tracemalloc
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from neurogate.edge.memory_limits import MemoryLimiter
 from neurogate.edge.settings import LimitSettings
 from neurogate.edge.standing import Standing
 from neurogate.errors import QuotaExhaustedError, RateLimitedError
+from neurogate.gateway.limit_log import LimitLog
 
 NOVEMBER = datetime(2026, 11, 30, 23, 59, 0, tzinfo=UTC).timestamp()
 
@@ -207,6 +209,9 @@ def test_a_wall_clock_put_back_does_not_bring_the_last_month_back():
 
 def test_a_keys_own_bound_wins_over_the_default_and_a_negative_one_is_none():
     async def main(rig: Rig) -> None:
+        (await rig.limiter.reserve(Caller("nothing said"), 0)).settle(0)
+        with pytest.raises(RateLimitedError):
+            await rig.limiter.reserve(Caller("nothing said"), 0)
         for _ in range(3):
             (await rig.limiter.reserve(caller("more", requests_per_minute=3), 0)).settle(0)
         for _ in range(9):
@@ -306,7 +311,13 @@ def test_an_estimate_is_the_prompt_and_the_most_that_is_asked_for():
 def test_without_redis_a_gateway_counts_in_memory():
     async def main() -> None:
         settings = LimitSettings(requests_per_minute=1, tokens_per_month=9)
-        limiter = build_limiter(settings, loop=asyncio.get_running_loop(), wall=lambda: NOVEMBER)
+        limiter = build_limiter(
+            settings,
+            loop=asyncio.get_running_loop(),
+            wall=lambda: NOVEMBER,
+            rng=random.Random(1),
+            observer=LimitLog(),
+        )
         (await limiter.reserve(caller(), 9)).settle(9)
         with pytest.raises(RateLimitedError):
             await limiter.reserve(caller(), 0)
