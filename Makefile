@@ -80,8 +80,9 @@ check: lint proto-check cov ## Everything that must be right before a change is 
 bench: $(DEV) ## Measure what the gateway costs
 	@$(BIN)/python bench/run.py
 
-docs: $(RUNTIME) ## Write docs/configuration.md anew from the settings
+docs: $(RUNTIME) ## Write docs/configuration.md and the file's schema anew from the settings
 	@$(BIN)/neurogate settings --markdown > docs/configuration.md
+	@$(BIN)/neurogate settings --json-schema > docs/neurogate.schema.json
 
 ##@ Wire definitions
 

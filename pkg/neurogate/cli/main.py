@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands that need them, because a command
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,26 @@ models = typer.Typer(help="The model files of this machine.", no_args_is_help=Tr
 app.add_typer(models, name="models")
 app.add_typer(keys.app, name="keys")
 
+admin = typer.Typer(help="Change a running gateway.", no_args_is_help=True, rich_markup_mode=None)
+admin_config = typer.Typer(help="Its settings.", no_args_is_help=True, rich_markup_mode=None)
+admin_workers = typer.Typer(help="Its workers.", no_args_is_help=True, rich_markup_mode=None)
+admin_breakers = typer.Typer(help="Its workers' breakers.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(admin, name="admin")
+admin.add_typer(admin_config, name="config")
+admin.add_typer(admin_workers, name="workers")
+admin.add_typer(admin_breakers, name="breakers")
+
+
+class Process(enum.Enum):
+    """A process that has a configuration."""
+
+    GATEWAY = "gateway"
+    WORKER = "worker"
+
+
 Url = Annotated[str, typer.Option(help="Base URL of a running gateway.")]
+AdminKey = Annotated[str, typer.Option(help="Key of the admin API. [NEUROGATE_ADMIN_KEY]", show_default=False)]
+WorkerId = Annotated[str, typer.Argument(help="Its id, as `neurogate workers` shows it.")]
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
@@ -146,11 +166,100 @@ def workers(
 @app.command()
 def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/configuration.md.")] = False,
+    json_schema: Annotated[bool, typer.Option("--json-schema", help="Print the schema of the file.")] = False,
 ) -> None:
     """Show every setting: its environment name, its default and what it does."""
     from neurogate.cli import reference
 
-    print(reference.markdown() if markdown else reference.text(), end="")
+    print(reference.schema() if json_schema else reference.markdown() if markdown else reference.text(), end="")
+
+
+@app.command()
+def check(
+    config: Annotated[str, typer.Option(help="Configuration file. [NEUROGATE_CONFIG]", metavar="FILE")] = "",
+    process: Annotated[Process | None, typer.Option(help="Whose configuration; both unless given.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Check the configuration and show it, each value with where it comes from; exits with 78 when it is wrong."""
+    from neurogate.cli import check as command
+
+    wanted = [process.value] if process is not None else [each.value for each in Process]
+    raise typer.Exit(command.main(wanted, config=config, json=json))
+
+
+@admin.command(name="reload")
+def admin_reload(url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+    """Have the gateway read its configuration and its keys again."""
+    from neurogate.cli import admin as command
+
+    raise typer.Exit(command.reload(command.AdminClient(url, admin_key)))
+
+
+@admin_config.command(name="get")
+def admin_config_get(
+    keys: Annotated[list[str] | None, typer.Argument(help="Sections or keys; all unless given.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the gateway's own JSON.")] = False,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+) -> None:
+    """Show what is in force, each value with where it comes from."""
+    from neurogate.cli import admin as command
+
+    raise typer.Exit(command.show(command.AdminClient(url, admin_key), keys or [], as_json=json))
+
+
+@admin_config.command(name="set")
+def admin_config_set(
+    assignments: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="KEY= takes a value away again.")],
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+) -> None:
+    """Change settings of the running gateway, until it is restarted."""
+    from neurogate.cli import admin as command
+
+    raise typer.Exit(command.change(command.AdminClient(url, admin_key), assignments))
+
+
+@admin_workers.command(name="add")
+def admin_workers_add(
+    address: Annotated[str, typer.Argument(help="host:port of its gRPC listener.")],
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+) -> None:
+    """Add a worker."""
+    _admin_worker("add", address, url, admin_key)
+
+
+@admin_workers.command(name="remove")
+def admin_workers_remove(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+    """Take a worker out of the fleet; it finishes what it holds."""
+    _admin_worker("remove", worker, url, admin_key)
+
+
+@admin_workers.command(name="drain")
+def admin_workers_drain(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+    """Let a worker have nothing new."""
+    _admin_worker("drain", worker, url, admin_key)
+
+
+@admin_workers.command(name="resume")
+def admin_workers_resume(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+    """Let a drained worker have requests again."""
+    _admin_worker("resume", worker, url, admin_key)
+
+
+@admin_breakers.command(name="reset")
+def admin_breakers_reset(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+    """Close a worker's breaker."""
+    from neurogate.cli import admin as command
+
+    raise typer.Exit(command.reset(command.AdminClient(url, admin_key), worker))
+
+
+def _admin_worker(action: str, name: str, url: str, admin_key: str) -> None:
+    from neurogate.cli import admin as command
+
+    raise typer.Exit(command.worker(command.AdminClient(url, admin_key), action, name))
 
 
 @models.command()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
-from neurogate.config import FileSettings, descriptions, flag
+from neurogate.cli import examples
+from neurogate.config import FileSettings, Setting, declared, descriptions, json_schema, sections
 from neurogate.edge.settings import (
     AccessLogSettings,
     AdmissionSettings,
@@ -18,7 +22,9 @@ from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.gateway.settings import AdminSettings, GatewaySettings
 from neurogate.httpd.settings import HttpSettings
 from neurogate.local.run_directory import StateSettings
+from neurogate.local.sources import BUNDLES
 from neurogate.models.settings import ModelSettings
+from neurogate.telemetry.log_files import LogFileSettings
 from neurogate.worker.settings import WorkerSettings
 
 SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
@@ -32,6 +38,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Public gRPC", "Read by `neurogate gateway`.", PublicGrpcSettings, True),
     ("HTTP", "Read by `neurogate gateway`: what its HTTP ports take.", HttpSettings, True),
     ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),
+    ("Log files", "Read by `neurogate gateway` and `neurogate worker`: see logs.md.", LogFileSettings, True),
     ("Admin", "Read by `neurogate gateway`: see admin.md.", AdminSettings, True),
     ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),
     ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),
@@ -43,8 +50,18 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
 _INTRODUCTION = """\
 # Configuration
 
-Every setting is an environment variable. A process checks all of its own when it starts, and refuses to start on a bad
-one: it names the variable on standard error and exits with 78. Where a flag is given, the flag wins over the variable.
+Every setting can be given in a file, in the environment, or as a flag; where it is given more than once, the later of
+these wins: default, file, environment, flag, and what an admin set in a running gateway ([admin.md](admin.md)). A
+process checks all of it when it starts, and refuses to start on a bad value or an unknown name: it tells what is wrong,
+and where, on standard error, and exits with 78. `neurogate check` does the same without starting, and shows each value
+with where it comes from.
+
+The file is named by `--config` or `NEUROGATE_CONFIG` and is YAML or TOML by its name. Its sections and keys are the
+first column of the tables below, for example `limits.requests_per_minute`. One file may serve every process. An editor
+can check it against [neurogate.schema.json](neurogate.schema.json).
+
+Settings marked "yes" under *reloads* change in a running gateway: on SIGHUP, when the file's content has changed, or by
+the admin API. An invalid file changes nothing; the log and `/health` say why. What needs a restart is named in the log.
 
 This page is made by `neurogate settings --markdown`.
 """
@@ -52,17 +69,35 @@ This page is made by `neurogate settings --markdown`.
 
 def markdown() -> str:
     """docs/configuration.md."""
-    parts = [_INTRODUCTION]
+    parts = [
+        _INTRODUCTION,
+        "## Examples",
+        "",
+        "```yaml",
+        examples.YAML + "```",
+        "",
+        "```toml",
+        examples.TOML + "```",
+        "",
+    ]
     for title, who, settings, has_flags in SECTIONS:
-        flag_head, flag_line = ("| Flag ", "|---") if has_flags else ("", "")
-        head, line = f"| Variable {flag_head}| Default | Meaning |", f"|---{flag_line}|---|---|"
-        parts += [f"## {title}", "", who, "", head, line]
-        for env, default, description in descriptions(settings):
-            flag_cell = f"| `{flag(env)}` " if has_flags else ""
-            shown = _shown(default)
-            default_cell = f"`{shown}` " if shown else ""
-            parts.append(f"| `{env}` {flag_cell}| {default_cell}| {description} |")
-        parts.append("")
+        rows = _rows(settings)
+        columns = {
+            "Key": [f"`{setting.key}`" if setting.section else "" for setting in rows],
+            "Variable": [f"`{setting.env}`" for setting in rows],
+            "Flag": [f"`{setting.flag}`" if has_flags else "" for setting in rows],
+            "Default": [f"`{shown}`" if (shown := _shown(setting.default)) else "" for setting in rows],
+            "Reloads": ["yes" if setting.reloads else "" for setting in rows],
+            "Meaning": [setting.description for setting in rows],
+        }
+        parts += [
+            f"## {title}",
+            "",
+            who,
+            "",
+            *_table({head: cells for head, cells in columns.items() if any(cells)}),
+            "",
+        ]
     return "\n".join(parts)
 
 
@@ -74,6 +109,28 @@ def text() -> str:
         for env, default, description in descriptions(settings):
             lines.append(f"  {env}={_shown(default)}\n      {description}")
     return "\n".join(lines) + "\n"
+
+
+def schema() -> str:
+    """docs/neurogate.schema.json."""
+    return json.dumps(json_schema(BUNDLES.values()), indent=2) + "\n"
+
+
+def _rows(settings: type[msgspec.Struct]) -> tuple[Setting, ...]:
+    """The settings of a struct, as those of its section where it is one."""
+    for bundle in BUNDLES.values():
+        for section, struct in sections(bundle).items():
+            if struct is settings:
+                return declared(settings, section)
+    return declared(settings)
+
+
+def _table(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    head = "".join(f"| {name} " for name in columns) + "|"
+    rows = (
+        "".join(f"| {cell} " if cell else "| " for cell in row) + "|" for row in zip(*columns.values(), strict=True)
+    )
+    return [head, "|---" * len(columns) + "|", *rows]
 
 
 def _shown(default: object) -> str:

@@ -25,6 +25,7 @@ from neurogate.config.environment import child_environment, default_environment,
 from neurogate.config.file import FileSettings
 from neurogate.config.layers import CONFIG_VARIABLE, Effective, Source, value_of
 from neurogate.config.ports import Listener, shared_ports
+from neurogate.config.schema import json_schema
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -44,6 +45,7 @@ __all__ = [
     "env_names",
     "environment",
     "flag",
+    "json_schema",
     "load",
     "sections",
     "settings_of",
