@@ -17,6 +17,7 @@ from neurogate.engines.engine import EngineCall, EngineReply, Observation
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
 from neurogate.gateway.app import Gateway
+from neurogate.gateway.listeners import api_limits
 from neurogate.httpd import HttpServer
 from neurogate.inference import GenerationEvent, Prompt
 from neurogate.worker.app import serve
@@ -82,6 +83,7 @@ class Fleet:
     url: str
     client: httpx.AsyncClient
     """With the right key."""
+    http: HttpServer
 
     @property
     def calls(self) -> list[EngineCall]:
@@ -117,22 +119,26 @@ async def fleet(
             port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             tasks.create_task(_serve_worker(engine, stopping, port))
             ports.append(port)
-        gateway = Gateway(
-            gateway_config(
-                host="127.0.0.1",
-                worker_addresses=tuple([f"127.0.0.1:{await port}" for port in ports]),
-                api_keys=(KEY,),
-                **settings,
-            ),
-            rng=random.Random(1),
-            now_ns=lambda: 42,
+        config = gateway_config(
+            host="127.0.0.1",
+            worker_addresses=tuple([f"127.0.0.1:{await port}" for port in ports]),
+            api_keys=(KEY,),
+            **settings,
         )
+        gateway = Gateway(config, rng=random.Random(1), now_ns=lambda: 42)
         pool = tasks.create_task(gateway.pool.run(gateway.resolver))
-        http = HttpServer(gateway.app, name="HTTP_PORT", host="127.0.0.1", port=0)
+        http = HttpServer(
+            gateway.app,
+            name="HTTP_PORT",
+            host="127.0.0.1",
+            port=0,
+            limits=api_limits(config, connections=config.http.max_connections),
+            on_refused=gateway.metrics.refused,
+        )
         url = f"http://127.0.0.1:{await http.start(tasks)}"
         await eventually(lambda: len(gateway.pool.snapshot.admitting("")) == workers)
         async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client:
-            made = Fleet(gateway, engines, url, client)
+            made = Fleet(gateway, engines, url, client, http)
             yield made
         await made.settled()
         made.assert_nothing_held()
