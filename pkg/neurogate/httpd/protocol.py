@@ -224,7 +224,7 @@ class HttpConnection(asyncio.Protocol):
             self._since = commons.now
         elif self._phase is _HEAD:
             if waited_s > limits.head_timeout_s:
-                if self._head_bytes:
+                if self._head_bytes or self._began_behind:
                     self._refuse(refusals.HEAD_TIMEOUT)
                 else:
                     self._close_idle()
