@@ -18,10 +18,12 @@ from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.edge.caller import Caller
 from neurogate.edge.keys import KeyRing
+from neurogate.edge.settings import ModelRouteSettings
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
-from neurogate.gateway.dialects.openai import ChatRequest, OpenAIDialect
-from neurogate.gateway.dialects.prompt import plain_error
+from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.model_list import find_model, list_models
+from neurogate.gateway.model_names import ModelNames
 
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
@@ -41,13 +43,16 @@ def build_app(
     *,
     hot: Mapping[str, ASGIApp],
     now: Callable[[], float],
+    names: ModelNames | None = None,
     config_status: Callable[[], Mapping[str, object] | None] = lambda: None,
     more: Sequence[Route] = (),
 ) -> Starlette:
     """The gateway's Starlette application; `hot` endpoints are mounted for the sake of their 405.
 
-    `config_status` is what `/health` tells of the configuration; `more` are further routes.
+    `config_status` is what `/health` tells of the configuration; `more` are further routes. Without `names`, no model
+    has an alias.
     """
+    model_names = names or ModelNames(ModelRouteSettings())
 
     async def health_endpoint(_: Request) -> Response:
         well, said = health(pool, config_status())
@@ -65,8 +70,10 @@ def build_app(
         return _json({"workers": members, "count": len(members)})
 
     async def models(request: Request) -> Response:
-        _authenticate(keys, request)
-        return _json({"object": "list", "data": list_models(pool)})
+        return _json(list_models(pool, model_names, _authenticate(keys, request)))
+
+    async def model(request: Request) -> Response:
+        return _json(find_model(pool, model_names, _authenticate(keys, request), request.path_params["model_id"]))
 
     routes: list[BaseRoute] = [
         Route("/health", health_endpoint),
@@ -74,6 +81,7 @@ def build_app(
         Route("/ping", ping),
         Route("/workers", workers),
         Route("/v1/models", models),
+        Route("/v1/models/{model_id:path}", model),
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in hot.items()),
         *more,
     ]
@@ -154,26 +162,12 @@ def describe(member: Member, now: float) -> dict[str, object]:
             "version": report.engine_version,
             "restarts": report.engine_restarts,
         },
+        "apis": sorted(report.apis),
         "name": report.worker_id,
         "version": report.version,
         "detail": member.last_error if not member.linked else report.detail,
         "last_report_s": round(now - member.reported_at, 2) if member.reported_at else None,
     }
-
-
-def list_models(pool: EndpointPool) -> list[dict[str, object]]:
-    """The models that usable workers have, as OpenAI lists them."""
-    found: dict[str, dict[str, object]] = {}
-    for member in pool.snapshot.members:
-        for model in member.report.models if member.usable else ():
-            entry = found.setdefault(
-                model.name,
-                {"id": model.name, "object": "model", "created": 0, "owned_by": member.report.engine_kind},
-            )
-            entry["loaded"] = bool(entry.get("loaded")) or model.loaded
-            if model.context_length:
-                entry["context_length"] = model.context_length
-    return [found[name] for name in sorted(found)]
 
 
 def _authenticate(keys: KeyRing, request: Request) -> Caller:
@@ -189,8 +183,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     path, method = request.url.path, request.method
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-        refusal: GatewayError = MethodNotAllowedError(f"{method} {path}: use {allowed or 'another method'}")
-        return _refusal(request, refusal, {"Allow": allowed} if allowed else {})
+        wrong = MethodNotAllowedError(f"{method} {path}: use {allowed or 'another method'}")
+        return _refusal(request, wrong, {"Allow": allowed} if allowed else {})
     return _refusal(request, NotFoundError(f"{method} {path}: there is no such route"))
 
 
@@ -203,10 +197,7 @@ async def _bug(request: Request, _: Exception) -> Response:
 
 
 def _refusal(request: Request, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
-    if request.url.path.startswith("/v1/"):
-        body = OpenAIDialect(ChatRequest).error(error, "")
-    else:
-        body = msgspec.json.encode(plain_error(error, ""))
+    body = refusal(request.url.path, request.headers, error)
     return Response(body, error.status, headers=headers, media_type="application/json")
 
 

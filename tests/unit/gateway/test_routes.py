@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,6 +17,8 @@ from neurogate import __version__
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.settings import KeySettings
 from neurogate.endpoint import ServedModel, WorkerReport
+from neurogate.errors import MethodNotAllowedError
+from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
 from neurogate.testing.connections import FakeClient
@@ -35,6 +38,7 @@ REPORT = WorkerReport(
     queued=2,
     tokens_outstanding=300,
     decode_tokens_per_s=12.3456,
+    apis=frozenset({"/v1/rerank", "/infill"}),
 )
 
 
@@ -108,6 +112,7 @@ def test_a_worker_is_shown_as_it_is() -> None:
                         "tokens_outstanding": 300,
                         "tokens_per_second": 12.35,
                         "engine": {"kind": "llamacpp", "version": "b1", "restarts": 2},
+                        "apis": ["/infill", "/v1/rerank"],
                         "name": "host:50051",
                         "version": "1.2.3",
                         "detail": "",
@@ -208,6 +213,8 @@ def test_ping_checks_nothing() -> None:
 
 
 def test_models_are_those_that_usable_workers_have() -> None:
+    """In one shape for OpenAI's and Anthropic's clients."""
+
     async def main() -> None:
         async with site(3) as made:
             made.data_plane.worker(0).tell(
@@ -215,23 +222,82 @@ def test_models_are_those_that_usable_workers_have() -> None:
             )
             made.data_plane.worker(1).tell(REPORT)
             made.data_plane.worker(2).tell(replace(REPORT, ready=False, models=(ServedModel("hidden"),)))
+            said = (await made.get("/v1/models")).json()
+            tiny = said["data"].pop()
+            assert tiny == {
+                "id": "tiny",
+                "object": "model",
+                "created": 0,
+                "owned_by": "llamacpp",
+                "type": "model",
+                "display_name": "tiny",
+                "created_at": "1970-01-01T00:00:00Z",
+                "loaded": True,
+                "context_length": 512,
+            }
+            assert [(entry["id"], entry["loaded"]) for entry in said.pop("data")] == [("a", True), ("big", False)]
+            assert said == {"object": "list", "has_more": False, "first_id": "a", "last_id": "tiny"}
+
+    run(main())
+
+
+def test_no_models_are_an_empty_list() -> None:
+    async def main() -> None:
+        async with site(0) as made:
             assert (await made.get("/v1/models")).json() == {
                 "object": "list",
-                "data": [
-                    {"id": "a", "object": "model", "created": 0, "owned_by": "llamacpp", "loaded": True},
-                    {"id": "big", "object": "model", "created": 0, "owned_by": "llamacpp", "loaded": False},
-                    {
-                        "id": "tiny",
-                        "object": "model",
-                        "created": 0,
-                        "owned_by": "llamacpp",
-                        "loaded": True,
-                        "context_length": 512,
-                    },
-                ],
+                "data": [],
+                "has_more": False,
+                "first_id": None,
+                "last_id": None,
             }
 
     run(main())
+
+
+@pytest.mark.parametrize(("asked", "got"), [("tiny", "tiny"), ("org/name", "org/name"), ("tiny:latest", "tiny")])
+def test_one_model_is_found_by_its_name(asked: str, got: str) -> None:
+    async def main() -> None:
+        async with site() as made:
+            made.data_plane.worker().tell(replace(REPORT, models=(ServedModel("tiny"), ServedModel("org/name"))))
+            client = await made.get(f"/v1/models/{asked}")
+            assert (client.status, client.json()["id"]) == (200, got)
+
+    run(main())
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are() -> None:
+    async def main() -> None:
+        async with site() as made:
+            made.data_plane.worker().tell(REPORT)
+            client = await made.get("/v1/models/nothing")
+            assert client.status == 404
+            assert client.json()["error"] == {
+                "message": "model 'nothing' not found; the models are: big, tiny",
+                "type": "invalid_request_error",
+                "param": "model",
+                "code": "model_not_found",
+            }
+            anthropic = await made.get("/v1/models/nothing", anthropic_version="2023-06-01")
+            assert anthropic.json()["type"] == "error"
+            assert anthropic.json()["error"]["type"] == "not_found_error"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/messages", lambda said: said["error"]["type"] == "invalid_request_error" and said["type"] == "error"),
+        ("/v1/responses", lambda said: said["error"]["code"] == "method_not_allowed"),
+        ("/completion", lambda said: said["error"]["code"] == 405),
+        ("/api/chat", lambda said: isinstance(said["error"], str)),
+        ("/prompt", lambda said: said["code"] == "method_not_allowed"),
+    ],
+)
+def test_a_refusal_is_in_the_words_of_the_paths_clients(path: str, kind: Any) -> None:
+    said = msgspec.json.decode(refusal(path, {}, MethodNotAllowedError("no")))
+    assert kind(said)
 
 
 @pytest.mark.parametrize(

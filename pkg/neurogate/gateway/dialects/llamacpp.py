@@ -103,16 +103,17 @@ class LlamaCppDialect:
         if body or status < 400:
             return Answer(status, end.content_type.encode() or JSON, body)
         message = told(end, body) or f"the engine refused the request with status {status}"
-        return Answer(status, JSON, _encode(_error(status, "invalid_request_error", message)))
+        return Answer(status, JSON, _encode(llamacpp_error(status, "invalid_request_error", message)))
 
     def error(self, error: GatewayError, request_id: str) -> bytes:  # noqa: ARG002 - the shape has no place for it
         """`{"error": {code, message, type}}`; the code is the status."""
-        return _encode(_error(error.status, error.kind, error.message))
+        return _encode(llamacpp_error(error.status, error.kind, error.message))
 
     def error_event(self, error: GatewayError, request_id: str) -> bytes:
         """The same as an event."""
         return b"\n\ndata: " + self.error(error, request_id) + b"\n\n"
 
 
-def _error(status: int, kind: str, message: str) -> dict[str, object]:
+def llamacpp_error(status: int, kind: str, message: str) -> dict[str, object]:
+    """The error body that goes with a status."""
     return {"error": {"code": status, "message": message, "type": _TYPES.get(status, kind)}}
