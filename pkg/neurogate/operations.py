@@ -25,6 +25,7 @@ class Ending(enum.Enum):
 
     NONE = "never streamed"
     DONE = "SSE data [DONE]"
+    EVENT_DONE = "SSE data with done: true"
     MESSAGE_STOP = "SSE event message_stop"
     RESPONSE_COMPLETED = "SSE event response.completed, response.incomplete or response.failed"
     STOP = "SSE data with stop: true"
@@ -45,7 +46,7 @@ class Operation(NamedTuple):
 
 
 _ALL = (
-    Operation("/prompt", Family.NEUROGATE, Ending.DONE, universal=True),
+    Operation("/prompt", Family.NEUROGATE, Ending.EVENT_DONE, universal=True),
     Operation("/v1/chat/completions", Family.OPENAI, Ending.DONE, universal=True),
     Operation("/v1/completions", Family.OPENAI, Ending.DONE, universal=True),
     Operation("/v1/responses", Family.OPENAI, Ending.RESPONSE_COMPLETED),

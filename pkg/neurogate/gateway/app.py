@@ -36,8 +36,10 @@ from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.listeners import api_limits, follow_http
+from neurogate.gateway.limit_log import LimitLog
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
+from neurogate.gateway.openapi.routes import openapi_routes
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.routes import Lifecycle, build_app, counted, describe, health, readiness
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
@@ -54,7 +56,6 @@ from neurogate.operations import OPERATIONS
 from neurogate.process import on_hangup, run
 from neurogate.resilience.retry import RetryBudget
 from neurogate.rpc.link_client import LinkClient, LinkSettings
-from neurogate.rpc.public_server import PublicServer
 from neurogate.telemetry import logging, ops
 
 _log = structlog.get_logger("neurogate.gateway")
@@ -109,7 +110,9 @@ class Gateway:
         self.keys = KeySource(config.keys, now=lambda: now_ns() / 1e9)
         _tell_keys(self.keys)
         keys = self.keys.ring
-        self.limiter = build_limiter(config.limits, loop=loop, wall=lambda: now_ns() / 1e9, rng=rng)
+        self.limiter = build_limiter(
+            config.limits, loop=loop, wall=lambda: now_ns() / 1e9, rng=rng, observer=LimitLog()
+        )
         room = Room(self.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
         self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
         self.pool.on_publish(self.admission.wake)
@@ -162,7 +165,7 @@ class Gateway:
             hot=hot,
             now=loop.time,
             config_status=reloader.status,
-            more=admin.routes(),
+            more=[*admin.routes(), *openapi_routes(authenticated=keys.enforced)],
         )
         self.app = cors.around(_front_door(hot, routes, self.metrics, loop), config.http.cors_origins)
         self.ops_app = ops.build_app(

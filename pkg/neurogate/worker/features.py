@@ -85,7 +85,7 @@ def _formats(request: _Request) -> Iterator[str]:
         yield "json_schema"
     nested = [outer.format for outer in (request.text, request.output_config) if outer is not None]
     for kind in (request.response_format, request.output_format, *nested):
-        if kind is not None and kind.type in {"json_schema", "json_object"}:
+        if kind is not None and kind.type in ("json_schema", "json_object"):
             yield str(kind.type)
 
 
