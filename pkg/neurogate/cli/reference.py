@@ -24,7 +24,7 @@ from neurogate.httpd.settings import HttpSettings
 from neurogate.local.run_directory import StateSettings
 from neurogate.local.sources import BUNDLES
 from neurogate.models.settings import ModelSettings
-from neurogate.telemetry.log_files import LogFileSettings
+from neurogate.telemetry.settings import LogFileSettings
 from neurogate.worker.settings import WorkerSettings
 
 SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (

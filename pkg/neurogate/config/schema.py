@@ -18,7 +18,7 @@ def json_schema(bundles: Iterable[type[Bundle]]) -> dict[str, Any]:
             section = found.setdefault(
                 name, {"type": "object", "description": "", "properties": {}, "additionalProperties": False}
             )
-            section["description"] = " ".join(filter(None, [section["description"], _summary(struct)]))
+            section["description"] = " ".join(dict.fromkeys(filter(None, [section["description"], _summary(struct)])))
             section["properties"].update(_properties(struct))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neurogate.engines.engine import Engine
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
+
+if TYPE_CHECKING:
+    from neurogate.engines.llamacpp.process import Log
 
 
 def build(
@@ -17,19 +21,21 @@ def build(
     resolve_model: Callable[[str], tuple[str, Path]],
     rng: random.Random,
     now: Callable[[], float],
+    log_of: Callable[[str], Log | None] = lambda _: None,
 ) -> Engine:
     """An engine that is not started yet.
 
     `resolve_model` gives a model's name and file for what the settings name; it is called for a managed engine only,
-    may fetch the file and raises what it likes. `rng` and `now` (Unix seconds) are for the simulated engine. Raises
-    ConfigError for settings that contradict each other.
+    may fetch the file and raises what it likes. `log_of` gives a managed engine's log by its model's name, None for the
+    usual one. `rng` and `now` (Unix seconds) are for the simulated engine. Raises ConfigError for settings that
+    contradict each other.
     """
     match settings.kind:
         case "llamacpp":
             from neurogate.engines.llamacpp.engine import ManagedLlamaCppEngine
 
             name, path = resolve_model(settings.model or DEFAULT_MODEL)
-            return ManagedLlamaCppEngine(settings, path, name)
+            return ManagedLlamaCppEngine(settings, path, name, log=log_of(name))
         case "sim":
             from neurogate.engines.sim.engine import SimEngine
 

@@ -20,6 +20,7 @@ from neurogate.edge.settings import (
 )
 from neurogate.gateway.admin_keys import weak
 from neurogate.httpd.settings import HttpSettings
+from neurogate.telemetry.settings import LogFileSettings
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +152,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     grpc: PublicGrpcSettings = PublicGrpcSettings()
     access_log: AccessLogSettings = AccessLogSettings()
     http: HttpSettings = HttpSettings()
+    logs: LogFileSettings = LogFileSettings()
     admin: AdminSettings = AdminSettings()
 
     def problems(self) -> Iterable[Problem]:

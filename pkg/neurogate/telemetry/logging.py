@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from typing import TextIO, cast
 
 import msgspec
@@ -13,18 +14,20 @@ import structlog
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 
-def configure(*, level: str, form: str, process: str) -> None:
+def configure(*, level: str, form: str, process: str, copy: Callable[[str], None] | None = None) -> None:
     """Set logging up for this process; called once, by its composition root.
 
     `level` is debug, info, warn or error; `form` is text or json. Libraries that use the standard library's logging
-    (uvicorn, grpc, aiohttp) are heard from warnings up.
+    (uvicorn, grpc, aiohttp) are heard from warnings up. `copy` hears every line, with its end; it must neither block
+    nor fail.
     """
     threshold = _LEVELS[level]
+    stream = cast("TextIO", _Unfailing(sys.stderr, copy))
     renderer: structlog.types.Processor
     if form == "json":
         renderer = structlog.processors.JSONRenderer(serializer=_to_json)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and copy is None, pad_event_to=0)
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -34,12 +37,12 @@ def configure(*, level: str, form: str, process: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process)
     logging.raiseExceptions = False
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -57,12 +60,15 @@ def set_level(level: str) -> None:
 
 
 class _Unfailing:
-    """A stream whose full disk or closed pipe costs log lines, never the process."""
+    """A stream whose full disk or closed pipe costs log lines, never the process; each line is copied."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, copy: Callable[[str], None] | None) -> None:
         self._stream = stream
+        self._copy = copy
 
     def write(self, text: str) -> None:
+        if self._copy is not None:
+            self._copy(text)
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
 

@@ -32,7 +32,15 @@ Opener = Callable[[Path], tuple[Output, int]]
 """Gives a file, positioned at its end, and its size. Raises OSError."""
 
 
-def open_append(path: Path) -> tuple[Output, int]:
+class FileOutput(Output, Protocol):
+    """One that the system knows by a number."""
+
+    def fileno(self) -> int:
+        """That number."""
+        ...
+
+
+def open_append(path: Path) -> tuple[FileOutput, int]:
     """The file, made with its directories when it is not there; `-` is standard output."""
     if path == STANDARD_OUTPUT:
         return open(_STDOUT, "ab", buffering=0, closefd=False), 0

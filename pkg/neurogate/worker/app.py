@@ -7,7 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import structlog
@@ -22,6 +22,7 @@ from neurogate.process import run
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from neurogate.telemetry import logging, ops, tracing
+from neurogate.telemetry.log_files import EngineLog, boot_log, engine_log
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.settings import WorkerConfig, WorkerSettings
@@ -32,9 +33,17 @@ _log = structlog.get_logger("neurogate.worker")
 def main(config: WorkerConfig) -> int:
     """Run a worker until SIGTERM or SIGINT. Returns the process's exit code."""
     settings = config.worker
-    logging.configure(level=settings.log_level, form=settings.log_format, process="worker")
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    return run(lambda stopping: serve(settings, _build_engine(config), stopping))
+    host = socket.gethostname()
+    with ExitStack() as files:
+        copy = files.enter_context(boot_log(config.logs, host=host, now=time.time))  # noqa: TID251 - the composition root
+        logging.configure(level=settings.log_level, form=settings.log_format, process="worker", copy=copy)
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+
+        def log_of(model: str) -> EngineLog | None:
+            kind = settings.worker_type or model
+            return files.enter_context(engine_log(config.logs, kind=kind, host=host, now=time.time))  # noqa: TID251
+
+        return run(lambda stopping: serve(settings, _build_engine(config, log_of), stopping))
 
 
 async def serve(
@@ -140,10 +149,17 @@ def _state(worker: Worker) -> dict[str, object]:
     }
 
 
-def _build_engine(config: WorkerConfig) -> Engine:
+def _build_engine(config: WorkerConfig, log_of: Callable[[str], EngineLog | None]) -> Engine:
     def resolve_model(name: str) -> tuple[str, Path]:
         from neurogate.models.store import ModelStore
 
         return ModelStore(config.models.directory).resolve(name)
 
-    return factory.build(config.engine, config.sim, resolve_model=resolve_model, rng=random.Random(), now=time.time)  # noqa: S311, TID251
+    return factory.build(
+        config.engine,
+        config.sim,
+        resolve_model=resolve_model,
+        rng=random.Random(),  # noqa: S311 - chance, no secrets
+        now=time.time,  # noqa: TID251 - the composition root
+        log_of=log_of,
+    )

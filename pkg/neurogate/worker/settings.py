@@ -12,6 +12,7 @@ from neurogate.engines.engine import MAX_ANSWER_BYTES
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
 from neurogate.models.settings import ModelSettings
+from neurogate.telemetry.settings import LogFileSettings
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         "info"
     )
     log_format: Annotated[Literal["text", "json"], env("LOG_FORMAT", "text or json.")] = "text"
+    worker_type: Annotated[
+        str,
+        env(
+            "WORKER_TYPE", "TYPE in the directory of a managed engine's log, llama-TYPE; empty takes the model's name."
+        ),
+    ] = ""
     traces: Annotated[
         Literal["off", "console"], env("NEUROGATE_TRACES", "off, or console: spans as JSON on standard error.")
     ] = "off"
@@ -63,6 +70,7 @@ class WorkerConfig(Bundle, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
     sim: SimSettings = SimSettings()
     models: ModelSettings = ModelSettings()
+    logs: LogFileSettings = LogFileSettings()
 
     def problems(self) -> Iterable[Problem]:
         """An engine that lacks what it needs, and listeners that want the same port."""

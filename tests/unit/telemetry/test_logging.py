@@ -71,6 +71,20 @@ def test_libraries_are_heard_from_warnings_up(level: str, heard: list[str]) -> N
     assert all(record["process"] == "gateway" for record in records)
 
 
+def test_every_line_is_copied_whole_and_without_colours() -> None:
+    """Ours, a library's, and one that standard error could not take."""
+    script = (
+        "copied = []\n"
+        "configure(level='info', form='text', process='gateway', copy=copied.append)\n"
+        "log.info('one')\nlog.debug('unheard')\nlogging.getLogger('grpc').error('two')\n"
+        "sys.stderr.close()\nlog.info('three')\n"
+        "assert [text.count('\\n') for text in copied] == [1, 1, 1], copied\n"
+        "assert [word in text for word, text in zip(['one', 'two', 'three'], copied)] == [True] * 3, copied\n"
+        "assert '\\x1b' not in ''.join(copied)"
+    )
+    assert len(logged(script)) == 2
+
+
 FAILING = "try:\n    1 / 0\nexcept ZeroDivisionError:\n    {how}('request failed')"
 
 
