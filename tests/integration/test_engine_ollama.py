@@ -20,7 +20,7 @@ from neurogate.engines.engine import (
     EngineUnsupportedError,
     ModelInfo,
 )
-from neurogate.engines.ollama import LINE_BYTES_MAX, OllamaEngine
+from neurogate.engines.ollama import LINE_BYTES_MAX, OllamaEngine, parameters_of
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 from neurogate.testing import fake_ollama
 from neurogate.testing.fake_ollama import FakeOllama, Script
@@ -57,10 +57,17 @@ def test_installed_models_are_told_with_the_loaded_ones_and_both_names() -> None
 
         assert observation.ready
         assert observation.version == "0.12.9"
+        told: dict[str, Any] = {
+            "family": "llama",
+            "parameters": 3_200_000_000,
+            "quantization": "Q4_K_M",
+            "size_bytes": 2 << 30,
+            "digest": "a80c4f17acd5",
+        }
         assert observation.models == (
-            ModelInfo("llama3.2:latest", loaded=True, context_length=4096),
-            ModelInfo("llama3.2", loaded=True, context_length=4096),
-            ModelInfo("qwen3:0.6b", loaded=False),
+            ModelInfo("llama3.2:latest", loaded=True, context_length=4096, **told),
+            ModelInfo("llama3.2", loaded=True, context_length=4096, **told),
+            ModelInfo("qwen3:0.6b", loaded=False, **told),
         )
         assert (observation.slots_total, observation.slots_busy, observation.queued) == (2, None, None)
 
@@ -181,11 +188,12 @@ def test_openai_bytes_go_to_ollamas_openai_endpoints() -> None:
     asyncio.run(go())
 
 
-def test_ollamas_native_paths_are_not_for_clients() -> None:
+@pytest.mark.parametrize("path", ["/api/pull", "/api/delete", "/tokenize"])
+def test_what_manages_models_is_not_for_clients(path: str) -> None:
     async def go() -> None:
         async with connected() as (fake, engine):
             with pytest.raises(EngineUnsupportedError):
-                async with engine.forward(EngineCall("/api/chat", b"{}")):
+                async with engine.forward(EngineCall(path, b"{}")):
                     pass
             assert fake.asked == []
 
@@ -397,6 +405,37 @@ def test_a_dead_ollama_is_unavailable() -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize(
+    ("version", "apis", "logprobs"),
+    [
+        ("0.0.0", {"/v1/embeddings", "/v1/responses", "/v1/messages"}, True),
+        ("0.14.0-rc1", {"/v1/embeddings", "/v1/responses", "/v1/messages"}, True),
+        ("0.13.3", {"/v1/embeddings", "/v1/responses"}, True),
+        ("0.12.10", {"/v1/embeddings"}, False),
+        ("unheard of", {"/v1/embeddings", "/v1/responses", "/v1/messages"}, True),
+    ],
+)
+def test_what_ollama_can_do_depends_on_its_release(version: str, apis: set[str], logprobs: bool) -> None:
+    """One that does not tell a release was built from source, and is taken for the newest."""
+
+    async def go() -> None:
+        async with connected(version=version) as (_fake, engine):
+            observation = await engine.observe()
+        assert observation.apis == apis
+        assert ("logprobs" in observation.unsupported) is not logprobs
+        assert "n" in observation.unsupported
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [("3.2B", 3_200_000_000), ("134.52m", 134_520_000), ("22K", 22_000), ("", 0), ("big", 0), ("infB", 0)],
+)
+def test_numbers_of_parameters_are_read(size: str, count: int) -> None:
+    assert parameters_of(size) == count
+
+
 # --- the fake itself ------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +456,7 @@ def test_the_official_client_understands_the_fake() -> None:
                     await client.chat("x")
                 fake.script = fake_ollama.REPORTS_ERROR
                 with pytest.raises(ollama.ResponseError, match="unexpected EOF"):
-                    async for _ in await client.chat("llama3.2", stream=True):
+                    async for _ in await client.chat("llama3.2", [{"role": "user", "content": "Hi"}], stream=True):
                         pass
             finally:
                 await client.close()  # type: ignore[no-untyped-call]
@@ -428,7 +467,7 @@ def test_the_official_client_understands_the_fake() -> None:
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 def test_the_fakes_whole_answers_fail_as_its_script_says(path: str) -> None:
     async def go() -> None:
-        body = {"model": "llama3.2", "stream": False}
+        body = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
         async with leaving_nothing(), FakeOllama() as fake, httpx.AsyncClient(base_url=fake.url) as client:
             fake.script = fake_ollama.REPORTS_ERROR
             assert (await client.post(path, json=body)).status_code == 500

@@ -34,6 +34,7 @@ class _Props(msgspec.Struct):
     build_info: str = ""
     model_alias: str = ""
     model_path: str = ""
+    chat_template: str = ""
     default_generation_settings: _Generation = msgspec.field(default_factory=_Generation)
 
 
@@ -124,7 +125,10 @@ class LlamaServerEngine(OpenAIEngine):
         return _Facts(
             version=props.build_info,
             slots=props.total_slots,
-            models=tuple(replace(model, context_length=context or model.context_length) for model in models),
+            models=tuple(
+                replace(model, context_length=context or model.context_length, template=props.chat_template)
+                for model in models
+            ),
         )
 
     async def _load(self, deadline: float) -> tuple[int | None, int | None]:

@@ -8,7 +8,8 @@ with the HTTP status still 200, or just stops. Only a line that says `done` ends
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,11 @@ from neurogate.engines.engine import (
     ModelInfo,
     Observation,
 )
-from neurogate.engines.http import OBSERVE_TIMEOUT_S, HttpEngine, reason_of, refusal
+from neurogate.engines.http import OBSERVE_TIMEOUT_S, OPENAI_PATHS, HttpEngine, reason_of, refusal
 from neurogate.engines.payload import json_of, message_of
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
+from neurogate.model_names import LATEST
+from neurogate.operations import OPERATIONS, Family
 from neurogate.prompt_api import UNDECODABLE
 
 if TYPE_CHECKING:
@@ -37,7 +40,16 @@ USUAL_MODEL = "llama3.2"
 LINE_BYTES_MAX = 1 << 20
 
 _NS_PER_MS = 1_000_000
-_LATEST = ":latest"
+_APIS = {"/v1/embeddings": (0, 1, 46), "/v1/responses": (0, 13, 3), "/v1/messages": (0, 14, 0)}
+"""The release of Ollama that has them first."""
+_LOGPROBS_SINCE = (0, 12, 11)
+_IGNORED = frozenset({"n", "best_of", "echo", "grammar", "audio"})
+_RELEASE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+_UNRELEASED = (1 << 30,)
+_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+PATHS = OPENAI_PATHS | _APIS.keys() | {path for path, it in OPERATIONS.items() if it.family is Family.OLLAMA}
+"""What is passed on; what an older Ollama has not, it refuses itself."""
 
 
 class _Message(msgspec.Struct):
@@ -70,6 +82,20 @@ class OllamaEngine(HttpEngine):
     _client: AsyncClient | None = None
     _version = ""
     _installed: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str = "",
+        api_key: str = "",
+        slots: int = 1,
+        connect_timeout_s: float = 5.0,
+        paths: frozenset[str] = PATHS,
+    ) -> None:
+        super().__init__(
+            base_url, model=model, api_key=api_key, slots=slots, connect_timeout_s=connect_timeout_s, paths=paths
+        )
 
     @property
     def kind(self) -> str:
@@ -110,7 +136,15 @@ class OllamaEngine(HttpEngine):
         self._installed = tuple(model.model for model in installed.models if model.model)
         if not models:
             return self._not_ready(f"Ollama has no model: run `ollama pull {self._model or USUAL_MODEL}`")
-        return Observation(ready=True, version=self._version, models=models, slots_total=self._slots)
+        release = release_of(self._version)
+        return Observation(
+            ready=True,
+            version=self._version,
+            models=models,
+            slots_total=self._slots,
+            apis=frozenset(path for path, since in _APIS.items() if release >= since),
+            unsupported=_IGNORED if release >= _LOGPROBS_SINCE else _IGNORED | {"logprobs"},
+        )
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Generate text through `/api/chat`; see Engine.generate."""
@@ -200,11 +234,40 @@ def chat_body(prompt: Prompt, model: str) -> bytes:
 def models_of(installed: ListResponse, loaded: ProcessResponse) -> tuple[ModelInfo, ...]:
     """Every installed model, once under each name Ollama takes for it: `NAME:latest` also answers to `NAME`."""
     contexts = {model.model: model.context_length or 0 for model in loaded.models}
-    names = [model.model for model in installed.models if model.model]
     return tuple(
-        ModelInfo(alias, loaded=name in contexts, context_length=contexts.get(name, 0))
-        for name in names
-        for alias in dict.fromkeys((name, name.removesuffix(_LATEST)))
+        _info(model, alias, contexts)
+        for model in installed.models
+        if model.model
+        for alias in dict.fromkeys((model.model, model.model.removesuffix(LATEST)))
+    )
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """A version as numbers to compare, `0.14.0-rc1` as 0.14.0; one that is built from source is `0.0.0` to itself."""
+    found = _RELEASE.match(version)
+    release = tuple(map(int, found.groups())) if found else ()
+    return release if any(release) else _UNRELEASED
+
+
+def parameters_of(size: str) -> int:
+    """`3.2B` as a number; 0 for what is none."""
+    try:
+        return round(float(size[:-1]) * _UNITS[size[-1:].upper()])
+    except (KeyError, ValueError, OverflowError):
+        return 0
+
+
+def _info(model: ListResponse.Model, alias: str, contexts: Mapping[str | None, int]) -> ModelInfo:
+    details = model.details
+    return ModelInfo(
+        alias,
+        loaded=model.model in contexts,
+        context_length=contexts.get(model.model, 0),
+        family=(details and details.family) or "",
+        parameters=parameters_of((details and details.parameter_size) or ""),
+        quantization=(details and details.quantization_level) or "",
+        size_bytes=int(model.size or 0),
+        digest=model.digest or "",
     )
 
 

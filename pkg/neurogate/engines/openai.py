@@ -18,6 +18,9 @@ MODELS_PATH = "/v1/models"
 
 class _Meta(msgspec.Struct):
     n_ctx: int | None = None
+    n_params: int | None = None
+    size: int | None = None
+    ftype: str | None = None
 
 
 class _Model(msgspec.Struct):
@@ -71,7 +74,16 @@ def models_of(body: bytes) -> tuple[ModelInfo, ...]:
         listed = _LISTS.decode(body).data
     except UNDECODABLE:
         return ()
-    return tuple(
-        ModelInfo(model.id, context_length=model.max_model_len or (model.meta and model.meta.n_ctx) or 0)
-        for model in listed
+    return tuple(_model_of(model) for model in listed)
+
+
+def _model_of(model: _Model) -> ModelInfo:
+    """Of a model's data only llama.cpp tells anything."""
+    meta = model.meta or _Meta()
+    return ModelInfo(
+        model.id,
+        context_length=model.max_model_len or meta.n_ctx or 0,
+        parameters=meta.n_params or 0,
+        quantization=meta.ftype or "",
+        size_bytes=meta.size or 0,
     )

@@ -21,6 +21,8 @@ BUSY_MESSAGE = "server busy, please try again.  maximum pending requests exceede
 CREATED_AT = "2026-01-02T03:04:05.678901234Z"
 _CREATED = 1767323045
 _GIB = 1 << 30
+_DETAILS = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
+EMBEDDING = [0.6, 0.8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,9 @@ class FakeOllama:
                 web.get("/api/ps", self._ps),
                 web.post("/api/chat", self._chat),
                 web.post("/api/generate", self._generate),
+                web.post("/api/embed", self._embed),
+                web.post("/api/embeddings", self._embeddings),
+                web.post("/api/show", self._show),
                 web.get("/v1/models", self._openai_models),
                 web.post("/v1/chat/completions", self._openai_chat),
             ]
@@ -172,11 +177,32 @@ class FakeOllama:
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         return await self._native(request, lambda text: {"response": text})
 
+    async def _embed(self, request: web.Request) -> web.Response:
+        body = await self._ask(request)
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        vectors = [EMBEDDING for _ in texts]
+        durations = {"total_duration": 14_000_000, "load_duration": 1_000_000, "prompt_eval_count": len(texts)}
+        return self._about_model(body, {"model": body["model"], "embeddings": vectors, **durations})
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        return self._about_model(await self._ask(request), {"embedding": EMBEDDING})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        info = {"general.architecture": "llama", "llama.context_length": 131072}
+        about = {"template": "{{ .Prompt }}", "details": _DETAILS, "model_info": info, "capabilities": ["completion"]}
+        return self._about_model(await self._ask(request), {**about, "modified_at": CREATED_AT})
+
+    def _about_model(self, body: dict[str, Any], answer: dict[str, Any]) -> web.Response:
+        model = str(body.get("model", ""))
+        return _json(answer) if self._has(model) else _json({"error": f"model '{model}' not found"}, status=404)
+
     async def _native(self, request: web.Request, said: Any) -> web.StreamResponse:
         body = await self._ask(request)
         model = str(body.get("model", ""))
-        if not self._has(model):
-            return _json({"error": f"model '{model}' not found"}, status=404)
+        if not self._has(model) or not (body.get("prompt") or body.get("messages")):
+            reason = "unload" if body.get("keep_alive") == 0 else "load"
+            loaded = {"model": model, "created_at": CREATED_AT, **said(""), "done": True, "done_reason": reason}
+            return self._about_model(body, loaded)
         script = self.script
         async with self._slot() as admitted:
             if not admitted:
@@ -297,8 +323,7 @@ class FakeOllama:
 
 
 def _model(name: str) -> dict[str, Any]:
-    details = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
-    return {"name": name, "model": name, "size": 2 * _GIB, "digest": "a80c4f17acd5", "details": details}
+    return {"name": name, "model": name, "size": 2 * _GIB, "digest": "a80c4f17acd5", "details": _DETAILS}
 
 
 def _summary(script: Script) -> dict[str, int]:

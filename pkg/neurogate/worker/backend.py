@@ -163,7 +163,7 @@ class Worker:
             completion_tokens_total=meter.completion_tokens_total,
             uptime_s=self._loop.time() - self._started_at,
             seq=self._seq,
-            apis=seen.apis,
+            apis=ollama_api.apis_of(seen),
         )
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:

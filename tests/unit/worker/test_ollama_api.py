@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from neurogate.channel import End, EndCode
 from neurogate.engines.engine import (
+    FEATURES,
     AnswerTooLargeError,
     EngineBrokenError,
     EngineCall,
@@ -27,7 +28,6 @@ from neurogate.virtual_time import run
 from neurogate.worker.meter import Meter
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.ollama_api.api import PATHS, OllamaApi, apis_of
-from neurogate.worker.ollama_api.showing import parameter_size
 from worker_support import NOW, FakeOutlet, Setup, incoming, progress
 
 CHAT = "/api/chat"
@@ -458,6 +458,29 @@ def test_the_limit_a_request_names_is_the_work_it_may_become() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("fields", "feature"),
+    [
+        ({"tools": [{"function": {"name": "f"}}]}, "tools"),
+        ({"logprobs": True}, "logprobs"),
+        ({"format": "json"}, "json_object"),
+        ({"format": {"type": "object"}}, "json_schema"),
+        ({"messages": [{"role": "user", "content": "What?", "images": ["iVBORw0KGgo="]}]}, "images"),
+    ],
+)
+def test_what_the_engine_would_ignore_is_not_supported(fields: dict[str, Any], feature: str) -> None:
+    async def main() -> None:
+        cannot = Observation(ready=True, models=READY.models, unsupported=FEATURES)
+        asked = Asked(stream(HEL, STOP), seen=cannot, **fields)
+        with pytest.raises(EngineUnsupportedError, match=feature):
+            await asked.answered()
+        assert asked.engine.calls == []
+        can = Asked(stream(HEL, STOP), seen=Observation(ready=True, unsupported=FEATURES - {feature}), **fields)
+        await can.answered()
+
+    run(main())
+
+
 # Embeddings
 
 
@@ -624,14 +647,6 @@ def test_a_model_that_is_not_there_is_not_shown(fields: dict[str, Any], status: 
         assert refused.value.status == status
 
     run(main())
-
-
-@pytest.mark.parametrize(
-    ("count", "told"),
-    [(999, "999"), (22_000, "22K"), (134_515_008, "134.52M"), (7_000_000, "7M"), (3_212_749_888, "3.2B")],
-)
-def test_numbers_of_parameters_are_written_as_ollama_does(count: int, told: str) -> None:
-    assert parameter_size(count) == told
 
 
 # In the worker

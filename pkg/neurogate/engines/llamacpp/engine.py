@@ -67,6 +67,7 @@ class ManagedLlamaCppEngine:
         self._log: Log = log or structlog.get_logger("neurogate.engine")
         self._paths = paths
         self._binary = ""
+        self._family = ""
         self._key = ""
         self._client: _ChildClient | None = None
         self._supervisor = Supervisor(self._launch, self, log=self._log)
@@ -86,7 +87,7 @@ class ManagedLlamaCppEngine:
 
     async def start(self) -> None:
         """Check what the child will need; `run` starts it. Raises EngineFatalError naming what is missing."""
-        await asyncio.to_thread(validate, self._model_path)
+        self._family = await asyncio.to_thread(validate, self._model_path)
         if self._settings.llama_server_bin:
             self._binary = shutil.which(self._settings.llama_server_bin) or ""
             if not self._binary:
@@ -108,7 +109,9 @@ class ManagedLlamaCppEngine:
         restarts = self._supervisor.restarts
         client = self._client
         if client is not None and not self._supervisor.detail:
-            return replace(await client.observe(), restarts=restarts)
+            seen = await client.observe()
+            models = tuple(replace(model, family=self._family) for model in seen.models)
+            return replace(seen, models=models, restarts=restarts)
         return Observation(
             ready=False,
             detail=self._supervisor.detail,

@@ -28,6 +28,7 @@ _STRING, _ARRAY = 8, 9
 _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 _UINT32 = 4
+_ARCHITECTURE_KEY = b"general.architecture"
 _ALIGNMENT_KEY = b"general.alignment"
 _ALIGNMENT = 32
 
@@ -54,8 +55,10 @@ class _DamagedError(Exception):
     """What is wrong with the file."""
 
 
-def validate(path: Path) -> None:
-    """Check that `path` is a whole GGUF file. Reads its header only, and may block on the disk.
+def validate(path: Path) -> str:
+    """Check that `path` is a whole GGUF file; its architecture, for example `llama`, as far as it names one.
+
+    Reads its header only, and may block on the disk.
 
     Raises EngineFatalError that names the file and says what is wrong and what to do.
     """
@@ -66,7 +69,7 @@ def validate(path: Path) -> None:
         if size == 0:
             raise EngineFatalError(f"the model file {path} is empty: delete it and fetch the model again")
         with path.open("rb") as file:
-            _check(file, size)
+            return _check(file, size)
     except FileNotFoundError as error:
         raise EngineFatalError(
             f"there is no model file {path}: check NEUROGATE_MODEL, or fetch the model again"
@@ -114,7 +117,7 @@ class _Reader:
         return _DamagedError(f"it ends inside its header, after {self._size} bytes: fetch the model again")
 
 
-def _check(file: BinaryIO, size: int) -> None:
+def _check(file: BinaryIO, size: int) -> str:
     reader = _Reader(file, size)
     magic = file.read(4)
     if magic != _MAGIC:
@@ -129,28 +132,31 @@ def _check(file: BinaryIO, size: int) -> None:
     tensors, keys = reader.u64(), reader.u64()
     if max(tensors, keys) > _COUNT_MAX:
         raise _DamagedError(f"its header is damaged ({tensors} tensors, {keys} keys): fetch the model again")
-    alignment = _read_keys(reader, keys)
+    alignment, architecture = _read_keys(reader, keys)
     if not tensors:
-        return  # without data there is nothing to be missing; what such a file is good for, the engine decides
+        return architecture  # without data nothing is missing; what such a file is good for, the engine decides
     end = max(_read_tensor(reader) for _ in range(tensors))
     begin = -(-reader.position() // alignment) * alignment
     if begin + end > size:
         raise _DamagedError(
             f"it is truncated: it has {size} bytes of the {begin + end} its header names: fetch the model again"
         )
+    return architecture
 
 
-def _read_keys(reader: _Reader, keys: int) -> int:
-    """Skip the key-value pairs; the alignment of the tensor data is the one that matters here."""
-    alignment = _ALIGNMENT
+def _read_keys(reader: _Reader, keys: int) -> tuple[int, str]:
+    """Skip the key-value pairs but those that matter here: the alignment of the tensor data, and the architecture."""
+    alignment, architecture = _ALIGNMENT, ""
     for _ in range(keys):
         key = reader.take(reader.string_length())
         kind = reader.u32()
         if key == _ALIGNMENT_KEY and kind == _UINT32:
             alignment = reader.u32() or _ALIGNMENT
+        elif key == _ARCHITECTURE_KEY and kind == _STRING:
+            architecture = reader.take(reader.string_length()).decode(errors="replace")
         else:
             _skip_value(reader, kind)
-    return alignment
+    return alignment, architecture
 
 
 def _skip_value(reader: _Reader, kind: int, *, nested: bool = False) -> None:

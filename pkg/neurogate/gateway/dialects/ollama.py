@@ -8,9 +8,10 @@ from typing import Annotated
 import msgspec
 
 from neurogate.channel import End
-from neurogate.errors import GatewayError, ModelNotFoundError
-from neurogate.gateway.dialects.dialect import JSON, Answer, Head, Request, UnboundedTokens, reader, told
+from neurogate.errors import BadRequestError, GatewayError, ModelNotFoundError
+from neurogate.gateway.dialects.dialect import JSON, Answer, Head, Request, reader, told
 from neurogate.model_names import known_as
+from neurogate.prompt_api import MAX_TOKENS, UNDECODABLE
 
 NDJSON = b"application/x-ndjson"
 
@@ -20,7 +21,7 @@ ModelName = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Options(msgspec.Struct):
-    num_predict: UnboundedTokens | None = None
+    num_predict: Annotated[int, msgspec.Meta(le=MAX_TOKENS)] | None = None
 
 
 class OllamaRequest(Request, kw_only=True):
@@ -48,8 +49,11 @@ class ShowRequest(Request, kw_only=True):
     name: str | None = None
 
     def head(self) -> Head:
-        """See Request.head."""
-        return Head(self.model or self.name or "", stream=False)
+        """See Request.head. Raises BadRequestError when neither is given."""
+        asked = self.model or self.name
+        if not asked:
+            raise BadRequestError("model: is required", param="model")
+        return Head(asked, stream=False)
 
 
 class OllamaDialect:
@@ -76,7 +80,7 @@ class OllamaDialect:
 
     def error(self, error: GatewayError, request_id: str) -> bytes:  # noqa: ARG002 - the shape has no place for it
         """`{"error": "message"}`."""
-        return _encode({"error": ollama_message(error)})
+        return _encode(ollama_error(error))
 
     def error_event(self, error: GatewayError, request_id: str) -> bytes:
         """The same as a line.
@@ -97,13 +101,13 @@ _ERRORS = msgspec.json.Decoder(_Error)
 def _is_error(body: bytes) -> bool:
     try:
         _ERRORS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return False
     return True
 
 
-def ollama_message(error: GatewayError) -> str:
-    """An error in one sentence; clients look for `not found` to offer a download."""
+def ollama_error(error: GatewayError) -> dict[str, str]:
+    """The body of an error. Clients look for `not found` to offer a download."""
     if isinstance(error, ModelNotFoundError) and "not found" not in error.message:
-        return f"model not found: {error.message}"
-    return error.message
+        return {"error": f"model not found: {error.message}"}
+    return {"error": error.message}

@@ -12,10 +12,11 @@ from functools import partial
 import msgspec
 
 from neurogate.channel import End
-from neurogate.engines.engine import Engine, EngineRefusedError, Observation
+from neurogate.engines.engine import Engine, EngineRefusedError, EngineUnsupportedError, Observation
 from neurogate.model_names import known_as
 from neurogate.operations import OPERATIONS, Family
 from neurogate.rpc.backend import IncomingCall, Outlet
+from neurogate.worker.features import ignored_feature
 from neurogate.worker.ollama_api import requests, showing
 from neurogate.worker.ollama_api.asking import Question, chat_question, generate_question
 from neurogate.worker.ollama_api.conversing import Conversation, Terms
@@ -66,6 +67,9 @@ class OllamaApi:
         if not request.asks:
             return _loaded(request, writer, outlet)
         question = question_of(_name(seen, request.model), self._engine.kind)
+        ignored = ignored_feature(question.body, seen.unsupported) if seen.unsupported else ""
+        if ignored:
+            raise EngineUnsupportedError(f"the engine {self._engine.kind} does not do {ignored!r}")
         terms = Terms(request.streamed, call.request_id, self._max_answer_bytes)
         return await Conversation(writer, terms, outlet=outlet, progress=progress).hold(self._engine, question)
 

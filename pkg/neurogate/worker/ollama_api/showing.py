@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neurogate.engines.engine import ModelInfo, Observation
+from neurogate.model_names import parameter_size
 
 _FEATURES = {"tools": "tools", "images": "vision"}
 """What Ollama calls a feature."""
@@ -39,14 +40,6 @@ def details(model: ModelInfo) -> dict[str, Any]:
     if model.quantization:
         known["quantization_level"] = model.quantization
     return known
-
-
-def parameter_size(count: int) -> str:
-    """A number of parameters as Ollama writes it: 134.52M, 3.2B."""
-    for unit, size, digits in (("B", 10**9, 1), ("M", 10**6, 2), ("K", 10**3, 0)):
-        if count >= size:
-            return f"{count / size:.{digits if count % size else 0}f}{unit}"
-    return str(count)
 
 
 def _capabilities(seen: Observation, kind: str) -> list[str]:

@@ -1,0 +1,143 @@
+"""What Ollama tells of itself and its models, told of the whole fleet; and what only a worker's own Ollama can do.
+
+Every model has one entry, whichever workers have it and whether they call it `NAME` or `NAME:latest`. Clients read
+fields unasked, so a field that no worker knows has the zero that Ollama itself would write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from neurogate.dataplane.pool import EndpointPool
+from neurogate.edge.caller import Caller
+from neurogate.edge.permissions import sees
+from neurogate.endpoint import ServedModel
+from neurogate.errors import GatewayError, UnsupportedError
+from neurogate.gateway.dialects.ollama import ollama_error
+from neurogate.model_names import LATEST, parameter_size
+
+API_VERSION = "0.12.11"
+"""The release of Ollama whose API is spoken here; clients compare it to know what they may ask for."""
+
+Identify = Callable[[bytes, bytes, str], Caller]
+"""From Authorization, X-Api-Key and path to the caller; raises GatewayError for one who may not call."""
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_MANAGED = {
+    "/api/pull": "POST",
+    "/api/push": "POST",
+    "/api/create": "POST",
+    "/api/copy": "POST",
+    "/api/delete": "DELETE",
+}
+
+
+def ollama_routes(pool: EndpointPool, identify: Identify, *, started_at: float) -> list[Route]:
+    """The routes; `started_at` is when the gateway began, in Unix seconds: models are no older to its clients."""
+    modified_at = datetime.fromtimestamp(started_at, UTC).isoformat().replace("+00:00", "Z")
+
+    async def root(_: Request) -> Response:
+        return PlainTextResponse("Ollama is running")
+
+    async def version(_: Request) -> Response:
+        return _json({"version": API_VERSION})
+
+    async def tags(request: Request) -> Response:
+        models = _fleet(pool, _caller(request, identify))
+        return _json({"models": [{**_listed(model), "modified_at": modified_at} for model in models]})
+
+    async def loaded(request: Request) -> Response:
+        models = _fleet(pool, _caller(request, identify))
+        return _json({"models": [_running(model) for model in models if model.loaded]})
+
+    async def managed(request: Request) -> Response:
+        _caller(request, identify)
+        raise UnsupportedError(
+            f"{request.url.path[:100]} is not for a gateway: manage models with the Ollama of the worker itself"
+        )
+
+    return [
+        Route("/", _worded(root), methods=["GET"]),
+        Route("/api/version", _worded(version), methods=["GET"]),
+        Route("/api/tags", _worded(tags), methods=["GET"]),
+        Route("/api/ps", _worded(loaded), methods=["GET"]),
+        *(Route(path, _worded(managed), methods=[method]) for path, method in _MANAGED.items()),
+        Route("/api/blobs/{digest}", _worded(managed), methods=["HEAD", "POST"]),
+    ]
+
+
+def _worded(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with its errors in Ollama's words."""
+
+    async def answering(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except GatewayError as error:
+            return _json(ollama_error(error), error.status)
+
+    return answering
+
+
+def _caller(request: Request, identify: Identify) -> Caller:
+    headers = request.headers
+    return identify(
+        headers.get("authorization", "").encode("latin-1"),
+        headers.get("x-api-key", "").encode("latin-1"),
+        request.url.path,
+    )
+
+
+def _fleet(pool: EndpointPool, caller: Caller) -> list[ServedModel]:
+    """The models of usable workers that the caller may use.
+
+    Of several workers' entries for one model, a loaded one tells most of it; of two names, the one with the tag is
+    Ollama's own.
+    """
+    found: dict[str, ServedModel] = {}
+    for member in pool.snapshot.members:
+        for model in member.report.models if member.usable else ():
+            if not sees(caller, model.name):
+                continue
+            key = model.name.removesuffix(LATEST)
+            other = found.setdefault(key, model)
+            best = max(other, model, key=lambda entry: entry.loaded)
+            found[key] = replace(best, name=max(other.name, model.name, key=len))
+    return [found[key] for key in sorted(found)]
+
+
+def _listed(model: ServedModel) -> dict[str, Any]:
+    """A digest identifies the entry where no engine tells one: clients show its beginning."""
+    return {
+        "name": model.name,
+        "model": model.name,
+        "size": model.size_bytes,
+        "digest": model.digest or hashlib.sha256(model.name.encode()).hexdigest(),
+        "details": {
+            "parent_model": "",
+            "format": "",
+            "family": model.family,
+            "families": [model.family] if model.family else [],
+            "parameter_size": parameter_size(model.parameters),
+            "quantization_level": model.quantization,
+        },
+    }
+
+
+def _running(model: ServedModel) -> dict[str, Any]:
+    """Until when it stays loaded, and where, nobody tells."""
+    known = {"context_length": model.context_length} if model.context_length else {}
+    return {**_listed(model), **known}
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(msgspec.json.encode(value), status, media_type="application/json", headers=headers)
