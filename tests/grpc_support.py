@@ -13,9 +13,8 @@ import grpc
 import grpc.aio
 
 from config_support import gateway_config
-from link_support import READY, ScriptedBackend
+from link_support import READY, Answering, ScriptedBackend, echo
 from neurogate import __version__
-from neurogate.api.llm.v1 import llm_pb2_grpc
 from neurogate.gateway.app import Gateway
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.public_server import PublicServer
@@ -121,9 +120,9 @@ class Echo:
 class EchoWorker:
     """A worker with a service of its own beside ours."""
 
-    def __init__(self, *, model: str = "tiny", max_message_bytes: int = 27 * MIB) -> None:
+    def __init__(self, *, model: str = "tiny", max_message_bytes: int = 27 * MIB, answering: Answering = echo) -> None:
         report = replace(READY, models=(replace(READY.models[0], name=model),), slots_busy=0, running=0)
-        self.backend = ScriptedBackend(report=report)
+        self.backend = ScriptedBackend(answering, report=report)
         self.echo = Echo()
         settings = LinkServerSettings(8 << 20, 0.0005, 0.05, 10 << 20)
         self.server = WorkerServer(self.backend, settings, max_message_bytes=max_message_bytes)
@@ -150,10 +149,6 @@ class Public:
     def worker(self) -> EchoWorker:
         return self.workers[0]
 
-    @property
-    def llm(self) -> Any:
-        return llm_pb2_grpc.LLMServiceStub(self.channel)  # type: ignore[no-untyped-call]
-
     def unary(self, name: str) -> Any:
         return self.channel.unary_unary(f"/test.Echo/{name}")
 
@@ -176,10 +171,31 @@ class Public:
 
 
 @asynccontextmanager
+async def listening(
+    gateway: Gateway, max_message_bytes: int = 26 * MIB, options: tuple[tuple[str, Any], ...] = ()
+) -> AsyncIterator[tuple[str, grpc.aio.Channel]]:
+    """A gateway's public listener: its address, and a channel to it."""
+    server = PublicServer(
+        gateway.grpc,
+        choose_id=gateway.request_ids.choose,
+        version=__version__,
+        max_message_bytes=max_message_bytes,
+    )
+    address = f"127.0.0.1:{server.listen('NEUROGATE_GRPC_PORT', '127.0.0.1:0')}"
+    await server.start()
+    everything = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), *options)
+    try:
+        async with grpc.aio.insecure_channel(address, options=everything) as channel:
+            yield address, channel
+    finally:
+        await server.stop(0)
+
+
+@asynccontextmanager
 async def public(
     workers: int | list[EchoWorker] = 1, *, options: tuple[tuple[str, Any], ...] = (), **settings: Any
 ) -> AsyncIterator[Public]:
-    """A gateway and its listener, every worker ready. Afterwards nothing is held, and no call, task or socket is left."""
+    """A gateway and its listener, every worker ready. Afterwards nothing is held, and no call is left."""
     made = [EchoWorker() for _ in range(workers)] if isinstance(workers, int) else workers
     async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
         addresses = []
@@ -190,18 +206,8 @@ async def public(
         gateway = Gateway(config, rng=random.Random(1), now_ns=lambda: 42)
         pool = tasks.create_task(gateway.pool.run(gateway.resolver))
         await eventually(lambda: len(gateway.pool.snapshot.admitting("")) == len(made))
-        server = PublicServer(
-            gateway.grpc,
-            choose_id=gateway.request_ids.choose,
-            version=__version__,
-            max_message_bytes=config.grpc.grpc_max_message_bytes,
-        )
-        address = f"127.0.0.1:{server.listen('NEUROGATE_GRPC_PORT', '127.0.0.1:0')}"
-        stack.push_async_callback(server.stop, 0)
         stack.callback(pool.cancel)
-        await server.start()
-        everything = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), *options)
-        async with grpc.aio.insecure_channel(address, options=everything) as channel:
+        async with listening(gateway, config.grpc.grpc_max_message_bytes, options) as (address, channel):
             found = Public(gateway, made, address, channel)
             yield found
         await eventually(lambda: found.gateway.grpc.fleet().active_requests == 0)

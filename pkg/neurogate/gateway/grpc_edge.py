@@ -119,7 +119,7 @@ class GrpcEdge:
         async with self._let_in(rpc, _PROXIED, model, prompt_bytes=0, max_tokens=0, generates=False) as visit:
             self._proxied += 1
             try:
-                call = Call(rpc.method, b"", True, visit.deadline, rpc.request_id, model=visit.model)
+                call = Call(rpc.method, b"", stream=True, deadline=visit.deadline, model=visit.model)
                 yield _Candidates(self._dispatcher, call, self._channel_of, self._settings, self._loop)
             finally:
                 self._proxied -= 1
