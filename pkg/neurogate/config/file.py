@@ -98,8 +98,8 @@ def _toml_section(section: str, keys: object, name: str) -> Mapping[str, FileVal
 def _yaml(text: str, name: str) -> Document:
     import yaml
 
-    loader = _yaml_loader()(text)
     try:
+        loader = _yaml_loader()(text)
         root = loader.get_single_node()
         if root is None:  # comments only
             return {}
@@ -118,8 +118,6 @@ def _yaml(text: str, name: str) -> Document:
         raise ConfigError(f"{name}: has characters that YAML does not allow") from None
     except (RecursionError, ValueError):
         raise ConfigError(f"{name}: is not YAML that can be understood") from None
-    finally:
-        loader.dispose()
     return document
 
 

@@ -17,7 +17,7 @@ from neurogate.config.convert import convert, shown
 from neurogate.config.declare import Bundle, Problem, Setting, declared, env_names, sections, settings_of
 from neurogate.config.environment import is_service_link
 from neurogate.config.file import Document, fingerprint, read
-from neurogate.config.names import meant, unknown_variables
+from neurogate.config.names import meant, nearest, unknown_variables
 from neurogate.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Bundle)
@@ -205,14 +205,11 @@ def _unknown_keys(document: Document, known: Mapping[str, Collection[str]]) -> I
 
 
 def _elsewhere(section: str, key: str, known: Mapping[str, Collection[str]]) -> str:
-    """What was meant: the nearest key of the section, or this key in another one."""
-    others = [other for other, keys in known.items() if key in keys]
-    near = meant(key, known[section])
-    return (
-        near
-        or (f" (did you mean {others[0]}.{key}?)" if others else "")
-        or meant(f"{section}.{key}", [f"{other}.{name}" for other, keys in known.items() for name in keys])
-    )
+    """What was meant: this key of another section, or the nearest key, of this section if there is one."""
+    full = {name: f"{other}.{name}" for other, names in known.items() for name in sorted(names)}
+    own = {name: f"{section}.{name}" for name in known[section]}
+    near = full.get(key) or own.get(nearest(key, own)) or full.get(nearest(key, full))
+    return f" (did you mean {near}?)" if near else ""
 
 
 def _where(values: Iterable[Any]) -> str:

@@ -13,8 +13,13 @@ PREFIX = "NEUROGATE_"
 
 def meant(name: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the nearest known name; empty when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(name, known)
+    return f" (did you mean {near}?)" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The nearest known name; empty when none is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), "")
 
 
 def unknown_variables(environ: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
