@@ -68,9 +68,7 @@ class InfillRequest(_Predicting, kw_only=True):
 
 
 class TokenizeRequest(Request, kw_only=True):
-    """`/tokenize`."""
-
-    content: msgspec.Raw | None = None
+    """`/tokenize`: its content is for the engine to judge."""
 
 
 class DetokenizeRequest(Request, kw_only=True):
