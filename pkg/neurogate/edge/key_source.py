@@ -19,6 +19,9 @@ from neurogate.edge.keys import KeyRing
 from neurogate.edge.settings import KeySettings
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
+SETTLE_S = 0.5
+"""How long a changed file must stay the same before it is read."""
+_SETTLE_LOOKS_MAX = 20
 _UNREADABLE = b""
 
 
@@ -77,14 +80,31 @@ class KeySource:
 
     def changed(self) -> bool:
         """Whether the file has another content than when it was last read, however it was swapped. Reads it."""
-        return self._path is not None and _fingerprint(self._path) != self._seen
+        return self._path is not None and self._fingerprint() != self._seen
 
     async def watch(self, tell: Callable[[ReloadResult], None]) -> None:
         """Reload whenever the file's content has changed, for as long as the caller's task lives."""
         while True:
             await asyncio.sleep(self._poll_s)
             if await asyncio.to_thread(self.changed):
+                await self._settled()
                 tell(self.reload())
+
+    async def _settled(self) -> None:
+        """Wait until the content has stayed the same for a moment: until then the file may be half written."""
+        seen = self._seen
+        for _ in range(_SETTLE_LOOKS_MAX):
+            now = await asyncio.to_thread(self._fingerprint)
+            if now == seen:
+                return
+            seen = now
+            await asyncio.sleep(min(SETTLE_S, self._poll_s))
+
+    def _fingerprint(self) -> bytes:
+        try:
+            return digest(_read(self._path)[0]) if self._path else _UNREADABLE
+        except _FileError:
+            return _UNREADABLE
 
     def _read_file(self) -> str:
         """Take the file's keys, or say why those of before stay."""
@@ -149,13 +169,6 @@ def _merged(own: tuple[Key, ...], from_file: tuple[Key, ...]) -> tuple[list[Key]
         digests.add(key.digest)
         keys.append(key)
     return keys, warnings
-
-
-def _fingerprint(path: Path) -> bytes:
-    try:
-        return digest(_read(path)[0])
-    except _FileError:
-        return _UNREADABLE
 
 
 def _read(path: Path) -> tuple[bytes, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,46 @@ def test_watching_reloads_when_the_content_changes_and_only_then(file: Path) -> 
             assert who(keys, BOB) == "bob"
             watching.cancel()
         assert told.empty()
+
+    asyncio.run(main())
+
+
+def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(file: Path) -> None:
+    """Each look at the half-written file finds more of it."""
+
+    async def main() -> None:
+        keys = source(file, keys_poll_s=0.01)
+        told: asyncio.Queue[ReloadResult] = asyncio.Queue()
+        looks = 0
+        with file.open("a") as append:
+
+            def looked() -> bytes:
+                nonlocal looks
+                looks += 1
+                if looks <= 3:
+                    append.write(f"writer{looks}:sk-key-number-{looks}\n")
+                    append.flush()
+                return file.read_bytes()
+
+            keys._fingerprint = looked  # type: ignore[method-assign]
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(keys.watch(told.put_nowait), name="keys")
+                assert await told.get() == ReloadResult(4)
+                watching.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_file_that_never_settles_is_read_all_the_same(file: Path) -> None:
+    async def main() -> None:
+        keys = source(file, keys_poll_s=0.001)
+        told: asyncio.Queue[ReloadResult] = asyncio.Queue()
+        numbers = itertools.count()
+        keys._fingerprint = lambda: str(next(numbers)).encode()  # type: ignore[method-assign]
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(keys.watch(told.put_nowait), name="keys")
+            assert await told.get() == ReloadResult(1)
+            watching.cancel()
 
     asyncio.run(main())
 
