@@ -70,6 +70,11 @@ class GatewayMetrics:
             "Streams that ended with an error event after their first byte.",
             registry=registry,
         )
+        self._lost_log_lines = Counter(
+            "neurogate_gateway_access_log_lost_lines_total",
+            "Lines of the access log lost because the disk was slow, full or gone.",
+            registry=registry,
+        )
         self._slow_clients = Counter(
             "neurogate_gateway_slow_clients_total",
             "Requests cancelled because the client read too slowly.",
@@ -124,6 +129,10 @@ class GatewayMetrics:
     def broken_stream(self) -> None:
         """A started stream ended with an error event."""
         self._broken_streams.inc()
+
+    def log_lines_lost(self, count: int) -> None:
+        """Lines of the access log were lost. Called from any thread."""
+        self._lost_log_lines.inc(count)
 
     def slow_client(self) -> None:
         """A request was cancelled for its client's slowness."""

@@ -43,6 +43,13 @@ def test_requests_count_by_path_and_status() -> None:
     assert value(metrics, "request_duration_seconds_count", **labels) == 3
 
 
+def test_lost_lines_of_the_access_log_are_counted() -> None:
+    metrics = GatewayMetrics()
+    metrics.log_lines_lost(3)
+    metrics.log_lines_lost(1)
+    assert value(metrics, "access_log_lost_lines_total") == 4
+
+
 def test_tokens_count_by_kind() -> None:
     metrics = GatewayMetrics()
     metrics.usage(3, 5)
