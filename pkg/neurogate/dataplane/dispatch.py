@@ -18,6 +18,9 @@ from neurogate.dataplane.verdict import Retry
 from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
 from neurogate.resilience.retry import RetryBudget
 
+ASKED_MAX = 16
+"""Workers that one request is offered to, where those before cannot do what it asks for: that takes them no work."""
+
 
 class DispatchObserver(Protocol):
     """Hears of retries, for metrics."""
@@ -101,9 +104,11 @@ class Dispatcher:
 
     def may_retry(self, exchange: Exchange, retry: Retry) -> bool:
         """Whether an exchange whose attempt failed may ask another worker, if there is one."""
+        if retry is Retry.ELSEWHERE:
+            return exchange.attempts < ASKED_MAX
         if exchange.attempts > self._limits.retries:
             return False
-        return retry is not Retry.CHARGED or self._budget.balance >= 1.0
+        return retry is Retry.FREE or self._budget.balance >= 1.0
 
     def retried(self, exchange: Exchange, retry: Retry, end: End) -> None:
         """An exchange leaves the worker that ended so: charges the budget if it must, and tells the observer."""

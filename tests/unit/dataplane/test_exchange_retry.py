@@ -116,6 +116,24 @@ def test_what_an_engine_cannot_do_another_one_may_without_a_charge(script: Scrip
     virtual_time.run(main())
 
 
+@pytest.mark.parametrize(("workers", "asked"), [(8, 8), (20, 16)])
+def test_one_of_many_that_can_is_found_within_reason(workers: int, asked: int):
+    """It costs those that cannot nothing, so the bound is not that of retries."""
+
+    async def main() -> None:
+        async with rig(workers) as made:
+            for index in range(workers - 1):
+                made.worker(index).script = ends(EndCode.UNSUPPORTED, message="no tea")
+            made.worker(workers - 1).script = answers(b"tea")
+            exchange, receiver = made.send()
+            await receiver.last_word()
+
+            assert receiver.heard[-1] == ("complete" if workers == asked else "error")
+            assert exchange.attempts == asked
+
+    virtual_time.run(main())
+
+
 @pytest.mark.parametrize("script", [ends(EndCode.UNSUPPORTED, message="no tea"), refuses(501, body=b"no tea")])
 def test_what_no_engine_can_do_is_said_at_once(script: Script):
     """Nobody is waited for: an engine does not learn within the failfast time."""

@@ -231,7 +231,7 @@ def test_an_unknown_model_is_refused_at_once_with_the_models_there_are():
             assert exchange.finished
             assert type(receiver.error) is ModelNotFoundError
             assert (receiver.error.status, receiver.error.param) == (404, "model")
-            assert "'phi'; the models are: llama, qwen" in receiver.error.message
+            assert "'phi' not found, no worker has it; the models are: llama, qwen" in receiver.error.message
 
     virtual_time.run(main())
 
