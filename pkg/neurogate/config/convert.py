@@ -47,6 +47,9 @@ def shown(setting: Setting, value: object) -> object:
 
 
 def _choices(hint: Any) -> str:
-    """The values of a Literal, which msgspec does not tell; empty for other types."""
+    """The values of a Literal, which msgspec does not tell, or of one beside true and false; empty for other types."""
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    return f"must be one of {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal else ""
+    words = [word for part in (kind, *get_args(kind)) if get_origin(part) is Literal for word in get_args(part)]
+    if bool in get_args(kind):
+        words += ["true", "false"]
+    return f"must be one of {', '.join(map(str, words))}" if words else ""

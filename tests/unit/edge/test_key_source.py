@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from neurogate.config import load
 from neurogate.edge import key_source
 from neurogate.edge.key_source import KeySource, ReloadResult
 from neurogate.edge.keyfile import hashed
 from neurogate.edge.settings import KeySettings
-from neurogate.errors import UnauthorizedError
+from neurogate.errors import ConfigError, UnauthorizedError
 
 ALICE, BOB = "sk-alice-xyz789", "sk-prod-abc123"
 LETTERS = "sk-letters-of-the-environment"
@@ -67,6 +68,13 @@ def test_authentication_is_on_as_soon_as_there_are_keys_unless_told_otherwise(
     enabled: Any, with_keys: bool, told: str
 ) -> None:
     assert who(source(auth_enabled=enabled, api_keys=(LETTERS,) if with_keys else ()), "other") == told
+
+
+@pytest.mark.parametrize(("given", "taken"), [("auto", "auto"), ("TRUE", True), ("0", False)])
+def test_whether_keys_are_asked_for_is_a_word_or_a_truth_value(given: str, taken: object) -> None:
+    assert load(KeySettings, environ={"AUTH_ENABLED": given}).auth_enabled == taken
+    with pytest.raises(ConfigError, match=r"^AUTH_ENABLED: must be one of auto, true, false \(got 'yes'\)$"):
+        load(KeySettings, environ={"AUTH_ENABLED": "yes"})
 
 
 def missing(file: Path) -> None:
