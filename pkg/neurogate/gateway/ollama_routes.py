@@ -7,7 +7,7 @@ fields unasked, so a field that no worker knows has the zero that Ollama itself 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -41,8 +41,18 @@ _MANAGED = {
 }
 
 
-def ollama_routes(pool: EndpointPool, identify: Identify, *, started_at: float) -> list[Route]:
-    """The routes; `started_at` is when the gateway began, in Unix seconds: models are no older to its clients."""
+def ollama_routes(
+    pool: EndpointPool,
+    identify: Identify,
+    *,
+    started_at: float,
+    aliases: Callable[[], Mapping[str, str]] = dict,
+) -> list[Route]:
+    """The routes.
+
+    `started_at` is when the gateway began, in Unix seconds: models are no older to its clients. `aliases` are other
+    names of models there are now; they are listed as the copies that Ollama would have made.
+    """
     modified_at = datetime.fromtimestamp(started_at, UTC).isoformat().replace("+00:00", "Z")
 
     async def root(_: Request) -> Response:
@@ -53,7 +63,8 @@ def ollama_routes(pool: EndpointPool, identify: Identify, *, started_at: float) 
 
     async def tags(request: Request) -> Response:
         models = _fleet(pool, _caller(request, identify))
-        return _json({"models": [{**_listed(model), "modified_at": modified_at} for model in models]})
+        listed = sorted([*models, *_copies(models, aliases())], key=lambda model: model.name)
+        return _json({"models": [{**_listed(model), "modified_at": modified_at} for model in listed]})
 
     async def loaded(request: Request) -> Response:
         models = _fleet(pool, _caller(request, identify))
@@ -112,6 +123,16 @@ def _fleet(pool: EndpointPool, caller: Caller) -> list[ServedModel]:
             best = max(other, model, key=lambda entry: entry.loaded)
             found[key] = replace(best, name=max(other.name, model.name, key=len))
     return [found[key] for key in sorted(found)]
+
+
+def _copies(models: list[ServedModel], aliases: Mapping[str, str]) -> list[ServedModel]:
+    """Their entries under other names."""
+    found = {model.name.removesuffix(LATEST): model for model in models}
+    return [
+        replace(found[name.removesuffix(LATEST)], name=alias)
+        for alias, name in aliases.items()
+        if name.removesuffix(LATEST) in found and alias.removesuffix(LATEST) not in found
+    ]
 
 
 def _listed(model: ServedModel) -> dict[str, Any]:

@@ -75,6 +75,12 @@ def test_a_file_without_tensors_is_left_to_the_engine(tmp_path: Path) -> None:
     validate(written(tmp_path, gguf(tensors=[], data_bytes=0)))
 
 
+def test_the_architecture_is_told(tmp_path: Path) -> None:
+    assert validate(written(tmp_path, gguf())) == "llama"
+    assert validate(written(tmp_path, gguf(tensors=[], data_bytes=0))) == "llama"
+    assert validate(written(tmp_path, gguf(keys=KEYS[1:]))) == ""
+
+
 def test_the_files_own_alignment_counts(tmp_path: Path) -> None:
     aligned = [key("general.alignment", U32, struct.pack("<I", 256)), *KEYS]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ollama
@@ -45,10 +47,12 @@ def report(*models: ServedModel, ready: bool = True) -> WorkerReport:
 class Asked:
     """The routes in front of a data plane, and who asks."""
 
-    def __init__(self, data_plane: Rig, caller: Caller = ANYBODY) -> None:
+    def __init__(
+        self, data_plane: Rig, caller: Caller = ANYBODY, *, aliases: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.seen: list[tuple[bytes, bytes, str]] = []
         self._caller = caller
-        routes = ollama_routes(data_plane.pool, self._identify, started_at=1_700_000_000.25)
+        routes = ollama_routes(data_plane.pool, self._identify, started_at=1_700_000_000.25, aliases=lambda: aliases)
         self._app = Starlette(routes=routes)
 
     async def __call__(self, path: str, method: str = "GET", key: str = "good") -> FakeClient:
@@ -131,6 +135,20 @@ def test_a_key_that_is_bound_to_models_sees_those() -> None:
             asked = Asked(data_plane, Caller(models=frozenset({"tiny"})))
             assert [model["name"] for model in await asked.models("/api/tags")] == ["tiny"]
             assert [model["name"] for model in await asked.models("/api/ps")] == ["tiny"]
+
+    run(main())
+
+
+def test_aliases_are_listed_as_copies() -> None:
+    async def main() -> None:
+        async with rig() as data_plane:
+            data_plane.worker().tell(report(LLAMA, TINY))
+            aliases = {"gpt-4": "llama3.2", "tiny:latest": "llama3.2", "lost": "gone"}
+            asked = Asked(data_plane, aliases=aliases)
+            listed = {model["name"]: model for model in await asked.models("/api/tags")}
+            assert list(listed) == ["gpt-4", "llama3.2:latest", "tiny"]
+            assert listed["gpt-4"]["digest"] == listed["llama3.2:latest"]["digest"]
+            assert [model["name"] for model in await asked.models("/api/ps")] == ["llama3.2:latest", "tiny"]
 
     run(main())
 

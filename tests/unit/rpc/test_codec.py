@@ -42,6 +42,7 @@ ENDS = st.builds(
     TEXT,
 )
 
+MODELS = st.builds(ServedModel, TEXT, st.booleans(), UINT32, TEXT, UINT64, TEXT, UINT64, TEXT)
 REPORTS = st.builds(
     WorkerReport,
     worker_id=TEXT,
@@ -52,7 +53,7 @@ REPORTS = st.builds(
     engine_kind=TEXT,
     engine_version=TEXT,
     engine_restarts=UINT32,
-    models=st.lists(st.builds(ServedModel, TEXT, st.booleans(), UINT32), max_size=3).map(tuple),
+    models=st.lists(MODELS, max_size=3).map(tuple),
     slots_total=UINT32,
     slots_busy=UINT32,
     running=UINT32,

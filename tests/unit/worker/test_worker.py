@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -42,6 +43,15 @@ from neurogate.virtual_time import run
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
 from worker_support import NOW, FakeOutlet, Setup, incoming, prompt, prompt_call
+
+DATA: dict[str, Any] = {
+    "family": "llama",
+    "parameters": 7,
+    "quantization": "Q4_1",
+    "size_bytes": 8,
+    "digest": "ab",
+}
+MODEL = ModelInfo("a", context_length=9, template="{{ messages }}", **DATA)
 
 
 def raising(error: Exception) -> ScriptedEngine:
@@ -378,9 +388,7 @@ def test_the_report_is_the_truth() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         setup = Setup(ScriptedEngine(replies=lambda _: Reply([HANG])))
-        setup.worker.take_observation(
-            replace(READY, slots_total=2, kv_used_ratio=0.25, restarts=3, models=(ModelInfo("a", context_length=9),))
-        )
+        setup.worker.take_observation(replace(READY, slots_total=2, kv_used_ratio=0.25, restarts=3, models=(MODEL,)))
         async with asyncio.TaskGroup() as tasks:
             held = [tasks.create_task(setup.worker.answer(incoming(), FakeOutlet())) for _ in range(3)]
             await setup.engine.active.until(lambda active: active == 3)
@@ -389,7 +397,7 @@ def test_the_report_is_the_truth() -> None:
             assert (report.worker_id, report.version) == ("w-1", __version__)
             assert (report.ready, report.draining, report.detail) == (True, False, "")
             assert (report.engine_kind, report.engine_version, report.engine_restarts) == ("scripted", "1.2.3", 3)
-            assert report.models == (ServedModel("a", context_length=9),)
+            assert report.models == (ServedModel("a", context_length=9, **DATA),)
             assert (report.slots_total, report.slots_busy, report.running, report.queued) == (2, 2, 2, 1)
             assert report.tokens_outstanding == 3 * 256
             assert (report.kv_used_ratio, report.requests_total, report.uptime_s) == (0.25, 3, 5.0)
