@@ -212,6 +212,74 @@ def test_the_paths_are_a_constructor_argument() -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("404 Not Found", b'{"detail":"Not Found"}'),
+        ("404 Not Found", b"404 page not found"),
+        ("404 Not Found", b'{"error":{"message":"File Not Found","type":"not_found_error"}}'),
+        ("404 Not Found", b""),
+        ("405 Method Not Allowed", b'{"detail":"Method Not Allowed"}'),
+        ("501 Not Implemented", b'{"error":{"message":"Start it with `--embeddings`"}}'),
+    ],
+)
+def test_a_server_that_has_not_the_path_after_all_is_unsupported(status: str, body: bytes) -> None:
+    async def go() -> None:
+        paths = frozenset({"/v1/embeddings"})
+        async with connected(http_answer(body, status=status), paths=paths) as (server, engine):
+            with pytest.raises(EngineUnsupportedError, match="/v1/embeddings"):
+                async with engine.forward(EngineCall("/v1/embeddings", b"{}")):
+                    pass
+            assert len(server.requests) == 1
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"error":{"message":"The model `x` does not exist"}}', b'{"error":"model not found"}']
+)
+def test_a_model_that_is_not_there_stays_a_404(body: bytes) -> None:
+    async def go() -> None:
+        answer = http_answer(body, status="404 Not Found")
+        async with connected(answer) as (_server, engine), engine.forward(chat_call()) as reply:
+            assert (reply.status, await read(reply.body)) == (404, body)
+
+    asyncio.run(go())
+
+
+def test_only_body_path_and_request_id_reach_the_engine_with_the_workers_own_key() -> None:
+    async def go() -> None:
+        async with connected(http_answer(b"{}"), api_key="the-workers") as (server, engine):
+            body = b'{"messages":[],"api_key":"of no meaning"}'
+            async with engine.forward(EngineCall(CHAT_PATH, body, "r-7")):
+                pass
+            [(line, headers, sent)] = server.requests
+
+        assert (line, sent) == (f"POST {CHAT_PATH} HTTP/1.1", body)
+        assert headers.pop("host")
+        assert headers.pop("user-agent")
+        assert headers == {
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "authorization": "Bearer the-workers",
+            "content-length": str(len(body)),
+            "content-type": "application/json",
+            "x-request-id": "r-7",
+        }
+
+    asyncio.run(go())
+
+
+def test_the_configured_paths_are_told_in_the_observation() -> None:
+    async def go() -> None:
+        models = http_answer(b'{"data":[]}')
+        paths = frozenset({CHAT_PATH, "/v1/completions", "/v1/rerank"})
+        async with connected(models, paths=paths) as (_server, engine):
+            assert (await engine.observe()).apis == {"/v1/rerank"}
+
+    asyncio.run(go())
+
+
 def test_nobody_listening_is_unavailable_and_says_what_to_check() -> None:
     async def go() -> None:
         url = free_url()

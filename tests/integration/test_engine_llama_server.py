@@ -21,7 +21,14 @@ from engine_support import (
     running,
     sse_answer,
 )
-from neurogate.engines.engine import EngineBrokenError, EngineCall, ModelInfo, Observation
+from neurogate.engines.engine import (
+    EngineBrokenError,
+    EngineCall,
+    EngineRefusedError,
+    EngineUnsupportedError,
+    ModelInfo,
+    Observation,
+)
 from neurogate.engines.llama_server import LlamaServerEngine
 
 PROPS = {"total_slots": 3, "build_info": "b9999-abc", "default_generation_settings": {"n_ctx": 2048}}
@@ -39,7 +46,21 @@ def told(value: object) -> bytes:
     return http_answer(json.dumps(value).encode())
 
 
+REFUSED = http_answer(b'{"error":{"message":"it is required","type":"invalid_request_error"}}', status="400 Bad")
+UNKNOWN = http_answer(b'{"error":{"message":"File Not Found","type":"not_found_error","code":404}}', status="404 No")
+APIS = {
+    "/v1/embeddings": REFUSED,
+    "/v1/rerank": NOT_SUPPORTED,
+    "/v1/responses": REFUSED,
+    "/v1/messages/count_tokens": REFUSED,
+    "/infill": NOT_SUPPORTED,
+    "/apply-template": REFUSED,
+}
+"""What a server of today answers to an empty request, when it was started for chat and embeddings."""
+PROBED = [*APIS, "/apply-template"]
+
 HEALTHY = {
+    **APIS,
     "/health": told({"status": "ok"}),
     "/props": told(PROPS),
     "/v1/models": told(MODELS),
@@ -88,7 +109,83 @@ def test_a_healthy_server_tells_slots_load_version_and_context() -> None:
         slots_total=3,
         slots_busy=2,
         queued=5,
-    )
+        apis=frozenset(
+            {
+                "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/completion",
+                "/tokenize", "/detokenize", "/apply-template",
+            }
+        ),
+        unsupported=frozenset({"best_of", "echo", "suffix", "tools"}),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "has", "has_not"),
+    [
+        ({"v1/rerank": REFUSED}, {"/v1/rerank"}, {"/v1/embeddings"}),
+        ({"infill": REFUSED}, {"/infill"}, set()),
+        ({"v1/embeddings": NOT_SUPPORTED}, set(), {"/v1/embeddings"}),
+        ({"v1/embeddings": http_answer(b'{"error":{"message":"Pooling type \'none\' is not OAI"}}', status="400 No")},
+         set(), {"/v1/embeddings"}),
+        ({"v1/responses": UNKNOWN, "v1/messages/count_tokens": UNKNOWN, "apply-template": UNKNOWN},
+         {"/completion"}, {"/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/apply-template"}),
+    ],
+)  # fmt: skip
+def test_the_apis_are_those_that_refuse_an_empty_request(
+    changes: dict[str, bytes], has: set[str], has_not: set[str]
+) -> None:
+    apis = asyncio.run(observed(**changes)).apis
+
+    assert has <= apis
+    assert not has_not & apis
+
+
+def test_tools_are_taken_when_the_template_tells_of_them() -> None:
+    tool = http_answer(b'{"prompt":"You may call neurogate_probe."}')
+
+    assert "tools" not in asyncio.run(observed(**{"apply-template": tool})).unsupported
+
+
+def test_only_the_apis_that_were_found_are_forwarded() -> None:
+    async def go() -> None:
+        async with connected({**HEALTHY, "/tokenize": told({"tokens": []})}) as (_server, engine):
+            for path in ("/tokenize", "/infill"):
+                with pytest.raises(EngineUnsupportedError):
+                    async with engine.forward(EngineCall(path, b"{}")):
+                        pass
+                if path == "/tokenize":
+                    await engine.observe()
+                    async with engine.forward(EngineCall(path, b"{}")) as reply:
+                        assert await read(reply.body) == b'{"tokens": []}'
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_no_tokens_at_all_is_refused_since_there_would_be_one(field: str) -> None:
+    async def go() -> None:
+        async with connected() as (server, engine):
+            for call in (chat_call(**{field: 0}), chat_call(stream=True, **{field: 0.0})):
+                with pytest.raises(EngineRefusedError, match=f"{field}: must be at least 1") as caught:
+                    async with engine.forward(call):
+                        pass
+                assert caught.value.status == 400
+            assert not server.requests
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    "call", [chat_call('say "max_tokens": 0', stream=True), chat_call(max_tokens=0.5, stream=True)]
+)
+def test_what_only_looks_like_no_tokens_passes(call: EngineCall) -> None:
+    async def go() -> None:
+        async with connected({CHAT_PATH: b"".join(sse_answer(SAID, DONE))}) as (server, engine):
+            async with engine.forward(call) as reply:
+                assert await read(reply.body) == SAID + DONE
+            assert server.requests[0][2] == call.body
+
+    asyncio.run(go())
 
 
 def test_without_metrics_the_slots_tell_who_is_busy() -> None:
@@ -166,7 +263,7 @@ def test_what_cannot_change_is_asked_once_per_life_of_the_server() -> None:
             paths.update(HEALTHY, **{"/props": told({**PROPS, "total_slots": 9})})
             assert (await engine.observe()).slots_total == 9
 
-        assert first == ["/health", "/props", "/v1/models", "/metrics", "/health", "/metrics"]
+        assert first == ["/health", "/props", "/v1/models", *PROBED, "/metrics", "/health", "/metrics"]
 
     asyncio.run(go())
 
@@ -243,6 +340,8 @@ def test_every_request_has_a_connection_of_its_own() -> None:
     [
         ("Failed to parse messages: Missing 'role' in message", 400),
         ("image input is not supported - hint: you may need to provide the mmproj", 400),
+        ("input (601 tokens) is too large to process. increase the physical batch size", 400),
+        ("'messages' is required", 400),
         ("Compute error.", 500),
     ],
 )

@@ -64,7 +64,8 @@ def test_a_real_prompt_is_answered_in_every_way_alike(smollm2_path: Path) -> Non
     async def go() -> None:
         async with ready(smollm2_path) as engine:
             observation = await engine.observe()
-            assert observation.models == (ModelInfo("smollm2", loaded=True, context_length=1024),)
+            [model] = observation.models
+            assert (model.name, model.loaded, model.context_length) == ("smollm2", True, 1024)
             assert (observation.slots_total, observation.slots_busy, observation.queued) == (2, 0, 0)
             assert (observation.version, observation.restarts) != ("", 1)
 

@@ -445,11 +445,31 @@ def test_the_bundled_engine_is_configured_and_announced(tmp_path: Path) -> None:
         "cpuparams": {"n_threads": 3},
         "cpuparams_batch": {"n_threads": 3},
         "n_gpu_layers": -1,
+        "n_ubatch": 512,
+        "n_batch": 2048,
         "cache_ram_mib": 1024,
         "endpoint_metrics": True,
         "endpoint_slots": True,
         "ui": False,
     }
+
+
+def test_the_bundled_engine_is_told_of_embeddings_and_images(tmp_path: Path) -> None:
+    library = (
+        FAKE_LIBRARY
+        + """
+class llama_pooling_type:
+    def __class_getitem__(cls, name):
+        return name
+"""
+    )
+    library = library.replace("cpuparams=SimpleNamespace(),", "cpuparams=SimpleNamespace(), mmproj=SimpleNamespace(),")
+    told = write_config(config(pooling="rank", ubatch=4096, mmproj="/models/eyes.gguf"))
+    result = ran("child", told, path=with_library(tmp_path, library))
+
+    params = json.loads(result.stdout.decode().splitlines()[0])
+    assert (params["embedding"], params["pooling_type"]) == (True, "LLAMA_POOLING_TYPE_RANK")
+    assert (params["n_ubatch"], params["n_batch"], params["mmproj"]) == (4096, 4096, {"path": "/models/eyes.gguf"})
 
 
 def test_without_the_library_the_process_says_so(tmp_path: Path) -> None:
@@ -503,6 +523,24 @@ def test_a_configured_binary_gets_its_flags_and_its_key_where_nobody_else_sees_i
         *("--parallel", "2", "--ctx-size", "1024", "--threads", "3", *flags, "--metrics", "--slots"),
     ]
     assert key == "key-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({"pooling": "mean"}, ["--pooling", "mean", "--ubatch-size", "512", "--embeddings"]),
+        ({"pooling": "rank", "ubatch": 64}, ["--pooling", "rank", "--ubatch-size", "64", "--reranking"]),
+        ({"mmproj": "/models/eyes.gguf"}, ["--mmproj", "/models/eyes.gguf"]),
+    ],
+)
+def test_a_configured_binary_is_told_of_embeddings_and_images(
+    tmp_path: Path, changes: dict[str, object], flags: list[str]
+) -> None:
+    binary = program(tmp_path / "llama-server", "import json, sys; print(json.dumps(sys.argv))")
+
+    arguments = json.loads(ran("launch", write_config(config(binary=binary, port=8099, **changes))).stdout)
+
+    assert arguments[-len(flags) - 2 :] == [*flags, "--metrics", "--slots"]
 
 
 def test_a_binary_that_cannot_be_run_is_named() -> None:

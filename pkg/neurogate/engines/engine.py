@@ -47,7 +47,7 @@ class AnswerTooLargeError(EngineBrokenError):
 
 
 class EngineRefusedError(EngineError):
-    """It answered a `generate` with an HTTP error status before the first token."""
+    """The request was refused with an HTTP error status before the first token."""
 
     def __init__(self, status: int, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -165,7 +165,8 @@ class Engine(Protocol):
         """Send the client's bytes and give the engine's bytes back.
 
         Leaving the context early, or cancelling the task inside it, aborts the engine's generation and frees its slot.
-        Raises EngineUnavailableError before the reply's head, EngineUnsupportedError for an API it has not.
+        Raises EngineUnavailableError before the reply's head, EngineUnsupportedError for an API it has not, and
+        EngineRefusedError for a request that the engine would get wrong.
         """
         ...
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from neurogate.engines.engine import Engine
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
+from neurogate.errors import ConfigError, NeuroGateError
 
 if TYPE_CHECKING:
     from neurogate.engines.llamacpp.process import Log
@@ -26,15 +27,15 @@ def build(
     """An engine that is not started yet.
 
     `resolve_model` gives a model's name and file for what the settings name; it is called for a managed engine only,
-    may fetch the file and raises what it likes. `log_of` gives a managed engine's log by its model's name, None for the
-    usual one. `rng` and `now` (Unix seconds) are for the simulated engine. Raises ConfigError for settings that
-    contradict each other.
+    may fetch the file and raises a NeuroGateError when it cannot. `log_of` gives a managed engine's log by its model's
+    name, None for the usual one. `rng` and `now` (Unix seconds) are for the simulated engine. Raises ConfigError for
+    settings that contradict each other, and for a model that cannot be had.
     """
     match settings.kind:
         case "llamacpp":
             from neurogate.engines.llamacpp.engine import ManagedLlamaCppEngine
 
-            name, path = resolve_model(settings.model or DEFAULT_MODEL)
+            name, path = _resolved(resolve_model, settings.model or DEFAULT_MODEL)
             return ManagedLlamaCppEngine(settings, path, name, log=log_of(name))
         case "sim":
             from neurogate.engines.sim.engine import SimEngine
@@ -49,16 +50,27 @@ def build(
 
             return _external(LlamaServerEngine, settings.url, settings)
         case "openai":
+            from neurogate.engines.http import OPENAI_PATHS
             from neurogate.engines.openai import OpenAIEngine
 
-            return _external(OpenAIEngine, settings.url, settings)
+            return _external(OpenAIEngine, settings.url, settings, paths=OPENAI_PATHS | set(settings.apis))
 
 
-def _external(engine: Callable[..., Engine], url: str, settings: EngineSettings) -> Engine:
+def _resolved(resolve_model: Callable[[str], tuple[str, Path]], reference: str) -> tuple[str, Path]:
+    try:
+        return resolve_model(reference)
+    except ConfigError:
+        raise
+    except NeuroGateError as error:
+        raise ConfigError(f"NEUROGATE_MODEL: {error}") from error
+
+
+def _external(engine: Callable[..., Engine], url: str, settings: EngineSettings, **more: frozenset[str]) -> Engine:
     return engine(
         url,
         model=settings.model,
         api_key=settings.api_key,
         slots=settings.slots,
         connect_timeout_s=settings.connect_timeout_s,
+        **more,
     )

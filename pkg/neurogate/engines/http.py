@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 import msgspec
@@ -29,7 +31,7 @@ from neurogate.engines.engine import (
     EngineUnsupportedError,
     Observation,
 )
-from neurogate.engines.payload import chunk_of, json_of, message_of
+from neurogate.engines.payload import chunk_of, is_json, json_of, message_of
 from neurogate.engines.sse import DONE, SseTap, events
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 
@@ -47,6 +49,10 @@ _KEEPALIVE_S = 3.0
 sent into a closing connection is lost."""
 _WHOLE_BODY_MAX = 1 << 20
 """aiohttp writes larger bodies in pieces only when it is given a file."""
+
+_NO_ROUTE = frozenset({404, 405, 501})
+_ROUTE_MISSING = re.compile(r"(file |404 page )?not found|method not allowed", re.IGNORECASE)
+"""How servers word it: llama.cpp, Ollama and those on FastAPI. What else has a message is about the request."""
 
 UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -147,7 +153,7 @@ class HttpEngine(ABC):
         if call.path not in self._paths:
             raise EngineUnsupportedError(f"the engine {self.kind} has no {call.path}")
         async with self._exchange(call) as reply:
-            yield reply
+            yield await self._routed(reply, call) if reply.status in _NO_ROUTE else reply
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Generate text through the engine's chat API; see Engine.generate."""
@@ -244,10 +250,30 @@ class HttpEngine(ABC):
             raise EngineUnavailableError(f"the engine at {self.shown_url} is not ready: {message_of(first)}")
         return ReplyBody(response.content, first=first)
 
+    async def _routed(self, reply: EngineReply, call: EngineCall) -> EngineReply:
+        """The reply, unless it says that the server has no such path: then EngineUnsupportedError."""
+        body = await read_reply(reply, ERROR_BYTES_MAX)
+        message = message_of(body)
+        if reply.status == 405 or not is_json(body) or _ROUTE_MISSING.fullmatch(message.strip()):
+            raise EngineUnsupportedError(f"the engine at {self.shown_url} has no {call.path} (HTTP {reply.status})")
+        if reply.status == 501:
+            raise EngineUnsupportedError(f"the engine at {self.shown_url} has no {call.path}: {message}")
+        return replace(reply, body=once(body))
+
     async def _get(self, path: str, *, timeout_s: float = OBSERVE_TIMEOUT_S) -> tuple[int, bytes]:
         """One control call: status and body. Raises EngineUnavailableError."""
+        return await self._control("GET", path, timeout_s)
+
+    async def _post(self, path: str, body: bytes, *, timeout_s: float = OBSERVE_TIMEOUT_S) -> tuple[int, bytes]:
+        """The same with a body."""
+        return await self._control("POST", path, timeout_s, body)
+
+    async def _control(self, method: str, path: str, timeout_s: float, body: bytes | None = None) -> tuple[int, bytes]:
         try:
-            async with asyncio.timeout(timeout_s), self._opened().get(self._base_url + path) as response:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._opened().request(method, self._base_url + path, data=body) as response,
+            ):
                 return response.status, await read_at_most(response.content, CONTROL_BYTES_MAX)
         except UNREACHABLE as error:
             raise EngineUnavailableError(self._unreachable(error)) from error
@@ -255,17 +281,27 @@ class HttpEngine(ABC):
 
 async def refusal(reply: EngineReply) -> EngineRefusedError:
     """The error for an answer that is none: the engine's own status and message."""
-    body = bytearray()
-    async for piece in reply.body:
-        body += piece
-        if len(body) > ERROR_BYTES_MAX:
-            break
-    message = message_of(bytes(body)) or "no message"
+    message = message_of(await read_reply(reply, ERROR_BYTES_MAX)) or "no message"
     return EngineRefusedError(
         reply.status,
         f"the engine refused the request with HTTP {reply.status}: {message}",
         retry_after_s=reply.retry_after_s,
     )
+
+
+async def read_reply(reply: EngineReply, limit: int) -> bytes:
+    """The body of a reply up to `limit` bytes and a piece more."""
+    body = bytearray()
+    async for piece in reply.body:
+        body += piece
+        if len(body) > limit:
+            break
+    return bytes(body)
+
+
+async def once(body: bytes) -> AsyncGenerator[bytes, None]:
+    """A body that is there already."""
+    yield body
 
 
 async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:

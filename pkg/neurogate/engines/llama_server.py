@@ -1,6 +1,6 @@
 """llama.cpp's own HTTP server at a URL, which tells how it is far better than the OpenAI API can.
 
-What cannot change while the server lives (version, slots, models) is asked once per life; a second without health
+What cannot change while the server lives (version, slots, models, APIs) is asked once per life; a second without health
 begins a new life. The load comes from `/metrics`, else from `/slots`; both can be switched off in the server and both
 wait for the current decode step, so an answer that is missing or late leaves the load unknown and the server ready.
 """
@@ -15,9 +15,25 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from neurogate.engines.engine import EngineCall, EngineReply, EngineUnavailableError, ModelInfo, Observation
+from neurogate.engines.engine import (
+    EngineCall,
+    EngineRefusedError,
+    EngineReply,
+    EngineUnavailableError,
+    ModelInfo,
+    Observation,
+)
 from neurogate.engines.folding import folded, streamed
-from neurogate.engines.http import ERROR_BYTES_MAX, OBSERVE_TIMEOUT_S, STREAM_TYPE
+from neurogate.engines.http import (
+    CHAT_PATH,
+    ERROR_BYTES_MAX,
+    OBSERVE_TIMEOUT_S,
+    OPENAI_PATHS,
+    STREAM_TYPE,
+    once,
+    read_reply,
+)
+from neurogate.engines.llama_apis import apis_of, ignored_by
 from neurogate.engines.openai import MODELS_PATH, OpenAIEngine, models_of
 from neurogate.engines.payload import json_of, message_of
 from neurogate.prompt_api import UNDECODABLE
@@ -48,10 +64,20 @@ class _Facts:
     version: str
     slots: int
     models: tuple[ModelInfo, ...]
+    apis: frozenset[str]
+    unsupported: frozenset[str]
 
 
-_CLIENTS_FAULT = ("Failed to parse ", "image input is not supported", "audio input is not supported")
+_CLIENTS_FAULT = re.compile(
+    r"Failed to parse |\w+ input is not supported|input \(\d+ tokens\) is too large|'\w+' is required"
+    r"|vector::_M_range_check"
+)
 """How llama.cpp begins its message when the request is wrong. It answers 500 then, as if it had failed itself."""
+
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+_LIMITED_PATHS = frozenset({CHAT_PATH, "/v1/completions", "/v1/responses", "/v1/messages"})
+_NO_TOKENS = re.compile(rb'"(?:%s)"\s*:\s*-?0' % "|".join(_LIMITS).encode())
+"""What a request for no tokens looks like, before its JSON is read: few others have this."""
 
 
 class LlamaServerEngine(OpenAIEngine):
@@ -72,7 +98,12 @@ class LlamaServerEngine(OpenAIEngine):
 
     @asynccontextmanager
     async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
-        """Send the client's bytes and give the engine's back; a whole answer is read as a stream, see folding."""
+        """Send the client's bytes and give the engine's back; a whole answer is read as a stream, see folding.
+
+        Raises EngineRefusedError for a request for no tokens: llama.cpp always generates one.
+        """
+        if _NO_TOKENS.search(call.body) and call.path in _LIMITED_PATHS:
+            _check_limit(json_of(call.body))
         stream = streamed(call)
         async with super().forward(stream or call) as reply:
             if stream is None or reply.content_type != STREAM_TYPE:
@@ -97,6 +128,7 @@ class LlamaServerEngine(OpenAIEngine):
         if isinstance(facts, str):
             return self._not_ready(facts)
         self._facts = facts
+        self._paths = OPENAI_PATHS | facts.apis
         self._first_model = facts.models[0].name if facts.models else ""
         busy, queued = await self._load(deadline)
         return Observation(
@@ -106,6 +138,8 @@ class LlamaServerEngine(OpenAIEngine):
             slots_total=facts.slots,
             slots_busy=busy,
             queued=queued,
+            apis=facts.apis,
+            unsupported=facts.unsupported,
         )
 
     async def _learn(self, deadline: float) -> _Facts | str:
@@ -122,6 +156,11 @@ class LlamaServerEngine(OpenAIEngine):
             return f"the server at {self.shown_url} answers /props with something else: is it a llama-server?"
         models = models_of(models_body) or (ModelInfo(props.model_alias or self._model),)
         context = props.default_generation_settings.n_ctx
+
+        async def post(path: str, body: bytes) -> tuple[int, bytes]:
+            return await self._post(path, body, timeout_s=deadline - loop.time())
+
+        apis = await apis_of(post)
         return _Facts(
             version=props.build_info,
             slots=props.total_slots,
@@ -129,6 +168,8 @@ class LlamaServerEngine(OpenAIEngine):
                 replace(model, context_length=context or model.context_length, template=props.chat_template)
                 for model in models
             ),
+            apis=apis,
+            unsupported=await ignored_by(post, apis),
         )
 
     async def _load(self, deadline: float) -> tuple[int | None, int | None]:
@@ -161,17 +202,16 @@ def _whole(value: bytes) -> int | None:
 
 async def _blamed(reply: EngineReply) -> EngineReply:
     """A 500 that blames the request becomes the 400 it is, or three bad requests would open a good worker's breaker."""
-    body = bytearray()
-    async for piece in reply.body:
-        body += piece
-        if len(body) > ERROR_BYTES_MAX:
-            break
-    message = message_of(bytes(body))
-    if not message.startswith(_CLIENTS_FAULT):
-        return EngineReply(reply.status, reply.content_type, _once(bytes(body)), reply.retry_after_s)
+    body = await read_reply(reply, ERROR_BYTES_MAX)
+    message = message_of(body)
+    if not _CLIENTS_FAULT.match(message):
+        return replace(reply, body=once(body))
     error = {"error": {"code": 400, "message": message, "type": "invalid_request_error"}}
-    return EngineReply(400, "application/json", _once(msgspec.json.encode(error)))
+    return EngineReply(400, "application/json", once(msgspec.json.encode(error)))
 
 
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+def _check_limit(request: object) -> None:
+    if isinstance(request, dict):
+        for name in _LIMITS:
+            if isinstance(request.get(name), int | float) and request[name] == 0:
+                raise EngineRefusedError(400, f"{name}: must be at least 1, llama.cpp always generates a token")

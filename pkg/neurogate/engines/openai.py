@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from neurogate.engines.engine import EngineUnavailableError, ModelInfo, Observation
-from neurogate.engines.http import HttpEngine
+from neurogate.engines.http import OPENAI_PATHS, HttpEngine
 from neurogate.engines.payload import message_of
 from neurogate.prompt_api import UNDECODABLE
 
@@ -58,7 +58,7 @@ class OpenAIEngine(HttpEngine):
         if not models and self._model:
             models = (ModelInfo(self._model),)
         self._first_model = models[0].name if models else ""
-        return Observation(ready=True, models=models, slots_total=self._slots)
+        return Observation(ready=True, models=models, slots_total=self._slots, apis=self._paths - OPENAI_PATHS)
 
     def _default_model(self) -> str:
         return self._model or self._first_model

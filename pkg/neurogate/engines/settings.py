@@ -8,6 +8,7 @@ import msgspec
 
 from neurogate.config import env
 from neurogate.errors import ConfigError
+from neurogate.operations import OPERATIONS
 
 EngineKind = Literal["llamacpp", "llama-server", "ollama", "openai", "sim"]
 
@@ -69,6 +70,31 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     llama_server_bin: Annotated[
         str, env("NEUROGATE_LLAMA_SERVER_BIN", "A llama-server binary to manage instead of the bundled llama.cpp.")
     ] = ""
+    pooling: Annotated[
+        Literal["", "none", "mean", "cls", "last", "rank"],
+        env(
+            "NEUROGATE_ENGINE_POOLING",
+            "How a managed engine makes one embedding of a text: empty is as the model says, else mean; rank makes it a"
+            " reranker; none switches embeddings off.",
+        ),
+    ] = ""
+    ubatch: Annotated[
+        int,
+        env(
+            "NEUROGATE_ENGINE_UBATCH",
+            "Tokens a managed engine computes at once, and so the longest text it can embed; more costs memory."
+            " 0 is 512, or the whole context for a model of embeddings.",
+            ge=0,
+        ),
+    ] = 0
+    mmproj: Annotated[
+        str,
+        env("NEUROGATE_ENGINE_MMPROJ", "Path of the model's multimodal projector, a GGUF file; it takes images then."),
+    ] = ""
+    apis: Annotated[
+        tuple[str, ...],
+        env("NEUROGATE_ENGINE_APIS", "Paths that an engine of the kind openai has besides chat and completions."),
+    ] = ("/v1/embeddings", "/v1/responses")
     api_key: Annotated[str, env("NEUROGATE_ENGINE_API_KEY", "Bearer key an external engine asks for.")] = ""
     connect_timeout_s: Annotated[
         float, env("NEUROGATE_ENGINE_CONNECT_TIMEOUT_S", "Seconds to connect to the engine.", gt=0)
@@ -78,9 +104,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def kind(self) -> EngineKind:
         """The engine that these settings select.
 
-        Raises ConfigError when an external engine has no URL.
+        Raises ConfigError when an external engine has no URL, and for APIs that do not exist.
         """
         kind: EngineKind = self.engine or ("ollama" if self.ollama_url else "llamacpp")
+        unknown = [path for path in self.apis if path not in OPERATIONS or OPERATIONS[path].universal]
+        if unknown:
+            known = ", ".join(path for path, operation in OPERATIONS.items() if not operation.universal)
+            raise ConfigError(f"NEUROGATE_ENGINE_APIS: {unknown[0]!r} is not one of {known}")
         if kind in {"llama-server", "openai"} and not self.url:
             raise ConfigError(f"NEUROGATE_ENGINE_URL: must be set for NEUROGATE_ENGINE={kind}")
         return kind

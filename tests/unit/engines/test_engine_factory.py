@@ -13,7 +13,7 @@ import pytest
 from neurogate.engines.engine import Engine
 from neurogate.engines.factory import build
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
-from neurogate.errors import ConfigError
+from neurogate.errors import ConfigError, NeuroGateError
 
 
 def built(resolved: list[str] | None = None, **fields: Any) -> Engine:
@@ -67,6 +67,34 @@ def test_other_engines_resolve_no_model() -> None:
 def test_an_external_engine_without_a_url_is_a_config_error(engine: str) -> None:
     with pytest.raises(ConfigError, match="NEUROGATE_ENGINE_URL"):
         built(engine=engine)
+
+
+def test_a_model_that_cannot_be_had_is_a_config_error_that_names_the_setting() -> None:
+    def resolve_model(reference: str) -> tuple[str, Path]:
+        raise NeuroGateError(f"there is no model {reference!r}")
+
+    with pytest.raises(ConfigError, match="NEUROGATE_MODEL: there is no model 'nope'"):
+        build(
+            EngineSettings(model="nope"),
+            SimSettings(),
+            resolve_model=resolve_model,
+            rng=random.Random(1),
+            now=lambda: 0.0,
+        )
+
+
+def test_a_config_error_of_the_models_own_settings_stays_as_it_is() -> None:
+    def resolve_model(reference: str) -> tuple[str, Path]:
+        raise ConfigError(f"NEUROGATE_MODEL_DIR: nowhere to keep {reference}")
+
+    with pytest.raises(ConfigError, match=r"^NEUROGATE_MODEL_DIR"):
+        build(EngineSettings(), SimSettings(), resolve_model=resolve_model, rng=random.Random(1), now=lambda: 0.0)
+
+
+@pytest.mark.parametrize("path", ["/v1/images", "/prompt", "/v1/chat/completions"])
+def test_an_api_that_no_engine_may_have_is_a_config_error(path: str) -> None:
+    with pytest.raises(ConfigError, match=f"NEUROGATE_ENGINE_APIS: '{path}' is not one of /v1/responses"):
+        built(engine="openai", url="http://vllm:8000", apis=(path,))
 
 
 @pytest.mark.parametrize("fields", [{"engine": "sim"}, {}, {"engine": "ollama"}])

@@ -26,6 +26,9 @@ _HOST = "127.0.0.1"
 _PROMPT_CACHE_MIB = 1024
 """Memory for the states of recent prompts. llama.cpp's own default of 8 GiB is more than many machines have."""
 
+_BATCH = 2048
+"""Tokens scheduled at once, llama.cpp's own default; what is computed at once cannot be more."""
+
 
 def main() -> int:
     """Serve until the worker is gone; returns an exit code only when there is nothing to serve."""
@@ -62,6 +65,13 @@ def parameters(xllamacpp: Any, config: ChildConfig) -> Any:
     params.cpuparams.n_threads = config.threads
     params.cpuparams_batch.n_threads = config.threads
     params.n_gpu_layers = config.gpu_layers
+    params.n_ubatch = config.ubatch
+    params.n_batch = max(_BATCH, config.ubatch)
+    if config.pooling != "none":
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{config.pooling.upper()}"]
+    if config.mmproj:
+        params.mmproj.path = config.mmproj
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.endpoint_metrics = True
     params.endpoint_slots = True

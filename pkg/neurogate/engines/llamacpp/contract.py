@@ -42,6 +42,12 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     gpu_layers: int
     """-1 lets the engine decide."""
     api_key: str
+    ubatch: int = 512
+    """Tokens computed at once."""
+    pooling: str = "none"
+    """How one embedding is made of a text: mean, cls, last or rank; none is without embeddings."""
+    mmproj: str = ""
+    """Path of the multimodal projector."""
     binary: str = ""
     """Path of a llama-server to run instead of the bundled engine."""
 

@@ -28,11 +28,11 @@ from neurogate.engines.engine import (
     ModelInfo,
     Observation,
 )
-from neurogate.engines.http import OPENAI_PATHS, reason_of
+from neurogate.engines.http import reason_of
 from neurogate.engines.llama_server import LlamaServerEngine
 from neurogate.engines.llamacpp.contract import ChildConfig, write_config
 from neurogate.engines.llamacpp.cores import usable_cores
-from neurogate.engines.llamacpp.gguf import validate
+from neurogate.engines.llamacpp.gguf import pooling_of, validate
 from neurogate.engines.llamacpp.process import Launch, Log
 from neurogate.engines.llamacpp.supervisor import Supervisor
 from neurogate.engines.settings import EngineSettings
@@ -40,6 +40,8 @@ from neurogate.inference import GenerationEvent, Prompt
 
 _HEALTH_POLL_S = 0.1
 _KEY_BYTES = 32
+_UBATCH = 512
+"""Tokens computed at once where nothing asks for more, as in llama.cpp."""
 
 
 class _ChildClient(LlamaServerEngine):
@@ -59,14 +61,14 @@ class ManagedLlamaCppEngine:
         model_name: str,
         *,
         log: Log | None = None,
-        paths: frozenset[str] = OPENAI_PATHS,
     ) -> None:
         self._settings = settings
         self._model_path = model_path
         self._model_name = model_name
         self._log: Log = log or structlog.get_logger("neurogate.engine")
-        self._paths = paths
         self._binary = ""
+        self._pooling = "none"
+        self._ubatch = _UBATCH
         self._family = ""
         self._key = ""
         self._client: _ChildClient | None = None
@@ -88,6 +90,11 @@ class ManagedLlamaCppEngine:
     async def start(self) -> None:
         """Check what the child will need; `run` starts it. Raises EngineFatalError naming what is missing."""
         self._family = await asyncio.to_thread(validate, self._model_path)
+        if self._settings.mmproj and not await asyncio.to_thread(Path(self._settings.mmproj).is_file):
+            raise EngineFatalError(f"NEUROGATE_ENGINE_MMPROJ: there is no file {self._settings.mmproj}")
+        own = await asyncio.to_thread(pooling_of, self._model_path)
+        self._pooling = self._choose_pooling(own)
+        self._ubatch = self._settings.ubatch or (max(_UBATCH, self._settings.context_length) if own else _UBATCH)
         if self._settings.llama_server_bin:
             self._binary = shutil.which(self._settings.llama_server_bin) or ""
             if not self._binary:
@@ -140,7 +147,6 @@ class ManagedLlamaCppEngine:
             api_key=self._key,
             slots=self._settings.slots,
             connect_timeout_s=self._settings.connect_timeout_s,
-            paths=self._paths,
         )
         await client.start()
         self._client = client
@@ -158,6 +164,14 @@ class ManagedLlamaCppEngine:
             raise EngineUnavailableError(self._supervisor.detail)
         return self._client
 
+    def _choose_pooling(self, own: str) -> str:
+        """That of the settings, of the model, or the mean.
+
+        An older llama-server gives up chat for embeddings, so one that is the user's own is not asked for both.
+        """
+        default = "none" if self._settings.llama_server_bin else "mean"
+        return self._settings.pooling or own or default
+
     def _launch(self) -> Launch:
         self._key = secrets.token_urlsafe(_KEY_BYTES)
         port = self._settings.port
@@ -173,6 +187,9 @@ class ManagedLlamaCppEngine:
             context_length=self._settings.context_length,
             threads=self._settings.threads or usable_cores(),
             gpu_layers=self._settings.gpu_layers,
+            ubatch=self._ubatch,
+            pooling=self._pooling,
+            mmproj=self._settings.mmproj,
             api_key=self._key,
             binary=self._binary,
         )

@@ -31,6 +31,10 @@ _UINT32 = 4
 _ARCHITECTURE_KEY = b"general.architecture"
 _ALIGNMENT_KEY = b"general.alignment"
 _ALIGNMENT = 32
+_POOLING_KEY = b".pooling_type"
+_POOLINGS = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
+_COUNTS_AT = 8
+"""Bytes of magic and version, before the counts of tensors and of keys."""
 
 _TENSOR_BLOCKS = {
     0: (1, 4),  # F32
@@ -78,6 +82,24 @@ def validate(path: Path) -> str:
         raise EngineFatalError(f"the model file {path} cannot be read: {error.strerror or error}") from error
     except _DamagedError as error:
         raise EngineFatalError(f"the model file {path} cannot be used: {error}") from error
+
+
+def pooling_of(path: Path) -> str:
+    """How a model of embeddings makes one of a text: none, mean, cls, last or rank; empty when the file does not say.
+
+    Call it for a file that is valid. Reads its header only, and may block on the disk.
+    """
+    with path.open("rb") as file:
+        reader = _Reader(file, path.stat().st_size)
+        reader.skip(_COUNTS_AT)
+        reader.u64()
+        for _ in range(reader.u64()):
+            key = reader.take(reader.string_length())
+            kind = reader.u32()
+            if key.endswith(_POOLING_KEY) and kind == _UINT32:
+                return _POOLINGS.get(reader.u32(), "")
+            _skip_value(reader, kind)
+    return ""
 
 
 class _Reader:

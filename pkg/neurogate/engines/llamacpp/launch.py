@@ -36,7 +36,14 @@ def arguments(config: ChildConfig) -> list[str]:
     }
     if config.gpu_layers >= 0:
         flags["--n-gpu-layers"] = config.gpu_layers
+    if config.mmproj:
+        flags["--mmproj"] = config.mmproj
+    if config.pooling != "none":
+        flags["--pooling"] = config.pooling
+        flags["--ubatch-size"] = config.ubatch
     words = [str(word) for flag in flags.items() for word in flag]
+    if config.pooling != "none":
+        words.append("--reranking" if config.pooling == "rank" else "--embeddings")
     return [config.binary, *words, "--metrics", "--slots"]
 
 

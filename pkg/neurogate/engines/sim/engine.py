@@ -32,7 +32,7 @@ from neurogate.inference import Finished, GenerationEvent, Prompt, Token
 from neurogate.operations import OPERATIONS
 
 _OWN_APIS = frozenset(path for path in APIS if not OPERATIONS[path].universal)
-_IGNORED = frozenset({"grammar"})
+_IGNORED = frozenset({"best_of", "suffix", "audio", "grammar"})
 
 
 class SimEngine:

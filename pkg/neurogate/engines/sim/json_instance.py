@@ -66,10 +66,8 @@ class _Builder:
         schema = self._merged(schema, at)
         if "not" in schema:
             raise _unsatisfied(at, "`not` is not simulated")
-        if "const" in schema:
-            return schema["const"]
-        if "enum" in schema:
-            return _first(schema["enum"], f"{at}.enum")
+        if "const" in schema or "enum" in schema:
+            return _listed(schema, at)
         kind = _type_of(schema, at)
         if kind in {"object", "array"}:
             return (self._object if kind == "object" else self._array)(schema, at, depth)
@@ -139,6 +137,21 @@ class _Builder:
 _REMARKS = frozenset({"$defs", "definitions", "title", "description", "default", "examples", "$comment"})
 """Keywords that demand nothing."""
 
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "integer": lambda value: _is_number(value) and value == int(value),
+    "number": _is_number,
+    "boolean": lambda value: isinstance(value, bool),
+    "null": lambda value: value is None,
+}
+
 _TELLTALES = {
     "properties": "object",
     "required": "object",
@@ -156,6 +169,26 @@ _TELLTALES = {
     "multipleOf": "number",
 }
 """What a schema without a type is about, by what it says."""
+
+
+def _listed(schema: Mapping[str, Any], at: str) -> Any:
+    """The first of the values that are listed, and of the type asked for."""
+    if others := schema.keys() - _REMARKS - {"const", "enum", "type"}:
+        raise _unsatisfied(f"{at}.{min(others)}", "is not simulated for listed values")
+    listed = [schema["const"]] if "const" in schema else schema["enum"]
+    kinds = schema.get("type", [*_TYPES])
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    for value in listed if isinstance(listed, list) else []:
+        enum = schema.get("enum")
+        is_among = not isinstance(enum, list) or any(_same(value, one) for one in enum)
+        if is_among and any(_TYPES[kind](value) for kind in kinds if isinstance(kind, str) and kind in _TYPES):
+            return value
+    raise _unsatisfied(at, "lists no value that it allows")
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON has it, where true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _type_of(schema: Mapping[str, Any], at: str) -> str:
@@ -287,10 +320,6 @@ def _first(values: object, at: str) -> Any:
     if not isinstance(values, list) or not values:
         raise _unsatisfied(at, "is no list with anything in it")
     return values[0]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_texts(values: object) -> bool:

@@ -70,6 +70,7 @@ class _DetokenizeRequest(msgspec.Struct):
 
 class _TemplateRequest(msgspec.Struct):
     messages: Annotated[list[openai_api.Message], msgspec.Meta(min_length=1)]
+    tools: list[openai_api.ToolSpec] | None = None
 
 
 _COMPLETION = msgspec.json.Decoder(CompletionRequest)
@@ -244,8 +245,8 @@ def _detokenized(body: bytes) -> bytes:
 
 
 def _templated(body: bytes) -> bytes:
-    messages = read_json(_TEMPLATE, body).messages
-    return msgspec.json.encode({"prompt": chat_template.render((message.role, message.text) for message in messages)})
+    request = read_json(_TEMPLATE, body)
+    return msgspec.json.encode({"prompt": openai_api.prompt_of(request.messages, request.tools)})
 
 
 def _health(core: SimCore, query: Mapping[str, str]) -> object:

@@ -114,7 +114,7 @@ def chat(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]
         require_model(core, request.model)
         limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
         speech = _speech(request)
-        prompt = chat_template.render((message.role, message.text) for message in request.messages)
+        prompt = prompt_of(request.messages, request.tools)
         question = Question(
             prompt,
             limit_of(limit),
@@ -175,6 +175,14 @@ def models(core: SimCore) -> dict[str, Any]:
         "meta": {"n_ctx": CONTEXT_TOKENS},
     }
     return {"object": "list", "data": [model]}
+
+
+def prompt_of(messages: list[Message], tools: list[ToolSpec] | None) -> str:
+    """A conversation as the model sees it, with the tools it may call before it."""
+    turns = [(message.role, message.text) for message in messages]
+    if tools:
+        turns.insert(0, ("system", "".join([f"<|tool {spec.function.name}|>" for spec in tools if spec.function])))
+    return chat_template.render(turns)
 
 
 def prompt_texts(prompt: str | list[Any]) -> list[str]:
