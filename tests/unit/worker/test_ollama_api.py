@@ -261,6 +261,18 @@ def test_calls_of_tools_are_told_whole_before_the_last_line() -> None:
     run(main())
 
 
+def test_what_an_engine_writes_as_null_is_nothing() -> None:
+    async def main() -> None:
+        first = delta(
+            content=None, tool_calls=[{"index": None, "id": None, "function": {"name": "f", "arguments": None}}]
+        )
+        asked = Asked(stream(first, delta(tool_calls=[{"function": None}]), event(choices=None, usage=None), STOP))
+        await asked.answered()
+        assert asked.lines[0]["message"]["tool_calls"] == [{"function": {"name": "f", "arguments": {}}}]
+
+    run(main())
+
+
 @pytest.mark.parametrize("arguments", ['{"a":', "[]", "nonsense"])
 def test_a_call_whose_arguments_are_no_object_breaks_the_answer(arguments: str) -> None:
     async def main() -> None:

@@ -22,9 +22,9 @@ class _Function(msgspec.Struct):
 
 
 class _ToolDelta(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     id: str | None = None
-    function: _Function = msgspec.field(default_factory=_Function)
+    function: _Function | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -55,7 +55,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     timings: Timings | None = None
 
 
@@ -73,7 +73,8 @@ class _Call:
     def add(self, delta: _ToolDelta) -> int:
         """Take a fragment; its size in bytes, about."""
         self.id = delta.id or self.id
-        name, arguments = delta.function.name or "", delta.function.arguments or ""
+        function = delta.function or _Function()
+        name, arguments = function.name or "", function.arguments or ""
         self.name += name
         self.arguments += arguments
         return len(name) + len(arguments)
@@ -100,7 +101,7 @@ class Listener:
             except UNDECODABLE as error:
                 raise EngineBrokenError("the engine streams something that is no chat completion") from error
             self.timings = chunk.timings or self.timings
-            heard += [said for choice in chunk.choices if (said := self._of_choice(choice)) is not None]
+            heard += [said for choice in chunk.choices or () if (said := self._of_choice(choice)) is not None]
         return heard
 
     def hold(self, size: int) -> None:
@@ -124,7 +125,7 @@ class Listener:
     def _of_choice(self, choice: _Choice) -> Said | None:
         delta = choice.delta or _Delta()
         for fragment in delta.tool_calls or ():
-            self.hold(self._calls.setdefault(fragment.index, _Call()).add(fragment))
+            self.hold(self._calls.setdefault(fragment.index or 0, _Call()).add(fragment))
         text = delta.content or choice.text or ""
         thinking = delta.reasoning_content or delta.reasoning or ""
         if text or thinking:
