@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,12 +80,14 @@ def events(whole: bytes) -> Iterator[Event]:
 class _Form(NamedTuple):
     """How one API's stream shows its tokens and its end, in whole events."""
 
-    tokens: Callable[[bytes], int]
-    """Events that carry a token, or about as many."""
-    marks: Callable[[bytes], int]
-    """End marks."""
-    marks_are_tokens: bool
-    """Whether `tokens` counts the end mark, too."""
+    tokens: re.Pattern[bytes] | None
+    """Events that carry a token; None counts every event with data, the end mark too."""
+    hint: bytes
+    """Without these bytes there is no end mark."""
+    within: int
+    """Where to look for them: from here on."""
+    mark: re.Pattern[bytes]
+    """An end mark."""
 
 
 class SseTap:
@@ -111,7 +113,7 @@ class SseTap:
     @property
     def events(self) -> int:
         """Events with tokens that passed: within one or two of the tokens generated so far."""
-        return self._tokens - self._marks if self._form.marks_are_tokens else self._tokens
+        return self._tokens - self._marks if self._form.tokens is None else self._tokens
 
     @property
     def done(self) -> bool:
@@ -134,10 +136,12 @@ class SseTap:
                 return b""
         if b"error" in whole:
             whole = self._cut_at_error(whole)
-        if whole.startswith(b"data:") or b"\ndata:" in whole:
+        count = whole.count(b"\ndata:") + whole.startswith(b"data:")
+        if count:
             form = self._form
-            self._tokens += form.tokens(whole)
-            self._marks += form.marks(whole)
+            self._tokens += count if form.tokens is None else len(form.tokens.findall(whole))
+            if whole.find(form.hint, form.within) >= 0:
+                self._marks += len(form.mark.findall(whole))
             self._edge.append(whole)
             if self._first is None:
                 self._first = whole
@@ -161,7 +165,7 @@ class SseTap:
 
     def _generated(self, silent: int) -> int:
         """Events with tokens; where every event counts as one, those that were none are taken off."""
-        return max(0, self.events - silent) if self._form.marks_are_tokens else self.events
+        return max(0, self.events - silent) if self._form.tokens is None else self.events
 
     def _join(self, data: bytes) -> bytes:
         rest = self._rest
@@ -198,37 +202,12 @@ def _error_of(event: Event) -> str | None:
     return None
 
 
-def _data_events(whole: bytes) -> int:
-    return whole.count(b"\ndata:") + whole.startswith(b"data:")
-
-
-def _dones(whole: bytes) -> int:
-    return int(whole.find(DONE, -_END_BYTES) >= 0 and _DONE_EVENT.search(whole) is not None)
-
-
-def _message_stops(whole: bytes) -> int:
-    return int(whole.find(b"message_stop", -_END_BYTES) >= 0 and _MESSAGE_STOP.search(whole) is not None)
-
-
-def _message_deltas(whole: bytes) -> int:
-    return len(_MESSAGE_DELTA.findall(whole))
-
-
-def _response_ends(whole: bytes) -> int:
-    return int(_RESPONSE_END.search(whole) is not None)
-
-
-def _response_deltas(whole: bytes) -> int:
-    return len(_RESPONSE_DELTA.findall(whole))
-
-
-def _stops(whole: bytes) -> int:
-    return len(_STOP.findall(whole))
-
-
 _FORMS = {
-    EndMark.DONE: _Form(_data_events, _dones, marks_are_tokens=True),
-    EndMark.MESSAGE_STOP: _Form(_message_deltas, _message_stops, marks_are_tokens=False),
-    EndMark.RESPONSE_COMPLETED: _Form(_response_deltas, _response_ends, marks_are_tokens=False),
-    EndMark.STOP: _Form(_data_events, _stops, marks_are_tokens=True),
+    EndMark.DONE: _Form(None, DONE, -_END_BYTES, _DONE_EVENT),
+    EndMark.MESSAGE_STOP: _Form(_MESSAGE_DELTA, b"message_stop", -_END_BYTES, _MESSAGE_STOP),
+    EndMark.RESPONSE_COMPLETED: _Form(_RESPONSE_DELTA, b'"response"', 0, _RESPONSE_END),
+    EndMark.STOP: _Form(None, b'"stop"', 0, _STOP),
 }
+
+MARKS = frozenset(_FORMS)
+"""The end marks that a tap knows."""

@@ -14,7 +14,7 @@ from neurogate.channel import End, EndCode
 from neurogate.engines import accounting
 from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, Engine, EngineCall, EngineReply
 from neurogate.engines.payload import is_json, message_of
-from neurogate.engines.sse import SseTap
+from neurogate.engines.sse import MARKS, SseTap
 from neurogate.operations import OPERATIONS, Ending, Family, Operation
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.worker.asked import end_marks, wants_stream
@@ -62,7 +62,7 @@ async def refused(reply: EngineReply, cannot: str = "the engine cannot do this")
 
 
 async def _stream(reply: EngineReply, mark: Ending, marks: int, outlet: Outlet, progress: Progress) -> End:
-    if mark in {Ending.NONE, Ending.NDJSON_DONE}:
+    if mark not in MARKS:
         return End(EndCode.BROKEN, message="the engine streams events, which this API never does")
     tap = SseTap(mark, marks=marks)
     seen = 0

@@ -27,7 +27,7 @@ def refusal(path: str, headers: Mapping[str, str], error: GatewayError, request_
             said = ollama_error(error)
         case Family.LLAMACPP:
             said = llamacpp_error(error.status, error.kind, error.message)
-        case Family.NEUROGATE:
+        case _:
             said = plain_error(error, request_id)
     return msgspec.json.encode(said)
 
