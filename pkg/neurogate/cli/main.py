@@ -164,6 +164,33 @@ def workers(
 
 
 @app.command()
+def verify(
+    *,
+    direct: Annotated[str, typer.Option(metavar="HOST:PORT", help="The engine's HTTP API, or a worker's gRPC port.")],
+    proxy: Annotated[str, typer.Option(metavar="HOST:PORT", help="The gateway in front of it.")],
+    grpc: Annotated[bool, typer.Option("--grpc/--http", help="Which of the two; HTTP unless given.")] = False,
+    calls: Annotated[int, typer.Option("-n", min=1, help="Streams, each with a marker of its own.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
+    key: Annotated[str, typer.Option(help="Bearer key for the proxy.")] = "",
+    tls_ca: Annotated[str, typer.Option(help="CA (PEM) of an https://HOST:PORT.")] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one call.")] = 120.0,
+    model: Annotated[str, typer.Option(help="Model to ask for.")] = "",
+    size_mib: Annotated[int, typer.Option(min=1, help="Size of the largest message.")] = 8,
+    api: Annotated[list[str] | None, typer.Option(help="openai, llamacpp, anthropic or ollama; several times.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="A further gRPC method /package.Service/Name.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make the same calls directly and through a gateway, and compare; exits with 1 when anything differs."""
+    from neurogate.cli import verify as command
+
+    wanted = command.Wanted(
+        direct, proxy, calls, concurrency, key, tls_ca, timeout, model, size_mib << 20,
+        api or ("openai", "llamacpp"), method or (),
+    )  # fmt: skip
+    raise typer.Exit(command.main(wanted, grpc=grpc, json=json))
+
+
+@app.command()
 def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/configuration.md.")] = False,
     json_schema: Annotated[bool, typer.Option("--json-schema", help="Print the schema of the file.")] = False,
