@@ -187,9 +187,12 @@ class HttpConnection(asyncio.Protocol):
         self._flow.resume_writing()
         if self._watch is not None:
             self._watch.stop()
-        self._parser = None  # it refers back to us: without a cycle both are freed here and now
-        if self._lost_callback is not None:
-            self._lost_callback()
+        # These refer back to us: without cycles all of it is freed here and now, not by a collector that comes late.
+        self._parser = self._latest = self._running = None
+        self._transport.forget_owner()
+        callback, self._lost_callback = self._lost_callback, None
+        if callback is not None:
+            callback()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than we write."""

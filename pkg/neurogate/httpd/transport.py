@@ -95,7 +95,15 @@ class AnswerTransport(asyncio.Transport):
         """Hand the connection to another protocol."""
         self._transport.set_protocol(protocol)
 
+    def forget_owner(self) -> None:
+        """Ask nobody any more: the connection is lost."""
+        self._lingers = _never
+
     def _flush(self) -> None:
         if self._held:
             held, self._held = self._held, b""
             self._transport.write(held)
+
+
+def _never() -> bool:
+    return False
