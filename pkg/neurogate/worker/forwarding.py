@@ -8,6 +8,7 @@ words it says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 from neurogate.channel import End, EndCode
@@ -25,6 +26,13 @@ _ERROR_BODY_BYTES = 64 * 1024
 
 _NO_SUCH_ROUTE = frozenset({"File Not Found", "404 page not found", "Not Found", "Method Not Allowed"})
 """How llama.cpp, Ollama, and servers made with FastAPI say that they have no such path. Other 404s are about models."""
+
+_NO_SUCH_INPUT = re.compile(
+    r"(?:image|audio|video|multimodal) input is not supported"
+    r"|this model is missing data required for image input"
+    r"|is not a multimodal model"
+)
+"""How llama.cpp, Ollama and vLLM say that their model takes text alone, whichever status they give it."""
 
 
 async def forward(
@@ -49,15 +57,16 @@ async def forward(
 async def refused(reply: EngineReply, cannot: str = "the engine cannot do this") -> End:
     """The end of a call that the engine refused: its own status and words.
 
-    Unless it is the worker's key that it refuses, or the whole API: then `cannot` says what it turned out not to do.
+    Unless it is the worker's key that it refuses, or what was asked for altogether, which `cannot` names: then another
+    worker may do it.
     """
     body = await _read(reply.body, _ERROR_BODY_BYTES)
-    if reply.status == 501 or (reply.status in {404, 405} and message_of(body) in _NO_SUCH_ROUTE):
-        return End(EndCode.UNSUPPORTED, message=f"{cannot}: {message_of(body) or f'it answers {reply.status}'}")
+    told = message_of(body)
+    no_route = reply.status in {404, 405} and told in _NO_SUCH_ROUTE
+    if reply.status == 501 or no_route or _NO_SUCH_INPUT.search(told):
+        return End(EndCode.UNSUPPORTED, message=f"{cannot}: {told or f'it answers {reply.status}'}")
     if reply.status in KEY_REFUSED:
-        return End(
-            EndCode.UNAVAILABLE, message=key_refused(f"HTTP {reply.status} ({message_of(body) or 'no message'})")
-        )
+        return End(EndCode.UNAVAILABLE, message=key_refused(f"HTTP {reply.status} ({told or 'no message'})"))
     return End(http_status=reply.status, content_type=reply.content_type, body=body, retry_after_s=reply.retry_after_s)
 
 

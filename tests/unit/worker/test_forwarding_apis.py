@@ -66,6 +66,9 @@ def test_what_is_never_streamed_is_not_taken_as_a_stream() -> None:
         (404, b"404 page not found", "404 page not found"),
         (404, b'{"error":{"code":404,"message":"File Not Found"}}', "File Not Found"),
         (405, b'{"detail":"Method Not Allowed"}', "Method Not Allowed"),
+        (400, b'{"error":{"message":"image input is not supported - hint"}}', "image input is not supported - hint"),
+        (500, b'{"error":{"message":"audio input is not supported"}}', "audio input is not supported"),
+        (400, b'{"error":{"message":"tiny is not a multimodal model"}}', "tiny is not a multimodal model"),
     ],
 )
 def test_an_engine_that_has_no_such_api_is_named(status: int, body: bytes, told: str) -> None:
