@@ -58,7 +58,8 @@ def ollama_routes(
     async def root(_: Request) -> Response:
         return PlainTextResponse("Ollama is running")
 
-    async def version(_: Request) -> Response:
+    async def version(request: Request) -> Response:
+        _caller(request, identify)
         return _json({"version": API_VERSION})
 
     async def tags(request: Request) -> Response:

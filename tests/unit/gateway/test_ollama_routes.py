@@ -153,7 +153,7 @@ def test_aliases_are_listed_as_copies() -> None:
     run(main())
 
 
-def test_signs_of_life_and_the_version_need_no_key() -> None:
+def test_a_sign_of_life_needs_no_key() -> None:
     async def main() -> None:
         async with rig() as data_plane:
             asked = Asked(data_plane)
@@ -162,8 +162,8 @@ def test_signs_of_life_and_the_version_need_no_key() -> None:
             assert root.headers["content-type"].startswith("text/plain")
             head = await asked("/", "HEAD", key="")
             assert head.status == 200
-            assert (await asked("/api/version", key="")).json() == {"version": API_VERSION}
             assert asked.seen == []
+            assert (await asked("/api/version")).json() == {"version": API_VERSION}
 
     run(main())
 
@@ -194,7 +194,14 @@ def test_managing_models_is_left_to_the_workers_own_ollama(method: str, path: st
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/api/tags"), ("GET", "/api/ps"), ("POST", "/api/pull"), ("DELETE", "/api/delete")]
+    ("method", "path"),
+    [
+        ("GET", "/api/tags"),
+        ("GET", "/api/ps"),
+        ("GET", "/api/version"),
+        ("POST", "/api/pull"),
+        ("DELETE", "/api/delete"),
+    ],
 )
 def test_nobody_is_let_in_without_the_key(method: str, path: str) -> None:
     async def main() -> None:

@@ -17,6 +17,7 @@ from neurogate.engines.engine import (
     AnswerTooLargeError,
     EngineBrokenError,
     EngineCall,
+    EngineError,
     EngineRefusedError,
     EngineUnsupportedError,
     ModelInfo,
@@ -411,6 +412,23 @@ def test_the_engines_refusal_is_raised_with_its_message() -> None:
         with pytest.raises(EngineRefusedError, match="the context is full") as refused:
             await Asked(Reply([body], status=400, retry_after_s=2)).answered()
         assert (refused.value.status, refused.value.retry_after_s) == (400, 2)
+
+    run(main())
+
+
+def test_what_is_nested_too_deeply_is_a_bad_request() -> None:
+    """However deep exactly: what can just be read may be too deep for the question to the engine."""
+
+    async def main() -> None:
+        for depth in (*range(900, 1010), 100_000):
+            api = OllamaApi(engine := ScriptedEngine(), now=lambda: NOW, max_answer_bytes=1000)
+            deep = b'{"a":' * depth + b"1" + b"}" * depth
+            body = b'{"model":"tiny","prompt":"x","suffix":"y","format":' + deep + b"}"
+            chat = b'{"model":"tiny","messages":[{"role":"user"}],"format":' + deep + b"}"
+            for path, asked in ((GENERATE, body), (CHAT, chat)):
+                with pytest.raises(EngineError):
+                    await api.answer(incoming(asked, path=path), FakeOutlet(), progress(), READY)
+            assert len(engine.calls) <= 1
 
     run(main())
 

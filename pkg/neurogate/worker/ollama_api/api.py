@@ -66,7 +66,10 @@ class OllamaApi:
         writer = Writer(request.model, shape, self._now)
         if not request.asks:
             return _loaded(request, writer, outlet)
-        question = question_of(_name(seen, request.model), self._engine.kind)
+        try:
+            question = question_of(_name(seen, request.model), self._engine.kind)
+        except RecursionError as error:  # what could just be read is nested deeper in the question
+            raise EngineRefusedError(400, "invalid request: it is nested too deeply") from error
         ignored = ignored_feature(question.body, seen.unsupported) if seen.unsupported else ""
         if ignored:
             raise EngineUnsupportedError(f"the engine {self._engine.kind} does not do {ignored!r}")
