@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cluster import KEY, Cluster
 
 SIM = {"NEUROGATE_ENGINE": "sim", "NEUROGATE_SIM_DECODE_TPS": "500", "NEUROGATE_SIM_PREFILL_TPS": "0"}
+INSTANT = {**SIM, "NEUROGATE_SIM_DECODE_TPS": "0"}
 REAL = {"NEUROGATE_ENGINE": "llamacpp", "NEUROGATE_ENGINE_THREADS": "1", "NEUROGATE_ENGINE_SLOTS": "2"}
 EMBEDS = {"NEUROGATE_ENGINE_TASK": "embed"}
 

@@ -13,6 +13,7 @@ import msgspec
 from config_support import gateway_config
 from dataplane_support import Rig, rig, turns
 from neurogate.dataplane.room import Room
+from neurogate.edge.address_limits import AddressLimits
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
@@ -20,7 +21,9 @@ from neurogate.gateway import edge as gateway_edge
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.intake import BodyBudget, RequestIds
+from neurogate.gateway.limit_log import LimitLog
 from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.operations import OPERATIONS
 from neurogate.testing.connections import FakeClient
@@ -46,9 +49,14 @@ class Edge:
         )
         self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
         data_plane.pool.on_publish(self.admission.wake)
-        self.limiter = build_limiter(config.limits, loop=loop, wall=lambda: 1e9 + loop.time(), rng=random.Random(1))
+        self.limiter = build_limiter(
+            config.limits, loop=loop, wall=lambda: 1e9 + loop.time(), rng=random.Random(1), observer=LimitLog()
+        )
         edge_of_gateway = gateway_edge.Edge(
             KeySource(config.keys, now=lambda: 0.0).ring,
+            addresses=AddressLimits(config.limits, loop=loop),
+            names=ModelNames(config.models),
+            models=lambda: data_plane.pool.snapshot.models,
             limits=config.limits,
             limiter=self.limiter,
             admission=self.admission,

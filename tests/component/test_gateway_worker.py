@@ -289,7 +289,7 @@ def test_a_body_over_the_limit_is_refused() -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/nothing", 404, "not_found"),
-        ("POST", "/v1/embeddings", 404, "not_found"),
+        ("POST", "/v1/nothing", 404, "not_found"),
         ("GET", CHAT, 405, "method_not_allowed"),
         ("DELETE", "/prompt", 405, "method_not_allowed"),
     ],

@@ -113,28 +113,43 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "NEUROGATE_ADDRESS_REQUESTS_PER_MINUTE",
             "Requests a minute of one client address (IPv6: its /64); 0 is unlimited.",
+            reloads=True,
             ge=0,
         ),
     ] = 0
     address_concurrent: Annotated[
-        int, env("NEUROGATE_ADDRESS_CONCURRENT", "Requests in flight of one client address; 0 is unlimited.", ge=0)
+        int,
+        env(
+            "NEUROGATE_ADDRESS_CONCURRENT",
+            "Requests in flight of one client address; 0 is unlimited.",
+            reloads=True,
+            ge=0,
+        ),
     ] = 0
     address_failures_per_minute: Annotated[
         int,
         env(
             "NEUROGATE_ADDRESS_FAILURES_PER_MINUTE",
             "Failed authentications a minute after which an address gets 429 for everything; 0 is unlimited.",
+            reloads=True,
             ge=0,
         ),
     ] = 0
     max_addresses: Annotated[
-        int, env("NEUROGATE_MAX_ADDRESSES", "Client addresses remembered at once; the longest unseen goes first.", ge=1)
+        int,
+        env(
+            "NEUROGATE_MAX_ADDRESSES",
+            "Client addresses remembered at once; the longest unseen goes first.",
+            reloads=True,
+            ge=1,
+        ),
     ] = 65536
     trusted_proxies: Annotated[
         tuple[str, ...],
         env(
             "NEUROGATE_TRUSTED_PROXIES",
             "Comma-separated addresses or networks of proxies whose X-Forwarded-For is believed.",
+            reloads=True,
         ),
     ] = ()
 
@@ -186,11 +201,14 @@ class ModelRouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What clients may call models."""
 
     default_model: Annotated[
-        str, env("DEFAULT_MODEL", "Model of a request that names none; empty lets the worker's engine choose.")
+        str,
+        env(
+            "DEFAULT_MODEL", "Model of a request that names none; empty lets the worker's engine choose.", reloads=True
+        ),
     ] = ""
     model_aliases: Annotated[
         tuple[str, ...],
-        env("NEUROGATE_MODEL_ALIASES", "Comma-separated alias=model: other names that clients may use."),
+        env("NEUROGATE_MODEL_ALIASES", "Comma-separated alias=model: other names that clients may use.", reloads=True),
     ] = ()
 
 

@@ -24,6 +24,7 @@ from neurogate.dataplane.member import LinkChannel
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.room import Room
 from neurogate.discovery.listed import ListedResolver
+from neurogate.edge.address_limits import AddressLimits
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
@@ -35,11 +36,14 @@ from neurogate.gateway.edge import Edge
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.intake import BodyBudget, RequestIds
-from neurogate.gateway.listeners import api_limits, follow_http
 from neurogate.gateway.limit_log import LimitLog
+from neurogate.gateway.listeners import api_limits, follow_http
 from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.observer import FleetObserver
+from neurogate.gateway.ollama_routes import ollama_routes
 from neurogate.gateway.openapi.routes import openapi_routes
+from neurogate.gateway.records import access_log, recorder
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.routes import Lifecycle, build_app, counted, describe, health, readiness
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
@@ -57,6 +61,7 @@ from neurogate.process import on_hangup, run
 from neurogate.resilience.retry import RetryBudget
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.telemetry import logging, ops
+from neurogate.telemetry.log_files import boot_log
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -64,9 +69,10 @@ _log = structlog.get_logger("neurogate.gateway")
 def main(effective: Effective[GatewayConfig]) -> int:
     """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
     config = effective.config
-    logging.configure(level=config.gateway.log_level, form=config.gateway.log_format, process="gateway")
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    return run(lambda stopping: serve(config, stopping, effective=effective))
+    with boot_log(config.logs, host=socket.gethostname(), now=time.time) as copy:  # noqa: TID251 - the composition root
+        logging.configure(level=config.gateway.log_level, form=config.gateway.log_format, process="gateway", copy=copy)
+        return run(lambda stopping: serve(config, stopping, effective=effective))
 
 
 class Gateway:
@@ -117,7 +123,22 @@ class Gateway:
         self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
         self.pool.on_publish(self.admission.wake)
         self.metrics.count_queue(lambda: self.admission.waiting)
-        self.edge = Edge(keys, limits=config.limits, limiter=self.limiter, admission=self.admission)
+        names = ModelNames(config.models)
+        self.edge = Edge(
+            keys,
+            addresses=AddressLimits(config.limits, loop=loop),
+            names=names,
+            models=lambda: self.pool.snapshot.models,
+            limits=config.limits,
+            limiter=self.limiter,
+            admission=self.admission,
+        )
+        self.access_log = access_log(config.access_log, on_loss=self.metrics.log_lines_lost)
+        self._record = (
+            recorder(self.access_log, self.edge, wall=lambda: now_ns() / 1e9, loop=loop)
+            if self.access_log is not None
+            else None
+        )
         self.request_ids = RequestIds(now_ns)
         self.bodies = BodyBudget(settings.max_bodies_bytes)
         self.grpc = GrpcEdge(
@@ -137,6 +158,7 @@ class Gateway:
         admin_keys = AdminKeys(config.admin.admin_key)
         hot = self._hot(settings, loop)
         reloader.subscribe(ENDPOINT_SETTINGS, lambda config: hot.update(self._hot(config.gateway, loop)))
+        reloader.subscribe(["gateway"], lambda config: self.grpc.configure(config.gateway))
         follow_process(reloader, admin_keys=admin_keys, bodies=self.bodies)
         follow_fleet(
             reloader, resolver=self.resolver, pool=self.pool, dispatcher=self.dispatcher, budget=budget, rng=rng
@@ -149,7 +171,10 @@ class Gateway:
             edge=self.edge,
             admission=self.admission,
             room=room,
+            names=names,
         )
+        if self.access_log is not None:
+            reloader.also(self.access_log.reopen)
         admin = Admin(
             admin_keys,
             reloader,
@@ -164,8 +189,13 @@ class Gateway:
             self.lifecycle,
             hot=hot,
             now=loop.time,
+            names=names,
             config_status=reloader.status,
-            more=[*admin.routes(), *openapi_routes(authenticated=keys.enforced)],
+            more=[
+                *admin.routes(),
+                *openapi_routes(authenticated=keys.enforced),
+                *ollama_routes(self.pool, self.edge.identify, started_at=now_ns() / 1e9),
+            ],
         )
         self.app = cors.around(_front_door(hot, routes, self.metrics, loop), config.http.cors_origins)
         self.ops_app = ops.build_app(
@@ -182,13 +212,14 @@ class Gateway:
                 dialect,
                 dispatcher=self.dispatcher,
                 edge=self.edge,
+                record=self._record,
                 request_ids=self.request_ids,
                 bodies=self.bodies,
                 metrics=self.metrics,
                 settings=settings,
                 loop=loop,
             )
-            for path, dialect in dialects().items()
+            for path, dialect in dialects(lambda: self.pool.snapshot.models).items()
         }
 
 
@@ -222,7 +253,10 @@ async def serve(
     async with asyncio.TaskGroup() as tasks:
         pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
         reloading = tasks.create_task(gateway.reloader.run(), name="reload")
+        watching = tasks.create_task(gateway.keys.watch(lambda _: _tell_keys(gateway.keys)), name="keys")
         await gateway.limiter.start()
+        if gateway.access_log is not None:
+            gateway.access_log.start()
         await gateway.pool.resolved()
         health_port = await alive.start(tasks) if config.http.health_port >= 0 else None
         ops_port = await ops_http.start(tasks)
@@ -235,12 +269,15 @@ async def serve(
         with on_hangup(gateway.reloader.ask):
             await stopping.wait()
         reloading.cancel()
+        watching.cancel()
         gateway.lifecycle.draining = True
         drain_s = gateway.reloader.config.gateway.drain_timeout_s
         _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=drain_s)
         await http.stop(drain_s)
         pool.cancel()
         await gateway.limiter.close()
+        if gateway.access_log is not None:
+            await asyncio.to_thread(gateway.access_log.close)
         await ops_http.stop(1)
         await alive.stop(1)
     _log.info("gateway stopped")

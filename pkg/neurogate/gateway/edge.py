@@ -1,11 +1,15 @@
 """What stands between a request and the dispatcher, whichever listener it came by: key, model, quota, turn.
 
-The order is the same for HTTP and gRPC: `identify`, `route`, `reserve`, `ticket`, then the dispatcher; at the end the
-reservation is settled and `over` said, however the request ended. A step that nothing asks for costs a comparison.
+The order is the same for HTTP and gRPC: `arrive`, `identify`, `route`, `reserve`, `ticket`, then the dispatcher; at the
+end the reservation is settled, the visit ended and `over` said, however the request ended. A step that nothing asks for
+costs a comparison.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
+
+from neurogate.edge.address_limits import AddressLimits, Visit
 from neurogate.edge.admission import Admission, Ticket
 from neurogate.edge.caller import Caller, Priority
 from neurogate.edge.keys import KeyRing
@@ -13,6 +17,8 @@ from neurogate.edge.limiter import estimate
 from neurogate.edge.limits import Limiter, Reservation
 from neurogate.edge.permissions import may_call, may_use
 from neurogate.edge.settings import LimitSettings
+from neurogate.errors import UnauthorizedError
+from neurogate.gateway.model_names import ModelNames
 
 PROMPT_BYTES_MAX = 128 * 1024
 """A body's size says little about its tokens past this: it is an image."""
@@ -21,25 +27,56 @@ PROMPT_BYTES_MAX = 128 * 1024
 class Edge:
     """The edge of one gateway."""
 
-    def __init__(self, keys: KeyRing, *, limits: LimitSettings, limiter: Limiter, admission: Admission) -> None:
+    def __init__(
+        self,
+        keys: KeyRing,
+        *,
+        addresses: AddressLimits,
+        names: ModelNames,
+        models: Callable[[], Container[str]],
+        limits: LimitSettings,
+        limiter: Limiter,
+        admission: Admission,
+    ) -> None:
+        """`models` are the names that the fleet has now."""
         self._keys = keys
+        self._addresses = addresses
+        self._names = names
+        self._models = models
         self._limiter = limiter
         self._admission = admission
         self._settings = limits
 
     def configure(self, limits: LimitSettings) -> None:
-        """Estimate by other settings from now on."""
+        """Take other limits from now on. Raises ConfigError, and keeps those it has."""
+        self._addresses.reload(limits)
         self._settings = limits
 
-    def identify(self, authorization: bytes, api_key: bytes, path: str) -> Caller:
+    def address(self, peer: str, forwarded_for: bytes) -> str:
+        """The client's address: the peer's, or what a trusted proxy says."""
+        return self._addresses.client(peer, forwarded_for)
+
+    def arrive(self, peer: str, forwarded_for: bytes) -> Visit | None:
+        """Count a request of this address; None when addresses are not bounded. Raises RateLimitedError."""
+        if not self._addresses.enabled:
+            return None
+        return self._addresses.visit(self._addresses.client(peer, forwarded_for))
+
+    def identify(self, authorization: bytes, api_key: bytes, path: str, visit: Visit | None = None) -> Caller:
         """Who calls. Raises UnauthorizedError, and ForbiddenError when the key is not good for the path."""
-        caller = self._keys.authenticate(authorization, api_key)
+        try:
+            caller = self._keys.authenticate(authorization, api_key)
+        except UnauthorizedError:
+            if visit is not None:
+                visit.failed()
+            raise
         if caller.routes is not None:
             may_call(caller, path)
         return caller
 
     def route(self, caller: Caller, model: str) -> str:
         """The model that the request goes to. Raises ForbiddenError when the key is not good for it."""
+        model = self._names.resolve(model, self._models())
         if caller.models is not None:
             may_use(caller, model)
         return model

@@ -9,9 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
-from neurogate.edge.caller import ANYBODY
-from neurogate.edge.limits import Reservation
-from neurogate.errors import GatewayError, RateLimitedError
+from neurogate.errors import BadRequestError, GatewayError, RateLimitedError
 from neurogate.gateway.dialects import JSON, Dialect, Head
 from neurogate.gateway.dialects.dialect import EVENT_STREAM
 from neurogate.gateway.edge import Edge
@@ -26,7 +24,10 @@ from neurogate.gateway.intake import (
     trace_context,
 )
 from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.model_names import names_one_model, with_model
+from neurogate.gateway.records import Record
 from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits, retry_after
+from neurogate.gateway.served import Served
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import FLUSH_TIMEOUT_S
 from neurogate.operations import Operation
@@ -44,6 +45,7 @@ class GenerationEndpoint:
         *,
         dispatcher: Dispatcher,
         edge: Edge,
+        record: Record | None = None,
         request_ids: RequestIds,
         bodies: BodyBudget,
         metrics: GatewayMetrics,
@@ -51,11 +53,13 @@ class GenerationEndpoint:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._path = operation.path
+        self._api = "" if operation.universal else operation.path
         self._generates = operation.generates
         self._dialect = dialect
         self._takes_comments = dialect.stream_type == EVENT_STREAM
         self._dispatcher = dispatcher
         self._edge = edge
+        self._record = record
         self._request_ids = request_ids
         self._bodies = bodies
         self._metrics = metrics
@@ -67,80 +71,76 @@ class GenerationEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        began_at = self._loop.time()
         headers = read_headers(scope["headers"])
         request_id = self._request_ids.choose(headers.request_id)
-        status = CLIENT_GONE
-        held = 0
-        caller = ANYBODY
-        response: ClientResponse | None = None
-        reservation: Reservation | None = None
-
-        def take(size: int) -> None:
-            nonlocal held
-            self._bodies.take(size)
-            held += size
-
+        served = Served(scope, headers, request_id, bodies=self._bodies, began_at=self._loop.time())
         try:
-            caller = self._edge.identify(headers.authorization, headers.api_key, self._path)
-            announced_size(headers, self._max_body_bytes)
-            body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s, take=take)
-            head = self._dialect.read(body)
-            model = self._edge.route(caller, head.model)
-            reservation = await self._edge.reserve(
-                caller, prompt_bytes=len(body), max_tokens=head.max_tokens, n=head.n, generates=self._generates
-            )
-            deadline = began_at + self._request_timeout_s
-            trace = trace_context(headers.traceparent)
-            call = Call(self._path, body, head.stream, deadline, request_id, trace, model)
-            response = ClientResponse(
-                scope,
-                send,
-                dialect=self._dialect,
-                request_id=request_id,
-                limits=self._limits,
-                metrics=self._metrics,
-                loop=self._loop,
-                began_at=began_at,
-                extra=reservation.headers if reservation is not None else (),
-            )
-            try:
-                ticket = self._edge.ticket(caller, model, batch=headers.priority == b"batch")
-                if ticket is None or await response.wait(
-                    ticket, deadline, comment_every_s=self._comments(head, headers)
-                ):
-                    await response.run(self._dispatcher, call)
-            finally:
-                status = response.status
+            await self._serve(served, scope, receive, send)
         except GatewayError as error:
-            status = error.status
+            served.status = error.status
             await self._refuse(error, request_id, send)
         except ClientGoneError:
             pass
         except Exception:
             _log.exception("request failed in the gateway", request_id=request_id)
-            if status != CLIENT_GONE:
+            if served.status != CLIENT_GONE:
                 raise  # its answer has begun: the server cuts the connection
-            status = 500
+            served.status = 500
             await self._refuse(GatewayError("internal error; the gateway's log has the details"), request_id, send)
         finally:
-            self._bodies.give(held)
-            if reservation is not None:
-                reservation.settle(self._used(response, status, len(body)))
+            served.let_go(tokens=self._used(served) if served.reservation is not None else None)
             self._edge.over()
-            self._metrics.request("POST", self._path, status, self._loop.time() - began_at)
+            if self._record is not None:
+                self._record(self._path, served)
+            self._metrics.request("POST", self._path, served.status, self._loop.time() - served.began_at)
+
+    async def _serve(self, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
+        edge, headers = self._edge, served.headers
+        served.visit = edge.arrive(served.peer, headers.forwarded_for)
+        served.caller = caller = edge.identify(headers.authorization, headers.api_key, self._path, served.visit)
+        announced_size(headers, self._max_body_bytes)
+        body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s, take=served.take)
+        head = self._dialect.read(body)
+        served.model = model = edge.route(caller, head.model)
+        if caller.models is not None and not names_one_model(body):
+            raise BadRequestError("model: is given more than once; name one model", param="model")
+        served.body = body = body if model == head.model else with_model(body, model)
+        served.reservation = reservation = await edge.reserve(
+            caller, prompt_bytes=len(body), max_tokens=head.max_tokens, n=head.n, generates=self._generates
+        )
+        deadline = served.began_at + self._request_timeout_s
+        trace = trace_context(headers.traceparent)
+        call = Call(self._path, body, head.stream, deadline, served.request_id, trace, model, self._api)
+        served.response = response = ClientResponse(
+            scope,
+            send,
+            dialect=self._dialect,
+            request_id=served.request_id,
+            limits=self._limits,
+            metrics=self._metrics,
+            loop=self._loop,
+            began_at=served.began_at,
+            extra=reservation.headers if reservation is not None else (),
+        )
+        try:
+            ticket = edge.ticket(caller, model, batch=headers.priority == b"batch")
+            if ticket is None or await response.wait(ticket, deadline, comment_every_s=self._comments(head, headers)):
+                await response.run(self._dispatcher, call)
+        finally:
+            served.status = response.status
 
     def _comments(self, head: Head, headers: Headers) -> float:
         wanted = head.stream and self._takes_comments and headers.queue_comments != b"off"
         return self._edge.keepalive_s if wanted else 0
 
-    def _used(self, response: ClientResponse | None, status: int, prompt_bytes: int) -> int | None:
+    def _used(self, served: Served) -> int | None:
         """Tokens to charge; None when the request was not served, through no fault of its client."""
+        response = served.response
         if response is not None and response.usage is not None:
             return response.usage.total_tokens
         if response is not None and response.chunks:
-            return self._edge.charge(prompt_bytes, response.chunks)
-        return None if status >= 500 else 0
+            return self._edge.charge(len(served.body), response.chunks)
+        return None if served.status >= 500 else 0
 
     async def _refuse(self, error: GatewayError, request_id: str, send: Send) -> None:
         """Answer a request that never became an exchange."""

@@ -26,6 +26,7 @@ class Headers(NamedTuple):
     content_length: bytes = b""
     priority: bytes = b""
     queue_comments: bytes = b""
+    forwarded_for: bytes = b""
 
 
 class ClientGoneError(Exception):
@@ -40,6 +41,7 @@ _FIELDS = {
     b"content-length": 4,
     b"x-neurogate-priority": 5,
     b"x-neurogate-queue-comments": 6,
+    b"x-forwarded-for": 7,
 }
 
 

@@ -73,6 +73,15 @@ def with_model(body: bytes, model: str) -> bytes:
     return _encode({**fields, "model": msgspec.Raw(name)})  # given twice: engines differ in which one they take
 
 
+def names_one_model(body: bytes) -> bool:
+    """Whether all readers of a JSON object see the same model in it.
+
+    Go's decoder, which is Ollama's, takes `Model` for `model`: a body with both would be checked for the one and
+    answered by the other. `body` is a JSON object, which the caller has made sure of.
+    """
+    return len({bytes(value) for name, value in _decode_fields(body).items() if name.lower() == "model"}) <= 1
+
+
 def _pairs(entries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     for entry in entries:

@@ -8,6 +8,7 @@ What cannot change while the process runs keeps its value, and is named for whoe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -60,6 +61,7 @@ class Reloader:
     ) -> None:
         """`now` gives seconds since 1970; `count` hears `ok` or `invalid` of each reload."""
         self._source = effective.origin
+        self._seen = effective.fingerprint
         self._effective = effective
         self._now = now
         self._count = count
@@ -119,6 +121,7 @@ class Reloader:
         for callback in self._others:
             callback()
         async with self._reading:
+            self._seen = await asyncio.to_thread(self._source.fingerprint)
             try:
                 read = await asyncio.to_thread(self._source.read, self._overlay)
                 result = self._swap(read, by)
@@ -153,19 +156,15 @@ class Reloader:
 
     async def run(self) -> None:
         """Reload when asked, and when the file has another content, until cancelled."""
-        seen = await asyncio.to_thread(self._source.fingerprint)
         while True:
-            by = "SIGHUP" if await self._is_asked(self.config.gateway.config_poll_s) else "file"
-            now = await asyncio.to_thread(self._source.fingerprint)
-            if by == "file":
-                if now == seen:
+            by = "SIGHUP"
+            if not await self._is_asked(self.config.gateway.config_poll_s):
+                if await asyncio.to_thread(self._source.fingerprint) == self._seen:
                     continue
-                now = await self._settled(now)
-            seen = now
-            try:
+                await self._settled()
+                by = "file"
+            with contextlib.suppress(InvalidConfigError):  # it has been told
                 await self.reload(by)
-            except InvalidConfigError:
-                continue  # it has been told
 
     async def _is_asked(self, timeout_s: float) -> bool:
         try:
@@ -176,14 +175,12 @@ class Reloader:
         self._asked.clear()
         return True
 
-    async def _settled(self, seen: bytes) -> bytes:
-        """The file's fingerprint, once it has stayed the same for a moment."""
-        while True:
+    async def _settled(self) -> None:
+        """Wait until the file has stayed the same for a moment."""
+        seen, now = b"", await asyncio.to_thread(self._source.fingerprint)
+        while now != seen:
             await asyncio.sleep(SETTLE_S)
-            now = await asyncio.to_thread(self._source.fingerprint)
-            if now == seen:
-                return now
-            seen = now
+            seen, now = now, await asyncio.to_thread(self._source.fingerprint)
 
     def _refuse(self, values: Mapping[str, object]) -> None:
         own = [key for key in values if key in self._settings and self._settings[key].section == _NOT_BY_ADMIN]
@@ -201,7 +198,7 @@ class Reloader:
         for subscriber in concerned:
             subscriber.check(config)
         sources = {**read.sources, **{key: self._effective.sources[key] for key in needs_restart}}
-        self._effective = Effective(config, sources, self._source)
+        self._effective = Effective(config, sources, self._source, read.fingerprint)
         for subscriber in concerned:
             try:
                 subscriber.apply(config)

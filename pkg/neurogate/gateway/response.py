@@ -71,6 +71,7 @@ class ClientResponse:
         "_send",
         "_started",
         "attempts",
+        "broken",
         "bytes_sent",
         "chunks",
         "first_byte_at",
@@ -114,6 +115,8 @@ class ClientResponse:
         self.chunks = 0
         """Pieces of a streamed answer: about one a token."""
         self.bytes_sent = 0
+        self.broken = False
+        """Its last word was an error, after its first byte."""
         self.first_byte_at: float | None = None
         """Loop time of the first byte of the worker's answer."""
         self.usage: Usage | None = None
@@ -214,6 +217,7 @@ class ClientResponse:
     def on_error(self, error: GatewayError) -> None:
         """Write an error: as the answer, or, when that has begun, as the event that ends it."""
         if self._started:
+            self.broken = True
             self._metrics.broken_stream()
             event = self._dialect.error_event(error, self._request_id)
             self._put({"type": "http.response.body", "body": event, "more_body": False})

@@ -21,6 +21,7 @@ from neurogate.edge.settings import (
 from neurogate.gateway.admin_keys import weak
 from neurogate.httpd.settings import HttpSettings
 from neurogate.telemetry.settings import LogFileSettings
+from neurogate.tls.settings import LinkTlsSettings
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +150,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     admission: AdmissionSettings = AdmissionSettings()
     models: ModelRouteSettings = ModelRouteSettings()
     tls: TlsSettings = TlsSettings()
+    link_tls: LinkTlsSettings = LinkTlsSettings()
     grpc: PublicGrpcSettings = PublicGrpcSettings()
     access_log: AccessLogSettings = AccessLogSettings()
     http: HttpSettings = HttpSettings()
@@ -166,5 +168,13 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
                 Listener("gateway.metrics_port", host, self.gateway.metrics_port),
                 Listener("http.health_port", host, self.http.health_port),
                 Listener("grpc.grpc_port", host, self.grpc.grpc_port),
+                *(
+                    (
+                        Listener("tls.https_port", host, self.tls.https_port),
+                        Listener("grpc.grpc_tls_port", host, self.grpc.grpc_tls_port),
+                    )
+                    if self.tls.cert
+                    else ()
+                ),
             ]
         )

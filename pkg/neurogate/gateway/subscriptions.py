@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.room import Room
 from neurogate.discovery.listed import ListedResolver
+from neurogate.edge.address_limits import AddressLimits
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource, enforces
 from neurogate.edge.limiter import defaults
@@ -19,6 +21,7 @@ from neurogate.errors import ConfigError
 from neurogate.gateway.admin_keys import AdminKeys
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.intake import BodyBudget
+from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
 from neurogate.resilience.breaker import BreakerSettings
@@ -88,12 +91,19 @@ def follow_edge(
     edge: Edge,
     admission: Admission,
     room: Room,
+    names: ModelNames,
 ) -> None:
     """Who may call, how much, and who waits; `tell_keys` is called when the keys were read again."""
 
     def check_keys(config: GatewayConfig) -> None:
         if keys.ring.enforced and not enforces(config.keys):
             raise ConfigError("AUTH_ENABLED: a reload never turns authentication off; restart for that")
+
+    def check_models(config: GatewayConfig) -> None:
+        ModelNames(config.models)
+
+    def check_limits(config: GatewayConfig) -> None:
+        AddressLimits(config.limits, loop=asyncio.get_running_loop())
 
     def take_keys(settings: KeySettings | None = None) -> None:
         keys.reload(settings)
@@ -109,8 +119,9 @@ def follow_edge(
 
     reloader.subscribe(["keys"], lambda config: take_keys(config.keys), check=check_keys)
     reloader.also(take_keys)
-    reloader.subscribe(["limits"], take_limits)
+    reloader.subscribe(["limits"], take_limits, check=check_limits)
     reloader.subscribe(["admission"], take_admission)
+    reloader.subscribe(["models"], lambda config: names.configure(config.models), check=check_models)
 
 
 def follow_process(reloader: Reloader, *, admin_keys: AdminKeys, bodies: BodyBudget) -> None:

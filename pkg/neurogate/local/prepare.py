@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from neurogate.config import load
+from neurogate.edge.keyfile import HASHED
 from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.engines.settings import DEFAULT_MODEL
 from neurogate.gateway.settings import GatewayConfig
@@ -52,7 +53,7 @@ def prepare(request: FleetRequest, console: Console) -> Prepared:
     return Prepared(
         plan=plan(request, http_port=gateway.gateway.http_port, threads=threads),
         directory=new_run_directory(load(StateSettings)),
-        key=keys[0] if keys else "",
+        key=next((key for key in keys if not key.startswith(HASHED)), ""),
         engine=engine.kind,
         model=model,
     )

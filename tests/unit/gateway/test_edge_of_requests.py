@@ -268,6 +268,10 @@ def test_a_key_bound_to_models_and_routes_may_use_no_others(tmp_path: Any) -> No
             await turns()
             assert (wrong_model.status, wrong_route.status) == (403, 403)
             assert wrong_model.json()["error"]["code"] == "not_allowed"
+            twice = asking("a-long-key", model="tiny", Model="large")  # Ollama would take the second
+            made.ask(twice)
+            await turns()
+            assert (twice.status, twice.json()["error"]["param"]) == (400, "model")
             good = await made.asked(asking("a-long-key", model="tiny"))
             good.end(GOOD)
 

@@ -1,0 +1,65 @@
+"""One request of a hot endpoint, from its head to its last byte: what is known of it, and what it holds."""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+from neurogate.edge.address_limits import Visit
+from neurogate.edge.caller import ANYBODY, Caller
+from neurogate.edge.limits import Reservation
+from neurogate.gateway.intake import BodyBudget, Headers
+from neurogate.gateway.response import CLIENT_GONE, ClientResponse
+
+
+class Served:
+    """Filled in as the request goes on; whoever holds it reads what there is by then."""
+
+    __slots__ = (
+        "_bodies",
+        "_held",
+        "began_at",
+        "body",
+        "caller",
+        "headers",
+        "model",
+        "peer",
+        "request_id",
+        "reservation",
+        "response",
+        "status",
+        "visit",
+    )
+
+    def __init__(self, scope: Scope, headers: Headers, request_id: str, *, bodies: BodyBudget, began_at: float) -> None:
+        client = scope.get("client")
+        self.peer: str = client[0] if client else ""
+        """Address of the other end of the connection."""
+        self.headers = headers
+        self.request_id = request_id
+        self.began_at = began_at
+        """Loop time."""
+        self.status = CLIENT_GONE
+        self.caller: Caller = ANYBODY
+        self.model = ""
+        """Once it is known which one is meant."""
+        self.body = b""
+        self.response: ClientResponse | None = None
+        """None when it was refused before it had one."""
+        self.reservation: Reservation | None = None
+        self.visit: Visit | None = None
+        self._bodies = bodies
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Hold memory for a piece of the body. Raises BusyError when there is not enough left."""
+        self._bodies.take(size)
+        self._held += size
+
+    def let_go(self, *, tokens: int | None) -> None:
+        """Give back what is held; `tokens` as Reservation.settle takes them."""
+        self._bodies.give(self._held)
+        self._held = 0
+        if self.reservation is not None:
+            self.reservation.settle(tokens)
+        if self.visit is not None:
+            self.visit.end()
