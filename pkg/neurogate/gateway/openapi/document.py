@@ -183,9 +183,7 @@ def _reading() -> dict[str, Any]:
             "get": _get("The loaded models (Ollama)", _with_key(answers.OLLAMA_MODELS, Family.OLLAMA), Family.OLLAMA)
         },
         "/api/version": {
-            "get": _get(
-                "The level of Ollama's API", {200: _told(answers.OLLAMA_VERSION)}, Family.OLLAMA, open_to_all=True
-            )
+            "get": _get("The level of Ollama's API", _with_key(answers.OLLAMA_VERSION, Family.OLLAMA), Family.OLLAMA)
         },
     }
 

@@ -1,7 +1,7 @@
 """What the engines read of a body beyond what the gateway checks: the fields that clients most often send.
 
-They are merged into the schemas of the structs that check bodies and say more of the same field. Nothing here is checked
-by the gateway; an engine that finds something else refuses it in its own words.
+They are merged into the schemas of the structs that check bodies and say more of the same field. Nothing here is
+checked by the gateway; an engine that finds something else refuses it in its own words.
 """
 
 from __future__ import annotations
