@@ -8,16 +8,19 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from config_support import gateway_config
+from neurogate.config import Source
 from neurogate.engines.engine import EngineCall, EngineReply, Observation
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
 from neurogate.gateway.app import Gateway
 from neurogate.gateway.listeners import api_limits
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.httpd import HttpServer
 from neurogate.inference import GenerationEvent, Prompt
 from neurogate.worker.app import serve
@@ -107,9 +110,17 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    workers: int = 1, *, models: tuple[str, ...] = ("tiny",), sim: SimSettings | None = None, **settings: Any
+    workers: int = 1,
+    *,
+    models: tuple[str, ...] = ("tiny",),
+    sim: SimSettings | None = None,
+    config_file: Path | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Fleet]:
-    """A gateway with so many workers, all of them ready. Afterwards nothing is held anywhere."""
+    """A gateway with so many workers, all of them ready. Afterwards nothing is held anywhere.
+
+    `config_file` lies above the settings, and is read again when the gateway reloads.
+    """
     sim = sim or SimSettings(prefill_tps=0, decode_tps=0, slots=64)
     engines = [OverheardEngine(sim, model=model) for model in itertools.islice(itertools.cycle(models), workers)]
     stopping = asyncio.Event()
@@ -125,7 +136,8 @@ async def fleet(
             api_keys=(KEY,),
             **settings,
         )
-        gateway = Gateway(config, rng=random.Random(1), now_ns=lambda: 42)
+        source = Source(GatewayConfig, base=config, path=str(config_file or ""))
+        gateway = Gateway(config, rng=random.Random(1), now_ns=lambda: 42, effective=source.read())
         pool = tasks.create_task(gateway.pool.run(gateway.resolver))
         http = HttpServer(
             gateway.app,

@@ -38,6 +38,8 @@ class Effective(Generic[ConfigT]):
     """By key: `default`, `neurogate.yaml:4`, `env HTTP_PORT`, `flag --http-port` or `admin API`."""
     origin: Source[ConfigT]
     """What it was read from, to be read again."""
+    fingerprint: bytes
+    """Of the file that it was read from."""
 
     def rows(self) -> Iterator[tuple[Setting, object, str]]:
         """(setting, value as it may be shown, source) of every setting."""
@@ -93,6 +95,7 @@ class Source(Generic[ConfigT]):
 
         Raises ConfigError with a line for each problem.
         """
+        seen = self.fingerprint()  # first: what changes meanwhile is seen as a change later
         document = read(self.path) if self.path is not None else {}
         overlay = overlay or {}
         problems = [
@@ -122,7 +125,7 @@ class Source(Generic[ConfigT]):
         problems = [self._told(problem, sources) for problem in config.problems()]
         if problems:
             raise ConfigError("\n".join(problems))
-        return Effective(config, sources, self)
+        return Effective(config, sources, self, seen)
 
     def _given(self, setting: Setting, document: Document, overlay: Mapping[str, object]) -> _Given | None:
         """The value of the last layer that has one."""

@@ -1,0 +1,207 @@
+"""A whole gateway that follows its file and SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from config_support import gateway_config
+from neurogate.config import Source
+from neurogate.gateway import app
+from neurogate.gateway.reload import Reloader
+from neurogate.gateway.settings import GatewayConfig
+from neurogate.telemetry import logging
+from real_loop import eventually, run_real
+
+
+class Running:
+    """One Reloader at its work, and what it told."""
+
+    def __init__(self, file: Path, **settings: Any) -> None:
+        source = Source(GatewayConfig, base=gateway_config(config_poll_s=0.01, **settings), path=str(file))
+        self.counted: list[str] = []
+        self.reloader = Reloader(source.read(), now=lambda: 0.0, count=self.counted.append)
+
+    async def run(self, test: Callable[[], Any]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(self.reloader.run())
+            await test()
+            running.cancel()
+
+    @property
+    def retries(self) -> int:
+        return self.reloader.config.gateway.retries
+
+
+def test_a_changed_file_is_read_once_it_has_settled(tmp_path: Path) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text("gateway: {retries: 1}")
+
+    async def main() -> None:
+        made = Running(file)
+
+        async def test() -> None:
+            file.write_text("gateway: {retries: 4}")
+            await eventually(lambda: made.retries == 4)
+            assert made.counted == ["ok"]
+
+        await made.run(test)
+
+    run_real(main())
+
+
+def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurogate.gateway.reload.SETTLE_S", 0.1)
+    file = tmp_path / "n.yaml"
+    file.write_text("gateway: {retries: 1}")
+
+    async def main() -> None:
+        made = Running(file)
+
+        async def test() -> None:
+            for text in ("gateway: {retries: 2}", "gateway: {retries: 2, ", "gateway: {retries: 3}"):
+                file.write_text(text)
+                await asyncio.sleep(0.06)
+            await eventually(lambda: made.retries == 3)
+            assert made.counted == ["ok"], "what was half written was never read"
+
+        await made.run(test)
+
+    run_real(main())
+
+
+def test_a_wrong_file_is_told_of_once_and_a_swapped_link_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurogate.gateway.reload.SETTLE_S", 0.01)
+    good, bad, link = tmp_path / "good.yaml", tmp_path / "bad.yaml", tmp_path / "n.yaml"
+    good.write_text("gateway: {retries: 4}")
+    bad.write_text("gateway: {retrise: 4}")
+    link.write_text("gateway: {retries: 1}")
+
+    def swap(to: Path) -> None:
+        fresh = tmp_path / "fresh"
+        fresh.symlink_to(to)
+        fresh.replace(link)
+
+    async def main() -> None:
+        made = Running(link)
+
+        async def test() -> None:
+            swap(bad)
+            await eventually(lambda: made.reloader.status()["status"] == "invalid")
+            await asyncio.sleep(0.1)
+            assert (made.counted, made.retries) == (["invalid"], 1)
+            swap(good)
+            await eventually(lambda: made.retries == 4)
+            link.unlink()
+            await eventually(lambda: made.reloader.status()["status"] == "invalid")
+            assert (made.retries, made.counted) == (4, ["invalid", "ok", "invalid"])
+
+        with capture_logs() as logs:
+            await made.run(test)
+        assert [log["log_level"] for log in logs] == ["error", "info", "error"]
+
+    run_real(main())
+
+
+def test_a_part_that_cannot_take_its_settings_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text("gateway: {retries: 1}")
+    taken: list[int] = []
+
+    def broken(_: GatewayConfig) -> None:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        made = Running(file)
+        made.reloader.subscribe(["gateway.retries"], broken)
+        made.reloader.subscribe(["gateway"], lambda config: taken.append(config.gateway.retries))
+        made.reloader.subscribe(["limits"], broken)
+        file.write_text("gateway: {retries: 3}")
+        with capture_logs() as logs:
+            result = await made.reloader.reload("test")
+        assert (result.changed, taken) == (("gateway.retries",), [3])
+        assert [log["log_level"] for log in logs] == ["error", "info"]
+
+    run_real(main())
+
+
+@pytest.mark.parametrize("name", ["gateway.http_port", "gateway.nothing", "nothing"])
+def test_nobody_can_wait_for_what_never_changes(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text("# nothing")
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match=f"nothing that reloads is called {name}"):
+            Running(file).reloader.subscribe([name, "gateway.retries"], lambda _: None)
+
+    run_real(main())
+
+
+def test_a_served_gateway_follows_sighup(tmp_path: Path) -> None:
+    file = tmp_path / "n.toml"
+    file.write_text('[gateway]\nworker_addresses = ["127.0.0.1:1"]\nlog_level = "error"\n')
+    before = structlog.get_config()
+
+    async def main() -> None:
+        base = gateway_config(
+            host="127.0.0.1", http_port=0, metrics_port=0, grpc_port=-1, grpc_tls_port=-1, health_port=-1
+        )
+        effective = Source(GatewayConfig, base=base, path=str(file)).read()
+        stopping, ports = asyncio.Event(), asyncio.get_running_loop().create_future()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                app.serve(
+                    effective.config,
+                    stopping,
+                    on_ports=lambda http, ops, *_: ports.set_result((http, ops)),
+                    effective=effective,
+                )
+            )
+            http, _ = await ports
+            file.write_text('[gateway]\nworker_addresses = ["127.0.0.1:1", "127.0.0.1:2"]\nlog_level = "warn"\n')
+            os.kill(os.getpid(), signal.SIGHUP)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http}") as client:
+                while (await client.get("/workers")).json()["count"] != 2:
+                    await asyncio.sleep(0)
+                assert (await client.get("/health")).json()["config"]["status"] == "ok"
+            stopping.set()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+    hangup = signal.getsignal(signal.SIGHUP)
+    try:
+        run_real(main())
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
+        structlog.configure(**before)
+
+
+def test_the_level_of_the_log_changes_while_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    root = logging.logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        logging.configure(level="error", form="json", process="test")
+        log = structlog.get_logger("test")
+        log.info("unheard")
+        logging.set_level("info")
+        log.info("heard")
+    finally:
+        structlog.configure(**before)
+        structlog.contextvars.clear_contextvars()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+    told = capsys.readouterr().err
+    assert "unheard" not in told
+    assert '"event":"heard"' in told
