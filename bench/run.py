@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Figures:
 
 
 @contextmanager
-def fleet(workers: int, **engine: str) -> Iterator[tuple[int, int, int]]:
+def fleet(workers: int, *, gateway: Mapping[str, str] | None = None, **engine: str) -> Iterator[tuple[int, int, int]]:
     """A gateway's pid, HTTP port and ops port, with that many simulated workers behind it."""
     processes: list[subprocess.Popen[str]] = []
 
@@ -84,7 +84,7 @@ def fleet(workers: int, **engine: str) -> Iterator[tuple[int, int, int]]:
             )["grpc_port"]
             for _ in range(workers)
         ]
-        gateway = start(
+        listens = start(
             "gateway",
             "gateway listens",
             WORKER_ADDRESSES=",".join(f"127.0.0.1:{port}" for port in ports),
@@ -92,9 +92,10 @@ def fleet(workers: int, **engine: str) -> Iterator[tuple[int, int, int]]:
             METRICS_PORT="0",
             PORT_HEALTH="-1",
             API_KEYS=KEY,
+            **(gateway or {}),
         )
-        wait_until_ready(gateway["http_port"], workers)
-        yield gateway["pid"], gateway["http_port"], gateway["ops_port"]
+        wait_until_ready(listens["http_port"], workers)
+        yield listens["pid"], listens["http_port"], listens["ops_port"]
     finally:
         for process in processes:
             process.terminate()
