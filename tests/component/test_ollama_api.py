@@ -104,13 +104,14 @@ def test_the_stream_is_ndjson_and_has_the_gateways_headers() -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny:latest"])
-def test_a_model_is_found_with_and_without_latest(name: str) -> None:
+@pytest.mark.parametrize("served_as", ["tiny", "tiny:latest"])
+def test_a_model_is_found_with_and_without_latest(name: str, served_as: str) -> None:
     async def main() -> None:
-        async with served() as (made, client):
+        async with served(models=(served_as,)) as (made, client):
             answer = await client.generate(name, "Why?", options={"num_predict": 1})
-            assert answer.model == name
+            assert answer.done
             assert (await client.show(name)).modelinfo is not None
-            assert msgspec.json.decode(made.calls[-1].body)["model"] == "tiny"
+            assert msgspec.json.decode(made.calls[-1].body)["model"] == served_as
 
     run_real(main())
 
@@ -125,6 +126,23 @@ def test_a_model_is_shown_and_loaded() -> None:
             for loaded in (await client.generate("tiny"), await client.generate("tiny", keep_alive=0)):
                 assert (loaded.done, loaded.done_reason, loaded.response) == (True, "load", "")
             assert (await client.chat("tiny")).done_reason == "load"
+
+    run_real(main())
+
+
+def test_the_fleets_models_are_listed() -> None:
+    async def main() -> None:
+        async with served(workers=3, models=("big", "tiny")) as (made, client):
+            for models in ((await client.list()).models, (await client.ps()).models):
+                assert [model.model for model in models] == ["big", "tiny"]
+            assert (await client.ps()).models[0].context_length
+            assert (await made.client.get("/api/version")).json()["version"]
+            assert (await made.client.get("/")).text == "Ollama is running"
+            assert (await made.client.head("/")).status_code == 200
+            for asking in (client.pull("x"), client.push("x"), client.delete("x"), client.copy("x", "y")):
+                with pytest.raises(ollama.ResponseError, match="Ollama of the worker itself") as refused:
+                    await asking
+                assert refused.value.status_code == 501
 
     run_real(main())
 
