@@ -1,4 +1,4 @@
-"""A fleet of processes for the official clients: one model that chats and one that embeds, simulated or real."""
+"""A fleet of processes for the official clients, its engine simulated or real."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cluster import KEY, Cluster
 SIM = {"NEUROGATE_ENGINE": "sim", "NEUROGATE_SIM_DECODE_TPS": "500", "NEUROGATE_SIM_PREFILL_TPS": "0"}
 INSTANT = {**SIM, "NEUROGATE_SIM_DECODE_TPS": "0"}
 REAL = {"NEUROGATE_ENGINE": "llamacpp", "NEUROGATE_ENGINE_THREADS": "1", "NEUROGATE_ENGINE_SLOTS": "2"}
-EMBEDS = {"NEUROGATE_ENGINE_TASK": "embed"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Service:
 
     url: str
     model: str
-    embedder: str
+    """Chats, completes and embeds."""
     key: str = KEY
 
     @property
@@ -32,13 +31,12 @@ class Service:
 @contextmanager
 def service(engine: Mapping[str, str], *, gateway: Mapping[str, str] | None = None) -> Iterator[Service]:
     """A gateway with workers of that engine, all of them ready."""
-    embedding_worker = [dict(EMBEDS)] if engine["NEUROGATE_ENGINE"] == "llamacpp" else []
-    with Cluster([{}, *embedding_worker], gateway=dict(gateway or {}), **engine) as cluster:
+    with Cluster(1, gateway=dict(gateway or {}), **engine) as cluster:
 
-        async def names() -> list[str]:
+        async def model() -> str:
             async with cluster.client() as client:
                 await cluster.until_ready(client)
-                return [state["models"][0] for state in await cluster.states(client)]
+                ((name, *_),) = [state["models"] for state in await cluster.states(client)]
+            return str(name)
 
-        models = asyncio.run(names())
-        yield Service(cluster.url, models[0], models[-1])
+        yield Service(cluster.url, asyncio.run(model()))

@@ -21,7 +21,7 @@ import litellm
 
 litellm.telemetry = False
 litellm.suppress_debug_info = True
-url, key, model, embedder = sys.argv[1:]
+url, key, model = sys.argv[1:]
 said = [{"role": "user", "content": "What is the capital of France?"}]
 openai = {"model": f"openai/{model}", "api_base": f"{url}/v1", "api_key": key, "messages": said, "max_tokens": 8}
 anthropic = {**openai, "model": f"anthropic/{model}", "api_base": url}
@@ -37,7 +37,7 @@ for name, call in {"openai": openai, "anthropic": anthropic, "ollama": ollama}.i
         "finished": [piece.choices[0].finish_reason for piece in pieces if piece.choices][-1],
     }
 embedded = litellm.embedding(
-    model=f"openai/{embedder}", api_base=f"{url}/v1", api_key=key, input=["a fox"], encoding_format="float"
+    model=f"openai/{model}", api_base=f"{url}/v1", api_key=key, input=["a fox"], encoding_format="float"
 )
 found["embedding"] = len(embedded.data[0]["embedding"])
 try:
@@ -61,7 +61,7 @@ def fleet(request: pytest.FixtureRequest, smollm2_path: Any) -> Iterator[Service
 
 
 def test_litellm_is_served(fleet: Service):
-    command = [sys.executable, "-c", SCRIPT, fleet.url, fleet.key, fleet.model, fleet.embedder]
+    command = [sys.executable, "-c", SCRIPT, fleet.url, fleet.key, fleet.model]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
     assert done.returncode == 0, done.stderr[-3000:]

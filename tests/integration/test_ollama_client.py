@@ -68,7 +68,7 @@ def test_a_streamed_chat_is_the_whole_one_in_pieces(client: ollama.Client, fleet
 
 
 def test_embed(client: ollama.Client, fleet: Service):
-    answer = client.embed(model=fleet.embedder, input=["a fox", "a dog"])
+    answer = client.embed(model=fleet.model, input=["a fox", "a dog"])
 
     first, second = answer.embeddings
     assert len(first) == len(second) > 0

@@ -143,7 +143,7 @@ def test_log_probabilities(client: openai.OpenAI, fleet: Service):
 
 
 def test_embeddings(client: openai.OpenAI, fleet: Service):
-    answer = client.embeddings.create(model=fleet.embedder, input=["a fox", "a dog"])
+    answer = client.embeddings.create(model=fleet.model, input=["a fox", "a dog"])
 
     first, second = (row.embedding for row in answer.data)
     assert len(first) == len(second) > 0
