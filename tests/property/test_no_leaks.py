@@ -15,7 +15,7 @@ from dataplane_support import Rig, endpoint, rig, turns
 from neurogate import virtual_time
 from neurogate.balancing import picker
 from neurogate.channel import End, EndCode
-from neurogate.dataplane.dispatch import DispatchLimits
+from neurogate.dataplane.dispatch import ASKED_MAX, DispatchLimits
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.member import Member
 from neurogate.resilience.breaker import BreakerSettings
@@ -189,7 +189,8 @@ class World:
             assert client.receiver.heard[-1:] == words or not words
             if client.left:
                 assert len(client.receiver.heard) == client.heard_when_left
-            assert client.exchange.attempts <= self.setting.retries + 1
+            assert client.exchange.attempts - client.exchange.unable <= self.setting.retries + 1
+            assert client.exchange.attempts <= ASKED_MAX + self.setting.retries
 
     def check_end(self) -> None:
         for client in self.clients:

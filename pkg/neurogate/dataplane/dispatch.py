@@ -106,7 +106,7 @@ class Dispatcher:
         """Whether an exchange whose attempt failed may ask another worker, if there is one."""
         if retry is Retry.ELSEWHERE:
             return exchange.attempts < ASKED_MAX
-        if exchange.attempts > self._limits.retries:
+        if exchange.attempts - exchange.unable > self._limits.retries:
             return False
         return retry is Retry.FREE or self._budget.balance >= 1.0
 

@@ -62,6 +62,7 @@ class Exchange:
         "call",
         "finished",
         "started",
+        "unable",
         "usage",
         "worker_id",
     )
@@ -70,6 +71,8 @@ class Exchange:
         self.call = call
         self.attempts = 0
         """Workers asked so far, the present one included."""
+        self.unable = 0
+        """Of those, how many cannot do what is asked."""
         self.worker_id = ""
         """Who is, or was last, asked."""
         self.started = False
@@ -143,6 +146,7 @@ class Exchange:
         """Leave a worker that failed for another one; only when it is gone, wait for one."""
         self._held.clear()
         self._held_bytes = 0
+        self.unable += retry is Retry.ELSEWHERE
         self._tried = (*self._tried, self.worker_id)
         lease = self._dispatcher.acquire(self.call, self._tried)
         if lease is None and retry is not Retry.FREE:

@@ -116,6 +116,21 @@ def test_what_an_engine_cannot_do_another_one_may_without_a_charge(script: Scrip
     virtual_time.run(main())
 
 
+def test_a_worker_that_cannot_is_no_retry():
+    async def main() -> None:
+        async with rig(3, limits=DispatchLimits(retries=1)) as made:
+            made.worker(0).script = ends(EndCode.UNSUPPORTED, message="no tea")
+            made.worker(1).script = ends(EndCode.UNAVAILABLE)
+            made.worker(2).script = answers(b"tea")
+            exchange, receiver = made.send()
+            await receiver.last_word()
+
+            assert receiver.heard[-1] == "complete"
+            assert (exchange.attempts, exchange.unable) == (3, 1)
+
+    virtual_time.run(main())
+
+
 @pytest.mark.parametrize(("workers", "asked"), [(8, 8), (20, 16)])
 def test_one_of_many_that_can_is_found_within_reason(workers: int, asked: int):
     """It costs those that cannot nothing, so the bound is not that of retries."""
