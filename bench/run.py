@@ -90,6 +90,7 @@ def fleet(workers: int, *, gateway: Mapping[str, str] | None = None, **engine: s
             WORKER_ADDRESSES=",".join(f"127.0.0.1:{port}" for port in ports),
             HTTP_PORT="0",
             METRICS_PORT="0",
+            NEUROGATE_GRPC_PORT="0",
             PORT_HEALTH="-1",
             API_KEYS=KEY,
             **(gateway or {}),

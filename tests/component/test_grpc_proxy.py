@@ -166,7 +166,7 @@ def test_a_deadline_reaches_the_worker_and_ends_the_call() -> None:
                 await made.unary("Hang")(b"x", timeout=0.3)
             (left,) = made.worker.echo.time_left
             assert left is not None
-            assert 0 < left <= 0.3
+            assert 0 < left < 0.4  # gRPC rounds it on the wire
             await made.worker.echo.ended.until(lambda ended: ended == 1)
             assert made.member().breaker.consecutive_failures == 0
 

@@ -42,7 +42,7 @@ def worker_of(engine: ScriptedEngine, **settings: Any) -> Serving:
 
 
 def gateway_of(**settings: Any) -> Serving:
-    given = gateway_config(**{"host": "127.0.0.1", "http_port": 0, "metrics_port": 0, **settings})
+    given = gateway_config(**{"host": "127.0.0.1", "http_port": 0, "metrics_port": 0, "grpc_port": 0, **settings})
     return lambda stopping, on_ports: gateway_app.serve(given, stopping, on_ports=on_ports)
 
 

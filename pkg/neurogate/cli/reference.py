@@ -25,6 +25,7 @@ from neurogate.local.run_directory import StateSettings
 from neurogate.local.sources import BUNDLES
 from neurogate.models.settings import ModelSettings
 from neurogate.telemetry.settings import LogFileSettings
+from neurogate.tls.settings import LinkTlsSettings
 from neurogate.worker.settings import WorkerSettings
 
 SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
@@ -34,7 +35,8 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Limits", "Read by `neurogate gateway`: what each key may use.", LimitSettings, True),
     ("Admission", "Read by `neurogate gateway`: who waits for a turn.", AdmissionSettings, True),
     ("Model names", "Read by `neurogate gateway`.", ModelRouteSettings, True),
-    ("TLS", "Read by `neurogate gateway`.", TlsSettings, True),
+    ("TLS", "Read by `neurogate gateway`: towards clients; see tls.md.", TlsSettings, True),
+    ("Link TLS", "Read by `neurogate gateway` and `neurogate worker`: see tls.md.", LinkTlsSettings, True),
     ("Public gRPC", "Read by `neurogate gateway`.", PublicGrpcSettings, True),
     ("HTTP", "Read by `neurogate gateway`: what its HTTP ports take.", HttpSettings, True),
     ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),

@@ -31,6 +31,7 @@ from neurogate.edge.limiter import build_limiter
 from neurogate.endpoint import Endpoint
 from neurogate.gateway.admin import Admin
 from neurogate.gateway.admin_keys import AdminKeys
+from neurogate.gateway.certificates import Certificates
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.generation import GenerationEndpoint
@@ -43,6 +44,7 @@ from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.observer import FleetObserver
 from neurogate.gateway.ollama_routes import ollama_routes
 from neurogate.gateway.openapi.routes import openapi_routes
+from neurogate.gateway.public_listeners import PublicListeners
 from neurogate.gateway.records import access_log, recorder
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.routes import Lifecycle, build_app, counted, describe, health, readiness
@@ -59,6 +61,7 @@ from neurogate.httpd import HttpServer, cors, descriptors, health_only
 from neurogate.operations import OPERATIONS
 from neurogate.process import on_hangup, run
 from neurogate.resilience.retry import RetryBudget
+from neurogate.rpc.call_channel import Dial
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.telemetry import logging, ops
 from neurogate.telemetry.log_files import boot_log
@@ -95,9 +98,12 @@ class Gateway:
         self.metrics = GatewayMetrics()
         self.lifecycle = Lifecycle()
         self.resolver = ListedResolver(settings.worker_addresses)
+        self.certificates = Certificates(
+            config.tls, config.link_tls, registry=self.metrics.registry, now=lambda: now_ns() / 1e9
+        )
         observer = FleetObserver(self.metrics)
         self.pool = EndpointPool(
-            _connector(config, loop, rng),
+            _connector(config, self.certificates.dial, loop, rng),
             breaker=breaker_settings(settings),
             loop=loop,
             observer=observer,
@@ -149,6 +155,8 @@ class Gateway:
             metrics=self.metrics,
             settings=settings,
             loop=loop,
+            log=self.access_log,
+            wall=lambda: now_ns() / 1e9,
         )
         self.reloader = reloader = Reloader(
             effective or Source(GatewayConfig, base=config).read(),
@@ -194,7 +202,7 @@ class Gateway:
             more=[
                 *admin.routes(),
                 *openapi_routes(authenticated=keys.enforced),
-                *ollama_routes(self.pool, self.edge.identify, started_at=now_ns() / 1e9),
+                *ollama_routes(self.pool, self.edge.identify, started_at=now_ns() / 1e9, aliases=lambda: names.aliases),
             ],
         )
         self.app = cors.around(_front_door(hot, routes, self.metrics, loop), config.http.cors_origins)
@@ -239,41 +247,44 @@ async def serve(
     settings = config.gateway
     gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns, effective=effective)  # noqa: S311, TID251 - the composition root
     connections = descriptors.connections_within(config.http.max_connections, descriptors.raise_limit())
-    http = HttpServer(
-        gateway.app,
-        name="HTTP_PORT",
-        host=settings.host,
-        port=settings.http_port,
+    public = PublicListeners(
+        config,
+        gateway.certificates,
+        app=gateway.app,
+        grpc=gateway.grpc,
+        choose_id=gateway.request_ids.choose,
         limits=api_limits(config, connections=connections),
         on_refused=gateway.metrics.refused,
     )
-    follow_http(gateway.reloader, http, connections=connections)
+    for server in public.http_servers:
+        follow_http(gateway.reloader, server, connections=connections)
+    gateway.reloader.also(gateway.certificates.ask)
     ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
     alive = HttpServer(health_only.app, name="PORT_HEALTH", host=settings.host, port=config.http.health_port)
     async with asyncio.TaskGroup() as tasks:
         pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
         reloading = tasks.create_task(gateway.reloader.run(), name="reload")
         watching = tasks.create_task(gateway.keys.watch(lambda _: _tell_keys(gateway.keys)), name="keys")
+        certificates = tasks.create_task(gateway.certificates.watch(), name="certificates")
         await gateway.limiter.start()
         if gateway.access_log is not None:
             gateway.access_log.start()
         await gateway.pool.resolved()
         health_port = await alive.start(tasks) if config.http.health_port >= 0 else None
         ops_port = await ops_http.start(tasks)
-        http_port = await http.start(tasks)
+        ports = await public.start(tasks)
         gateway.lifecycle.ready = True
-        _log.info(
-            "gateway listens", http_port=http_port, ops_port=ops_port, health_port=health_port, version=__version__
-        )
-        on_ports(http_port, ops_port)
+        _log.info("gateway listens", **ports, ops_port=ops_port, health_port=health_port, version=__version__)
+        on_ports(ports["http_port"], ops_port)
         with on_hangup(gateway.reloader.ask):
             await stopping.wait()
         reloading.cancel()
         watching.cancel()
+        certificates.cancel()
         gateway.lifecycle.draining = True
         drain_s = gateway.reloader.config.gateway.drain_timeout_s
         _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=drain_s)
-        await http.stop(drain_s)
+        await public.stop(drain_s)
         pool.cancel()
         await gateway.limiter.close()
         if gateway.access_log is not None:
@@ -284,7 +295,7 @@ async def serve(
 
 
 def _connector(
-    config: GatewayConfig, loop: asyncio.AbstractEventLoop, rng: random.Random
+    config: GatewayConfig, dial: Dial, loop: asyncio.AbstractEventLoop, rng: random.Random
 ) -> Callable[[Endpoint, LinkObserver], LinkChannel]:
     gateway_id = f"{socket.gethostname()}:{os.getpid()}"
     link = LinkSettings(silence_s=config.gateway.link_silence_s)
@@ -298,6 +309,7 @@ def _connector(
             settings=link,
             loop=loop,
             rng=rng,
+            dial=dial,
             max_message_bytes=config.grpc.grpc_max_message_bytes,
         )
 

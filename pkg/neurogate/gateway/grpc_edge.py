@@ -14,15 +14,15 @@ from urllib.parse import unquote
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.exchange import Exchange
-from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
 from neurogate.edge.address_limits import Visit
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.edge.limits import Reservation
-from neurogate.errors import GatewayError, NoWorkerError, TooLargeError
+from neurogate.errors import GatewayError, TooLargeError
 from neurogate.gateway.dialects.prompt import PromptDialect
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.grpc_answers import StreamedAnswer, WholeAnswer
+from neurogate.gateway.grpc_candidates import Candidates
 from neurogate.gateway.intake import BodyBudget, trace_context
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import with_model
@@ -31,7 +31,6 @@ from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import FLUSH_TIMEOUT_S
 from neurogate.inference import Usage
 from neurogate.prompt_api import PromptAnswer
-from neurogate.resilience.breaker import Outcome
 from neurogate.rpc.call_channel import CallChannel
 from neurogate.rpc.public_backend import Begin, Fleet, IncomingRpc, Write
 from neurogate.rpc.status import Metadata, SlowClientError
@@ -129,14 +128,18 @@ class GrpcEdge:
                     served.asked(exchange)
 
     @asynccontextmanager
-    async def proxy(self, rpc: IncomingRpc) -> AsyncIterator[_Candidates]:
+    async def proxy(self, rpc: IncomingRpc) -> AsyncIterator[Candidates]:
         """Let a proxied call in; it may ask one worker after the other. Raises GatewayError."""
         model = rpc.header(MODEL_KEY).decode("utf-8", "replace")
         async with self._let_in(rpc, _PROXIED, model, prompt_bytes=0, max_tokens=0, generates=False) as served:
             self._proxied += 1
             try:
                 call = Call(rpc.method, b"", stream=True, deadline=served.deadline, model=served.model)
-                yield _Candidates(self._dispatcher, call, self._channel_of, self._settings, self._loop)
+                candidates = Candidates(self._dispatcher, call, self._channel_of, self._settings, self._loop)
+                try:
+                    yield candidates
+                finally:
+                    served.worker_id, served.attempts = candidates.worker_id, candidates.attempts
             finally:
                 self._proxied -= 1
 
@@ -284,80 +287,6 @@ class _Served:
             ("x-neurogate-attempts", str(exchange.attempts)),
             *self.quota,
         )
-
-
-class _Candidates:
-    """The workers that one proxied call may ask."""
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        call: Call,
-        channel_of: Callable[[Member], CallChannel],
-        settings: GatewaySettings,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._call = call
-        self._channel_of = channel_of
-        self._settings = settings
-        self._loop = loop
-        self._tried: tuple[str, ...] = ()
-
-    async def next(self) -> _LeaseHold:
-        """Hold a worker that was not asked yet. Raises GatewayError when there is none, or enough were asked."""
-        lease = self._dispatcher.acquire(self._call, self._tried) if self._may_ask() else None
-        if lease is None and self._tried:
-            raise NoWorkerError(f"{', '.join(self._tried)} could not be reached, and no other worker took the call")
-        if lease is None:
-            lease = await self._wait()
-        self._tried = (*self._tried, lease.member.id)
-        return _LeaseHold(lease, self._channel_of(lease.member))
-
-    def _may_ask(self) -> bool:
-        return len(self._tried) <= self._settings.retries
-
-    async def _wait(self) -> Lease:
-        """No worker is usable now: one may come (back) within the failfast time, as for every request."""
-        pool = self._dispatcher.pool
-        until = self._loop.time() + self._settings.failfast_s
-        while (left_s := until - self._loop.time()) > 0:
-            refusal = self._dispatcher.refuse_to_wait(self._call)
-            if refusal is not None:
-                raise refusal
-            published = asyncio.Event()
-            pool.wait(published.set)
-            try:
-                async with asyncio.timeout(left_s):
-                    await published.wait()
-            except TimeoutError:
-                break
-            finally:
-                pool.unwait(published.set)
-            lease = self._dispatcher.acquire(self._call, ())
-            if lease is not None:
-                return lease
-        raise self._dispatcher.nobody_usable(self._call)
-
-
-class _LeaseHold:
-    """A `Hold` that is a lease of the data plane."""
-
-    def __init__(self, lease: Lease, channel: CallChannel) -> None:
-        self._lease: Lease | None = lease
-        self.worker_id = lease.member.id
-        self.channel = channel
-
-    def answered(self) -> None:
-        """The worker began to answer."""
-        if self._lease is not None:
-            self._lease.answered()
-
-    def release(self, outcome: Outcome) -> None:
-        """The call is over."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release(outcome)
 
 
 def host_of(peer: str) -> str:

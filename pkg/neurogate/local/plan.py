@@ -51,11 +51,11 @@ class FleetPlan:
 def plan(request: FleetRequest, *, http_port: int, threads: int | None) -> FleetPlan:
     """Choose ports and settings; `threads` is what each managed engine gets, None leaves it to its settings."""
     count = request.workers
-    wanted = [(request.host, http_port), (request.host, 9091), (request.host, 8001)]
+    wanted = [(request.host, port) for port in (http_port, 9091, 8001, 8002)]
     wanted += [(LOOPBACK, 50051 + index) for index in range(count)]
     wanted += [(LOOPBACK, port) for port in (9090, *range(9092, 9091 + count))]  # 9091 is the gateway's
     ports = free_ports(wanted)
-    gateway_ports, grpc_ports, ops_ports = ports[:3], ports[3 : 3 + count], ports[3 + count :]
+    gateway_ports, grpc_ports, ops_ports = ports[:4], ports[4 : 4 + count], ports[4 + count :]
     shared = dict(request.settings) | ({} if threads is None else {"NEUROGATE_ENGINE_THREADS": str(threads)})
     workers = tuple(
         ChildPlan(
@@ -83,6 +83,7 @@ def plan(request: FleetRequest, *, http_port: int, threads: int | None) -> Fleet
             "HTTP_PORT": str(gateway_ports[0]),
             "METRICS_PORT": str(gateway_ports[1]),
             "PORT_HEALTH": str(gateway_ports[2]),
+            "NEUROGATE_GRPC_PORT": str(gateway_ports[3]),
             "WORKER_ADDRESSES": ",".join(worker.address for worker in workers),
         }
         | ({"API_KEYS": ",".join(request.keys)} if request.keys else {}),

@@ -15,7 +15,7 @@ import structlog
 
 from neurogate.errors import ForbiddenError, NoWorkerError
 from neurogate.resilience.breaker import Outcome
-from neurogate.rpc.call_channel import BytesCall
+from neurogate.rpc.call_channel import BytesCall, send
 from neurogate.rpc.public_backend import Candidates, Hold, IncomingRpc
 from neurogate.rpc.status import Metadata
 
@@ -139,7 +139,7 @@ async def _upload(context: ProxyContext, call: BytesCall) -> None:
     """The client's messages to the worker, and the end of them. Never raises: the worker's status tells what failed."""
     with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
         while isinstance(message := await context.read(), bytes):
-            await call.write(message)
+            await send(call, message)
         await asyncio.sleep(_HALF_CLOSE_GRACE_S)
         await call.done_writing()
 

@@ -208,10 +208,16 @@ class WorkerServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((_WORKER, _LLM, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
-    async def start(self, address: str) -> int:
-        """Listen on host:port; port 0 takes a free one. Returns the port. Raises OSError when it is taken."""
+    async def start(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Listen on host:port, without credentials in plain; port 0 takes a free one.
+
+        Returns the port. Raises OSError when it is taken.
+        """
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address} (GRPC_PORT): {error}") from error
         await self._server.start()

@@ -7,7 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 import structlog
@@ -18,11 +18,14 @@ from neurogate.engines import factory
 from neurogate.engines.engine import Engine, EngineFatalError
 from neurogate.errors import ConfigError
 from neurogate.httpd import HttpServer
-from neurogate.process import run
+from neurogate.process import on_hangup, run
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from neurogate.telemetry import logging, ops, tracing
+from neurogate.telemetry.certificates import CertificateMetrics
 from neurogate.telemetry.log_files import EngineLog, boot_log, engine_log
+from neurogate.tls.live import LiveTls
+from neurogate.tls.settings import LinkTlsSettings, link_files
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.settings import WorkerConfig, WorkerSettings
@@ -43,7 +46,7 @@ def main(config: WorkerConfig) -> int:
             kind = settings.worker_type or model
             return files.enter_context(engine_log(config.logs, kind=kind, host=host, now=time.time))  # noqa: TID251
 
-        return run(lambda stopping: serve(settings, _build_engine(config, log_of), stopping))
+        return run(lambda stopping: serve(settings, _build_engine(config, log_of), stopping, tls=config.link_tls))
 
 
 async def serve(
@@ -51,14 +54,17 @@ async def serve(
     engine: Engine,
     stopping: asyncio.Event,
     *,
+    tls: LinkTlsSettings | None = None,
     on_ports: Callable[[int, int], None] = lambda _grpc, _ops: None,
 ) -> None:
     """Serve one engine until `stopping` is set, then drain. `on_ports` hears the gRPC and the ops port.
 
-    Raises ConfigError when the engine can never start as configured, OSError when a port is taken.
+    Raises ConfigError when the engine can never start as configured or a certificate cannot be used, OSError when a
+    port is taken.
     """
     loop = asyncio.get_running_loop()
     metrics = WorkerMetrics()
+    certificates = _certificates(tls or LinkTlsSettings(), metrics)
     changed = asyncio.Event()
     worker = Worker(
         engine,
@@ -91,7 +97,8 @@ async def serve(
     try:
         await engine.start()
         async with asyncio.TaskGroup() as tasks:
-            grpc_port = await server.start(f"{settings.host}:{settings.grpc_port}")
+            credentials = None if certificates is None else certificates.server_credentials()
+            grpc_port = await server.start(f"{settings.host}:{settings.grpc_port}", credentials)
             worker.name = settings.worker_id or f"{socket.gethostname()}:{grpc_port}"
             ops_port = await http.start(tasks)
             background = [
@@ -99,9 +106,12 @@ async def serve(
                 tasks.create_task(worker.observe(settings.stats_interval_s), name="observe"),
                 tasks.create_task(_tell_changes(worker, server, changed), name="tell-changes"),
             ]
+            if certificates is not None:
+                background.append(tasks.create_task(certificates.watch(), name="certificates"))
             _log.info("worker listens", grpc_port=grpc_port, ops_port=ops_port, engine=engine.kind, version=__version__)
             on_ports(grpc_port, ops_port)
-            await stopping.wait()
+            with nullcontext() if certificates is None else on_hangup(certificates.ask):
+                await stopping.wait()
             await _drain(worker, server, settings.drain_timeout_s)
             for task in background:
                 task.cancel()
@@ -112,6 +122,15 @@ async def serve(
         await server.stop(0)
         await engine.stop()
         _log.info("worker stopped")
+
+
+def _certificates(settings: LinkTlsSettings, metrics: WorkerMetrics) -> LiveTls | None:
+    files = link_files(settings)
+    if files.ca.path and not files.cert.path:
+        raise ConfigError("NEUROGATE_LINK_TLS_CERT: is needed, because NEUROGATE_LINK_TLS_CA is set")
+    if not (files.cert.path or files.key.path):
+        return None
+    return LiveTls(files, now=time.time, observer=CertificateMetrics(metrics.registry))  # noqa: TID251 - the composition root
 
 
 async def _tell_changes(worker: Worker, server: WorkerServer, changed: asyncio.Event) -> None:

@@ -13,6 +13,7 @@ from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
 from neurogate.models.settings import ModelSettings
 from neurogate.telemetry.settings import LogFileSettings
+from neurogate.tls.settings import LinkTlsSettings
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +68,7 @@ class WorkerConfig(Bundle, frozen=True, kw_only=True):
     """All of a worker's settings: each field is a section of the configuration file."""
 
     worker: WorkerSettings = WorkerSettings()
+    link_tls: LinkTlsSettings = LinkTlsSettings()
     engine: EngineSettings = EngineSettings()
     sim: SimSettings = SimSettings()
     models: ModelSettings = ModelSettings()

@@ -55,7 +55,7 @@ def test_plan_gives_each_process_its_place():
     assert [worker["NEUROGATE_WORKER_ID"] for worker in workers] == ["worker-0", "worker-1", "worker-2"]
     assert {worker["NEUROGATE_ENGINE_THREADS"] for worker in workers} == {"2"}
     assert {worker["NEUROGATE_MODEL"] for worker in workers} == {"m"}
-    assert len({port for _, port in made.listeners}) == 9
+    assert len({port for _, port in made.listeners}) == 10
 
 
 def test_plan_without_keys_leaves_the_environment_in_charge():

@@ -1,0 +1,109 @@
+"""What clients connect to: HTTP, HTTPS and gRPC of one gateway, opened and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.types import ASGIApp
+
+from neurogate import __version__
+from neurogate.gateway.certificates import Certificates
+from neurogate.gateway.settings import GatewayConfig
+from neurogate.httpd import HttpLimits, HttpServer
+from neurogate.rpc.public_backend import PublicBackend
+from neurogate.rpc.public_server import PublicServer
+from neurogate.rpc.public_service import ChooseId
+
+
+class PublicListeners:
+    """With a certificate HTTP_PORT is HTTPS, unless HTTPS has a port of its own; gRPC has one for each (ADR 0016)."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        certificates: Certificates,
+        *,
+        app: ASGIApp,
+        grpc: PublicBackend,
+        choose_id: ChooseId,
+        limits: HttpLimits,
+        on_refused: Callable[[int], None],
+    ) -> None:
+        host, https_port = config.gateway.host, config.tls.https_port
+        self._host = host
+        self._ports = config.grpc
+        self._tls = tls = certificates.public
+        context = None if tls is None else tls.https()
+        beside = context is not None and https_port >= 0
+        self._http = HttpServer(
+            app,
+            name="HTTP_PORT",
+            host=host,
+            port=config.gateway.http_port,
+            limits=limits,
+            ssl=None if beside else context,
+            on_refused=on_refused,
+        )
+        self._https = (
+            HttpServer(
+                app,
+                name="NEUROGATE_HTTPS_PORT",
+                host=host,
+                port=https_port,
+                limits=limits,
+                ssl=context,
+                on_refused=on_refused,
+            )
+            if beside
+            else None
+        )
+        self._grpc_task: asyncio.Task[None] | None = None
+        self._grpc = PublicServer(
+            grpc, choose_id=choose_id, version=__version__, max_message_bytes=config.grpc.grpc_max_message_bytes
+        )
+
+    @property
+    def http_servers(self) -> list[HttpServer]:
+        """Those that take HTTP, in plain or not."""
+        return [server for server in (self._http, self._https) if server is not None]
+
+    async def start(self, tasks: asyncio.TaskGroup) -> dict[str, int]:
+        """Listen. Returns the ports by `http_port`, `https_port`, `grpc_port` and `grpc_tls_port`, those that are open.
+
+        Raises OSError naming the setting of a port that is taken.
+        """
+        ports: dict[str, int] = {}
+        address, wanted = f"[{self._host}]" if ":" in self._host else self._host, self._ports
+        if wanted.grpc_port >= 0:
+            ports["grpc_port"] = self._grpc.listen("NEUROGATE_GRPC_PORT", f"{address}:{wanted.grpc_port}")
+        if wanted.grpc_tls_port >= 0 and self._tls is not None:
+            ports["grpc_tls_port"] = self._grpc.listen(
+                "NEUROGATE_GRPC_TLS_PORT", f"{address}:{wanted.grpc_tls_port}", self._tls.server_credentials()
+            )
+        if ports:
+            started = asyncio.Event()
+            self._grpc_task = tasks.create_task(self._serve_grpc(started), name="grpc")
+            await started.wait()
+        if self._https is not None:
+            ports["https_port"] = await self._https.start(tasks)
+        ports["http_port"] = await self._http.start(tasks)
+        return ports
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new connections and calls, let what is in flight finish for `grace_s`, then cut it. Idempotent."""
+        async with asyncio.TaskGroup() as tasks:
+            for server in self.http_servers:
+                tasks.create_task(server.stop(grace_s), name="http-stop")
+            tasks.create_task(self._grpc.stop(grace_s), name="grpc-stop")
+        if self._grpc_task is not None:
+            self._grpc_task.cancel()
+
+    async def _serve_grpc(self, started: asyncio.Event) -> None:
+        """gRPC's server has tasks of its own, which nobody else would end if the process fails."""
+        try:
+            await self._grpc.start()
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            await self._grpc.stop(0)
