@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ import structlog
 from structlog.testing import capture_logs
 
 from config_support import gateway_config
-from neurogate.config import Source
+from neurogate.config import Source, settings_of
 from neurogate.gateway import app
+from neurogate.gateway.app import Gateway
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.telemetry import logging
@@ -144,6 +146,18 @@ def test_nobody_can_wait_for_what_never_changes(name: str, tmp_path: Path) -> No
     async def main() -> None:
         with pytest.raises(ValueError, match=f"nothing that reloads is called {name}"):
             Running(file).reloader.subscribe([name, "gateway.retries"], lambda _: None)
+
+    run_real(main())
+
+
+def test_whatever_says_that_it_reloads_is_followed_by_somebody() -> None:
+    read_anew = {"gateway.config_poll_s"}
+    listeners = {key for key in settings_of(GatewayConfig) if key.startswith("http.")}  # followed where they are made
+
+    async def main() -> None:
+        followed = Gateway(gateway_config(), rng=random.Random(1), now_ns=lambda: 1).reloader.followed
+        reloads = {key for key, setting in settings_of(GatewayConfig).items() if setting.reloads}
+        assert reloads - listeners - read_anew == followed - listeners
 
     run_real(main())
 

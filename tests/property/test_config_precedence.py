@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurogate.config import Setting, Source, settings_of, value_of
+from neurogate.errors import ConfigError
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.local.sources import BUNDLES
 from neurogate.worker.settings import WorkerConfig
@@ -110,13 +112,9 @@ def test_a_number_beyond_its_bounds_is_refused_in_every_layer_and_names_the_sett
         environ={setting.env: wrong} if layer == "environment" else {},
         flags={setting.env: wrong} if layer == "flag" else {},
     )
-    try:
+    with pytest.raises(ConfigError) as caught:
         source.read({setting.key: wrong} if layer == "admin" else {})
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at
-        assert type(error).__name__ == "ConfigError", error
-        assert str(error).startswith(f"{setting.key if layer == 'admin' else setting.env}: ")
-    else:
-        raise AssertionError(f"{setting.key} took {wrong}")
+    assert str(caught.value).startswith(f"{setting.key if layer == 'admin' else setting.env}: ")
 
 
 class _Unchecked(Source[Any]):

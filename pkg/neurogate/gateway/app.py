@@ -51,6 +51,7 @@ from neurogate.gateway.routes import Lifecycle, build_app, counted, describe, he
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
 from neurogate.gateway.subscriptions import (
     ENDPOINT_SETTINGS,
+    GRPC_SETTINGS,
     breaker_settings,
     dispatch_limits,
     follow_edge,
@@ -166,7 +167,7 @@ class Gateway:
         admin_keys = AdminKeys(config.admin.admin_key)
         hot = self._hot(settings, loop)
         reloader.subscribe(ENDPOINT_SETTINGS, lambda config: hot.update(self._hot(config.gateway, loop)))
-        reloader.subscribe(["gateway"], lambda config: self.grpc.configure(config.gateway))
+        reloader.subscribe(GRPC_SETTINGS, lambda config: self.grpc.configure(config.gateway))
         follow_process(reloader, admin_keys=admin_keys, bodies=self.bodies)
         follow_fleet(
             reloader, resolver=self.resolver, pool=self.pool, dispatcher=self.dispatcher, budget=budget, rng=rng

@@ -105,6 +105,11 @@ class Reloader:
             raise ValueError(f"nothing that reloads is called {', '.join(sorted(set(names) - named))}")
         self._subscribers.append(_Subscriber(frozenset(keys), apply, check))
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """The keys that somebody has subscribed to."""
+        return frozenset().union(*(subscriber.keys for subscriber in self._subscribers))
+
     def also(self, callback: Callable[[], None]) -> None:
         """Call back whenever somebody asks for a reload: for other files, which are read again then."""
         self._others.append(callback)

@@ -33,6 +33,9 @@ ENDPOINT_SETTINGS = tuple(
 )
 """What a hot endpoint is built with."""
 
+GRPC_SETTINGS = (*ENDPOINT_SETTINGS, "gateway.retries", "gateway.failfast_s")
+"""What the gRPC edge reads."""
+
 
 def dispatch_limits(settings: GatewaySettings) -> DispatchLimits:
     """The dispatcher's bounds."""
