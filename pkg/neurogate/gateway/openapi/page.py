@@ -20,6 +20,8 @@ vertical-align: top; border-top: 1px solid var(--line); } .method { display: inl
 font-weight: 600; } .note { opacity: .75; }
 """
 
+_BOUNDS = {"minimum": "from", "maximum": "to", "minLength": "of at least", "pattern": "like"}
+
 
 def page(document: Mapping[str, Any]) -> str:
     """The page."""
@@ -63,7 +65,7 @@ def _operation(document: Mapping[str, Any], method: str, path: str, operation: M
     body = operation.get("requestBody")
     if body:
         schema = _resolved(document, body["content"]["application/json"]["schema"])
-        parts.append("<h4>Body: the fields the gateway reads</h4>" + _fields(document, schema))
+        parts.append("<h4>Body (more fields pass through)</h4>" + _fields(document, schema))
     parts.append("<h4>Answers</h4><table>")
     for status, answer in operation["responses"].items():
         types = ", ".join(answer.get("content", ()))
@@ -80,16 +82,26 @@ def _fields(document: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     rows = []
     for name, field in schema.get("properties", {}).items():
         needed = "required" if name in required else ""
-        told = msgspec.json.encode(_without_default(_resolved(document, field))).decode()
+        told = _words(_resolved(document, field))
         rows.append(
-            f'<tr><td><code>{escape(name)}</code></td><td class="note">{needed}</td>'
-            f"<td><code>{escape(told)}</code></td></tr>"
+            f'<tr><td><code>{escape(name)}</code></td><td class="note">{needed}</td><td>{escape(told)}</td></tr>'
         )
     return f"<table>{''.join(rows)}</table>"
 
 
-def _without_default(field: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in field.items() if name != "default" or value is not None}
+def _words(schema: Mapping[str, Any]) -> str:
+    """What a value must be, for a person."""
+    if "anyOf" in schema:
+        return " or ".join(_words(part) for part in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        return " or ".join(msgspec.json.encode(value).decode() for value in schema.get("enum", [schema.get("const")]))
+    kind = str(schema.get("type", "anything"))
+    if kind == "array":
+        return f"list of {_words(schema.get('items', {}))}"
+    if kind == "object" and schema.get("properties"):
+        return "{" + ", ".join(f"{name}: {_words(field)}" for name, field in schema["properties"].items()) + "}"
+    bounds = [f"{told} {schema[name]}" for name, told in _BOUNDS.items() if name in schema]
+    return " ".join([kind, *bounds])
 
 
 def _resolved(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
