@@ -13,6 +13,7 @@ import msgspec
 
 from neurogate import __version__
 from neurogate.gateway.openapi import answers
+from neurogate.gateway.openapi.administration import SCHEME, TAG, admin_paths
 from neurogate.gateway.openapi.answers import ANSWERS, ERRORS, Schema
 from neurogate.gateway.openapi.requests import enriched
 from neurogate.operations import Ending, Family, Operation
@@ -79,6 +80,7 @@ def document(
         for operation in operations
     }
     paths.update(_reading())
+    paths.update(admin_paths())
     return {
         "openapi": "3.1.0",
         "info": {
@@ -92,7 +94,7 @@ def document(
             ),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "tags": [{"name": tag} for tag in (*_TAGS.values(), "Fleet")],
+        "tags": [{"name": tag} for tag in (*_TAGS.values(), "Fleet", TAG)],
         "paths": paths,
         "components": {
             "schemas": {
@@ -102,6 +104,7 @@ def document(
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+                SCHEME: {"type": "http", "scheme": "bearer", "description": "NEUROGATE_ADMIN_KEY"},
             },
         },
         "security": [{"bearer": []}, {"api_key": []}] if authenticated else [],
