@@ -183,12 +183,17 @@ def test_a_served_gateway_follows_sighup(tmp_path: Path) -> None:
                 )
             )
             http, _ = await ports
-            file.write_text('[gateway]\nworker_addresses = ["127.0.0.1:1", "127.0.0.1:2"]\nlog_level = "warn"\n')
+            file.write_text(
+                '[gateway]\nworker_addresses = ["127.0.0.1:1", "127.0.0.1:2"]\nlog_level = "warn"\n'
+                '[http]\ncors_origins = ["https://page.example"]\n'
+            )
             os.kill(os.getpid(), signal.SIGHUP)
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http}") as client:
                 while (await client.get("/workers")).json()["count"] != 2:
                     await asyncio.sleep(0)
-                assert (await client.get("/health")).json()["config"]["status"] == "ok"
+                health = await client.get("/health", headers={"Origin": "https://page.example"})
+                assert health.json()["config"]["status"] == "ok"
+                assert health.headers["access-control-allow-origin"] == "https://page.example"
             stopping.set()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 

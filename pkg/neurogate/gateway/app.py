@@ -38,7 +38,7 @@ from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.limit_log import LimitLog
-from neurogate.gateway.listeners import api_limits, follow_http
+from neurogate.gateway.listeners import api_limits, follow_cors, follow_http
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.observer import FleetObserver
@@ -206,7 +206,8 @@ class Gateway:
                 *ollama_routes(self.pool, self.edge.identify, started_at=now_ns() / 1e9, aliases=lambda: names.aliases),
             ],
         )
-        self.app = cors.around(_front_door(hot, routes, self.metrics, loop), config.http.cors_origins)
+        self.front = _front_door(hot, routes, self.metrics, loop)
+        self.app = cors.around(self.front, config.http.cors_origins)
         self.ops_app = ops.build_app(
             self.metrics.registry,
             health=lambda: health(self.pool, reloader.status()),
@@ -259,6 +260,7 @@ async def serve(
     )
     for server in public.http_servers:
         follow_http(gateway.reloader, server, connections=connections)
+    follow_cors(gateway.reloader, public.http_servers, gateway.front)
     gateway.reloader.also(gateway.certificates.ask)
     ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
     alive = HttpServer(health_only.app, name="PORT_HEALTH", host=settings.host, port=config.http.health_port)

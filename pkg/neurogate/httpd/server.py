@@ -60,6 +60,10 @@ class HttpServer:
         """Hold connections to other limits from now on."""
         self._server.set_limits(limits)
 
+    def set_app(self, app: ASGIApp) -> None:
+        """Serve requests with another app from now on."""
+        self._server.set_app(app)
+
     async def stop(self, grace_s: float) -> None:
         """Refuse new connections, let open requests finish for `grace_s`, then cut them. Idempotent."""
         self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
@@ -97,6 +101,11 @@ class _QuietServer(uvicorn.Server):
         self._limits = limits
         if self._commons is not None:
             self._commons.limits = limits
+
+    def set_app(self, app: ASGIApp) -> None:
+        self._app = app
+        if self._commons is not None:
+            self._commons.app = app
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

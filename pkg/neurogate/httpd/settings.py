@@ -69,6 +69,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "NEUROGATE_CORS_ORIGINS",
             "Comma-separated origins whose pages may call the API from a browser; * is any, none turns CORS off.",
+            reloads=True,
         ),
     ] = ()
 
