@@ -132,8 +132,7 @@ class Cluster:
                 PORT_HEALTH="0",
                 NEUROGATE_HOST="127.0.0.1",
                 API_KEYS=KEY,
-                NEUROGATE_GRPC_PORT="-1",
-                **self._gateway_environment,
+                **{"NEUROGATE_GRPC_PORT": "-1", **self._gateway_environment},
             )
             listens = self.gateway.wait_for("gateway listens")
         except BaseException:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from google.protobuf.message import DecodeError
+
 from neurogate.api.llm.v1 import llm_pb2
 from neurogate.api.v1 import worker_pb2
 
@@ -41,7 +43,7 @@ def unstamped(method: str, message: bytes) -> bytes:
     clear = _STAMPS.get(method)
     try:
         return message if clear is None else clear(message)
-    except ValueError:
+    except DecodeError:
         return message
 
 

@@ -38,8 +38,8 @@ def catalogue(apis: frozenset[Api], model: str) -> list[HttpCall]:
     """One call of every kind, to be made one after the other."""
     named = {"model": model} if model else {}
     text = "Tell me about zq00000qz, caf\u00e9s and \U0001f98a."
-    ask = {"messages": [{"role": "user", "content": text}], "max_tokens": 24, **_SAMPLING, **named}
-    complete = {"prompt": text, "max_tokens": 24, **_SAMPLING, **named}
+    ask = {"messages": [{"role": "user", "content": text}], "max_tokens": 16, **_SAMPLING, **named}
+    complete = {"prompt": text, "max_tokens": 16, **_SAMPLING, **named}
     calls: list[HttpCall] = []
     if "openai" in apis:
         calls += [
@@ -56,11 +56,11 @@ def catalogue(apis: frozenset[Api], model: str) -> list[HttpCall]:
             _call("completion, streamed", "/v1/completions", complete, stream=True),
             _call("embeddings", "/v1/embeddings", {"input": [text, "two"], **named}),
             _call("rerank", "/v1/rerank", {"query": text, "documents": ["a fox", "a table"], **named}),
-            _call("responses", "/v1/responses", {"input": text, "max_output_tokens": 24, **_SAMPLING, **named}),
+            _call("responses", "/v1/responses", {"input": text, "max_output_tokens": 16, **_SAMPLING, **named}),
             _call(
                 "responses, streamed",
                 "/v1/responses",
-                {"input": text, "max_output_tokens": 24, **_SAMPLING, **named},
+                {"input": text, "max_output_tokens": 16, **_SAMPLING, **named},
                 stream=True,
             ),
         ]
@@ -70,7 +70,7 @@ def catalogue(apis: frozenset[Api], model: str) -> list[HttpCall]:
             _call("messages, streamed", "/v1/messages", ask, stream=True),
         ]
     if "llamacpp" in apis:
-        native = {"prompt": text, "n_predict": 24, **_SAMPLING}
+        native = {"prompt": text, "n_predict": 16, **_SAMPLING}
         calls += [
             _call("tokenize", "/tokenize", {"content": text}),
             _call("detokenize", "/detokenize", {"tokens": [1, 2, 3]}),
@@ -79,7 +79,7 @@ def catalogue(apis: frozenset[Api], model: str) -> list[HttpCall]:
             _call("native completion, streamed", "/completion", native, stream=True),
         ]
     if "ollama" in apis:
-        options = {"options": {"num_predict": 24, **_SAMPLING}, **named}
+        options = {"options": {"num_predict": 16, **_SAMPLING}, **named}
         calls += [
             _call("generate", "/api/generate", {"prompt": text, "stream": False, **options}),
             _call("generate, streamed", "/api/generate", {"prompt": text, **options}, stream=None),

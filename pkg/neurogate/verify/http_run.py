@@ -16,7 +16,7 @@ from neurogate.verify import http_calls
 from neurogate.verify.comparing import compare_parts
 from neurogate.verify.http_calls import Api, HttpCall
 from neurogate.verify.http_side import Answer, HttpSide
-from neurogate.verify.masks import NORMALISED
+from neurogate.verify.masks import NORMALISED, answers_in
 from neurogate.verify.report import Report, excerpt
 
 _NOT_THERE = frozenset({404, 405, 501})
@@ -138,18 +138,24 @@ class _Run:
         calls = http_calls.streams(self._plan.calls, self._plan.apis, self._plan.model)
         expected = await self._together(self._direct, calls)
         given = await self._together(self._proxy, calls)
-        origins: dict[bytes, set[int]] = {}
-        for call, answer in zip(calls, expected, strict=True):
-            for part in answer.parts:
-                origins.setdefault(part, set()).add(call.number)
         for call, one, other in zip(calls, expected, given, strict=True):
             strangers = http_calls.markers(other.raw) - {call.number}
-            foreign = [part for part in other.parts if call.number not in origins.get(part, {call.number})]
+            sources, usual = answers_in(other.parts), answers_in(one.parts)
             detail = ""
             if strangers:
                 detail = f"holds the marker of stream {min(strangers)}"
-            elif foreign and other.parts != one.parts:
-                detail = f"holds {excerpt(foreign[0])} of stream {min(origins[foreign[0]])}"
+            elif sources > usual:
+                detail = f"is made of {sources} answers, by their ids; {usual} directly"
+            elif other.parts != one.parts:
+                whose = next(
+                    (
+                        stream.name
+                        for stream, answer in zip(calls, expected, strict=True)
+                        if answer.parts == other.parts
+                    ),
+                    "",
+                )
+                detail = f"is the answer of {whose}" if whose else ""
             self._report.compared("cross-talk", call.name, detail)
         for call, one, other in zip(calls, expected, given, strict=True):
             await self._compare(call, one, other)

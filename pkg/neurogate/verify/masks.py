@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 
 _STAMPS = (
     "created", "created_at", "completed_at", "system_fingerprint", "timings", "id_slot",
@@ -29,6 +30,7 @@ NORMALISED = (
 _VALUE = rb'(?:"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|null|\{[^{}]*\})'
 _STAMPED = re.compile(rb'("(?:%s)"\s*:\s*)%s' % ("|".join(_STAMPS).encode(), _VALUE))
 _NAMED = re.compile(rb'("(?:%s)"\s*:\s*)(%s)' % ("|".join(_IDS).encode(), _VALUE))
+_RANK = re.compile(rb"<id \d+>")
 _EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n|\r\r)|.+\Z", re.DOTALL)
 
 
@@ -40,6 +42,11 @@ def masked(body: bytes) -> bytes:
         return match[1] + ranks.setdefault(match[2], b"<id %d>" % (len(ranks) + 1))
 
     return _NAMED.sub(ranked, _STAMPED.sub(rb"\1<stamp>", body))
+
+
+def answers_in(parts: Iterable[bytes]) -> int:
+    """How many answers, by their ids, the masked parts of one answer come from."""
+    return len({rank for part in parts for rank in _RANK.findall(part)})
 
 
 def events(body: bytes, media_type: str) -> tuple[bytes, ...]:
