@@ -5,19 +5,38 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from neurogate.errors import ConfigError, NeuroGateError
 from neurogate.tls.authority import Authority
 
+app = typer.Typer(help="Certificates for TLS.", no_args_is_help=True, rich_markup_mode=None)
+
 _LOCAL = ("DNS:localhost", "IP:127.0.0.1", "IP:::1")
 
 
-def dev(directory: Path, *, name: str, sans: Sequence[str], days: int, force: bool) -> None:
-    """Make the files and print the settings to use. Raises NeuroGateError when one is there, unless `force`."""
+@app.callback()
+def _common() -> None:
+    """Certificates for TLS."""
+
+
+@app.command()
+def dev(
+    directory: Annotated[Path, typer.Option("--dir", help="Where they go.")] = Path("certs"),
+    name: Annotated[str, typer.Option(help="First part of the names in the certificates.")] = "neurogate",
+    san: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name of servers and workers: DNS:name or IP:address. Repeatable."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long they are valid.")] = 365,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Make a CA, and certificates for a gateway, its workers and its clients, for trying TLS on this machine."""
     authority = Authority(f"{name} CA", now=time.time(), days=days)
-    hosts = (*_LOCAL, f"DNS:{socket.gethostname()}", *sans)
+    hosts = (*_LOCAL, f"DNS:{socket.gethostname()}", *(san or ()))
     issued = {
         "ca": authority.issued,
         "server": authority.issue(f"{name} server", server=True, client=False, sans=hosts),

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from neurogate import __version__
-from neurogate.cli import keys
+from neurogate.cli import certs, keys
 from neurogate.cli.flags import Flags, takes
 from neurogate.config import FileSettings, default_environment, sections
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
@@ -34,6 +34,7 @@ app = typer.Typer(
 models = typer.Typer(help="The model files of this machine.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(certs.app, name="certs")
 
 admin = typer.Typer(help="Change a running gateway.", no_args_is_help=True, rich_markup_mode=None)
 admin_config = typer.Typer(help="Its settings.", no_args_is_help=True, rich_markup_mode=None)
