@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings
+from neurogate.errors import ConfigError
+from neurogate.models.errors import ModelError
 from neurogate.models.progress import shown
 from neurogate.models.settings import ModelSettings
 from neurogate.models.store import ModelStore, default_store
@@ -25,7 +27,8 @@ def ensure(engine: EngineSettings, models: ModelSettings) -> None:
     """Fetch the model of a managed engine if it is missing, with its progress; SIGTERM and Ctrl-C end that.
 
     Done before a worker starts to serve: later its event loop, and with it its signals, would wait for the download.
-    Raises ConfigError for settings that contradict each other, ModelError when the model cannot be had.
+    Raises ConfigError for settings that contradict each other and for a model that cannot be had, ModelError when
+    fetching it was stopped.
     """
     model = engine.model or DEFAULT_MODEL
     store = ModelStore(models.directory)
@@ -40,6 +43,10 @@ def ensure(engine: EngineSettings, models: ModelSettings) -> None:
     try:
         with shown(console) as progress:
             store.resolve(model, progress=progress, stop=stop)
+    except ModelError as error:
+        if stop.is_set():
+            raise
+        raise ConfigError(f"NEUROGATE_MODEL: {error}") from error
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -11,10 +11,12 @@ from neurogate.config import load
 from neurogate.edge.keyfile import HASHED
 from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.engines.settings import DEFAULT_MODEL
+from neurogate.errors import ConfigError
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.local.plan import FleetPlan, FleetRequest, fair_threads, plan
 from neurogate.local.run_directory import StateSettings, new_run_directory
 from neurogate.local.sources import source
+from neurogate.models.errors import ModelError
 from neurogate.models.progress import shown
 from neurogate.models.store import ModelStore
 from neurogate.worker.settings import WorkerConfig
@@ -35,7 +37,7 @@ class Prepared:
 def prepare(request: FleetRequest, console: Console) -> Prepared:
     """Check, fetch and choose. Blocks while a missing model is fetched, with its progress on `console`.
 
-    Raises ConfigError for a wrong setting and ModelError for a model that cannot be had.
+    Raises ConfigError for a wrong setting, and for a model that cannot be had.
     """
     worker = source(WorkerConfig, request.settings).read().config
     gateway = source(GatewayConfig, {}).read().config
@@ -46,8 +48,11 @@ def prepare(request: FleetRequest, console: Console) -> Prepared:
         store = ModelStore(worker.models.directory)
         if store.path(model) is None:
             console.print(f"fetching the model {model} into {store.directory}, this once")
-        with shown(console) as progress:
-            model = store.resolve(model, progress=progress).name
+        try:
+            with shown(console) as progress:
+                model = store.resolve(model, progress=progress).name
+        except ModelError as error:
+            raise ConfigError(f"NEUROGATE_MODEL: {error}") from error
     threads = fair_threads(usable_cores(), request.workers) if managed and not engine.threads else None
     keys = request.keys or gateway.keys.api_keys
     return Prepared(

@@ -10,7 +10,6 @@ from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.errors import ConfigError
 from neurogate.local.plan import FleetRequest
 from neurogate.local.prepare import prepare
-from neurogate.models.errors import ModelError
 
 
 @pytest.fixture(autouse=True)
@@ -69,5 +68,5 @@ def test_wrong_setting_is_told_before_anything_starts(console):
 
 
 def test_unknown_model_is_told_before_anything_starts(console):
-    with pytest.raises(ModelError, match="there is no model 'nothing'"):
+    with pytest.raises(ConfigError, match="NEUROGATE_MODEL: there is no model 'nothing'"):
         prepare(FleetRequest(workers=1, settings={"NEUROGATE_MODEL": "nothing"}), console)
