@@ -26,8 +26,10 @@ import pytest
 
 from engine_support import LogList, chat_call, leaving_nothing, read, running, until_ready
 from neurogate.engines.engine import (
+    FEATURES,
     Engine,
     EngineBrokenError,
+    EngineCall,
     EngineRefusedError,
     EngineUnavailableError,
     EngineUnsupportedError,
@@ -41,6 +43,7 @@ from neurogate.engines.sim.engine import SimEngine
 from neurogate.engines.sim.server import serve
 from neurogate.engines.sse import Ending, SseTap
 from neurogate.inference import Finished, Prompt, Token
+from neurogate.operations import OPERATIONS
 from neurogate.testing import fake_ollama
 from neurogate.testing.fake_ollama import FakeOllama
 
@@ -323,6 +326,42 @@ def test_an_api_the_engine_has_not_is_unsupported(opening: Opening) -> None:
         with pytest.raises(EngineUnsupportedError):
             async with case.engine.forward(chat_call(path="/v1/audio/speech")):
                 pass
+
+    check(opening, "answers", promise)
+
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"input": "Say hello.", "max_output_tokens": 4},
+    "/v1/embeddings": {"input": "Hello"},
+    "/v1/rerank": {"query": "Hello", "documents": ["Hello", "Goodbye"]},
+    "/v1/messages": {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "Say hello."}]},
+    "/completion": {"prompt": "Hello", "n_predict": 4},
+    "/infill": {"input_prefix": "def add(", "input_suffix": "return", "n_predict": 4},
+    "/tokenize": {"content": "Hello"},
+    "/detokenize": {"tokens": []},
+    "/apply-template": {"messages": [{"role": "user", "content": "Say hello."}]},
+}
+
+
+def test_it_takes_the_apis_it_says_and_refuses_the_others(opening: Opening) -> None:
+    """An API that it claims is answered, or refused by itself in words of its own; no other is ever sent."""
+
+    async def promise(case: Case) -> None:
+        seen = await case.engine.observe()
+        assert seen.unsupported <= FEATURES
+        assert seen.apis <= {path for path, operation in OPERATIONS.items() if not operation.universal}
+        for path, body in REQUESTS.items():
+            call = EngineCall(path, json.dumps({**body, **({"model": case.model} if case.model else {})}).encode())
+            if path not in seen.apis:
+                with pytest.raises(EngineUnsupportedError):
+                    async with case.engine.forward(call):
+                        pass
+                continue
+            async with case.engine.forward(call) as reply:
+                answer = json.loads(await read(reply.body))
+            assert (reply.status, reply.content_type) == (200, "application/json"), (path, answer)
+        assert await case.busy() == 0
 
     check(opening, "answers", promise)
 

@@ -125,6 +125,7 @@ class FakeOllama:
                 web.post("/api/show", self._show),
                 web.get("/v1/models", self._openai_models),
                 web.post("/v1/chat/completions", self._openai_chat),
+                web.post("/v1/embeddings", self._openai_embeddings),
             ]
         )
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0, access_log=None)
@@ -255,6 +256,14 @@ class FakeOllama:
             return await self._send(
                 request, "text/event-stream", pieces, last + b"data: [DONE]\n\n", error=error, script=script
             )
+
+    async def _openai_embeddings(self, request: web.Request) -> web.Response:
+        body = await self._ask(request)
+        model = str(body.get("model", ""))
+        if not self._has(model):
+            return _json(_openai_error(f"model '{model}' not found", "not_found_error"), status=404)
+        data = [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}]
+        return _json({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
 
     async def _come_to_end(self, request: web.Request, script: Script) -> None:
         """What happens to a whole answer before it is there."""

@@ -469,3 +469,65 @@ def test_a_client_that_goes_away_with_its_question_is_forgotten(path: str) -> No
 def test_a_body_over_the_limit_is_refused(path: str) -> None:
     answer = answered("POST", path, b" " * (http_answer.BODY_BYTES_MAX + 1))
     assert (answer.status, answer.json()["error"]["code"]) == (413, 413)
+
+
+OLLAMA_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "parameters": {"required": ["city"], "properties": {"city": {"type": "string"}}},
+        },
+    }
+]
+WEATHER = [{"role": "user", "content": "What's the weather?"}]
+
+
+def test_an_ollama_chat_calls_a_tool() -> None:
+    asked = {"model": "sim", "messages": WEATHER, "tools": OLLAMA_TOOLS}
+    called = {"function": {"name": "get_weather", "arguments": {"city": "[sim]"}}}
+    call, last = lines(answered("POST", "/api/chat", asked))
+    assert call["message"]["tool_calls"] == [called]
+    assert (last["done"], last["done_reason"], last["message"]["content"]) == (True, "stop", "")
+    whole = answered("POST", "/api/chat", {**asked, "stream": False}).json()
+    assert whole["message"] == {"role": "assistant", "content": "", "tool_calls": [called]}
+    cut = answered("POST", "/api/chat", {**asked, "stream": False, "options": {"num_predict": 2}}).json()
+    assert (cut["message"], cut["done_reason"]) == ({"role": "assistant", "content": '{"'}, "length")
+
+
+def test_an_ollama_chat_takes_a_tools_result() -> None:
+    turns = [*WEATHER, {"role": "assistant", "tool_calls": [{"function": {"name": "get_weather"}}]},
+             {"role": "tool", "content": "sunny"}]  # fmt: skip
+    asked = {"model": "sim", "messages": turns, "tools": OLLAMA_TOOLS, "stream": False}
+    assert answered("POST", "/api/chat", asked).json()["message"]["content"].startswith("[sim]")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [("json", {"answer": "[sim]"}), ({"type": "array", "maxItems": 2}, [])]
+)
+def test_ollama_answers_in_json_when_asked_to(wanted: Any, expected: Any) -> None:
+    chat = {"model": "sim", "messages": WEATHER, "format": wanted, "stream": False}
+    assert json.loads(answered("POST", "/api/chat", chat).json()["message"]["content"]) == expected
+    generate = {"model": "sim", "prompt": "x", "format": wanted, "stream": False}
+    assert json.loads(answered("POST", "/api/generate", generate).json()["response"]) == expected
+
+
+def test_another_format_of_ollama_is_refused() -> None:
+    answer = answered("POST", "/api/generate", {"model": "sim", "prompt": "x", "format": "yaml"})
+    assert (answer.status, "format" in answer.json()["error"]) == (400, True)
+
+
+def test_images_and_stop_texts_count_for_ollama() -> None:
+    asked = {"model": "sim", "prompt": "x", "stream": False}
+    plain = answered("POST", "/api/generate", asked).json()
+    seen = answered("POST", "/api/generate", {**asked, "images": ["AAAA"]}).json()
+    assert seen["prompt_eval_count"] > plain["prompt_eval_count"]
+    stopped = answered("POST", "/api/generate", {**asked, "options": {"stop": ["."]}}).json()
+    assert stopped["response"] == plain["response"].partition(".")[0]
+
+
+def test_the_older_embeddings_of_ollama_are_one_vector() -> None:
+    answer = answered("POST", "/api/embeddings", {"model": "sim", "prompt": "Hi"}).json()
+    assert answer == {"embedding": embedding("Hi")}
+    short = answered("POST", "/api/embed", {"model": "sim", "input": "Hi", "dimensions": 3}).json()
+    assert len(short["embeddings"][0]) == 3

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Literal
 
@@ -16,10 +15,10 @@ import msgspec
 
 from neurogate.engines.engine import EngineReply
 from neurogate.engines.sim import tokenizer
-from neurogate.engines.sim.core import Question, SimCore, SimRefusedError, Summary
+from neurogate.engines.sim.core import SimCore, SimRefusedError, Summary
 from neurogate.engines.sim.openai_api import require_model
 from neurogate.engines.sim.openai_forms import refusal
-from neurogate.engines.sim.reply import Form, read_json, reply
+from neurogate.engines.sim.reply import Computed, read_json, reply
 from neurogate.engines.sim.vectors import DIMENSIONS, DIMENSIONS_MAX, embedding, relevance
 
 INPUTS_MAX = 2048
@@ -54,45 +53,10 @@ _EMBEDDINGS = msgspec.json.Decoder(EmbeddingsRequest)
 _RERANK = msgspec.json.Decoder(RerankRequest)
 
 
-class WholeForm:
-    """An answer without tokens: what is asked about, and the object that is told once the prompts were processed."""
-
-    streamed = False
-    stream_type = ""
-
-    def __init__(self, texts: list[str], told: Callable[[Summary], object]) -> None:
-        self.questions = [Question(text, max_tokens=0) for text in texts]
-        self._told = told
-
-    def opening(self) -> bytes:
-        """Nothing, as everything that belongs to a stream."""
-        return b""
-
-    def tokens(self, tokens: list[bytes], choice: int) -> bytes:
-        """Nothing."""
-        del tokens, choice
-        return b""
-
-    def closing(self, summary: Summary) -> bytes:
-        """Nothing."""
-        del summary
-        return b""
-
-    def failure(self, message: str) -> bytes:
-        """Nothing."""
-        del message
-        return b""
-
-    def whole(self, answers: list[list[bytes]], summary: Summary) -> bytes:
-        """The object."""
-        del answers
-        return msgspec.json.encode(self._told(summary))
-
-
 def embeddings(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
     """Answer /v1/embeddings."""
 
-    def opened() -> Form:
+    def opened() -> Computed:
         request = read_json(_EMBEDDINGS, body)
         require_model(core, request.model)
         texts = texts_of(request.input)
@@ -105,7 +69,7 @@ def embeddings(core: SimCore, body: bytes) -> AbstractAsyncContextManager[Engine
             ]
             return {"object": "list", "data": data, "model": core.model, "usage": _usage(summary)}
 
-        return WholeForm(texts, told)
+        return Computed(texts, told)
 
     return reply(core, opened, refusal)
 
@@ -113,7 +77,7 @@ def embeddings(core: SimCore, body: bytes) -> AbstractAsyncContextManager[Engine
 def rerank(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
     """Answer /v1/rerank."""
 
-    def opened() -> Form:
+    def opened() -> Computed:
         request = read_json(_RERANK, body)
         require_model(core, request.model)
         documents = [document if isinstance(document, str) else document.text for document in request.documents]
@@ -126,7 +90,7 @@ def rerank(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineRepl
                 results = [{**result, "document": {"text": documents[result["index"]]}} for result in results]
             return {"model": core.model, "object": "list", "usage": _usage(summary), "results": results}
 
-        return WholeForm([f"{request.query}\n{document}" for document in documents], told)
+        return Computed([f"{request.query}\n{document}" for document in documents], told)
 
     return reply(core, opened, refusal)
 

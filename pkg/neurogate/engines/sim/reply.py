@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -55,9 +56,18 @@ class Form(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """An answer without tokens: it takes the time of its prompts."""
+
+    prompts: list[str]
+    told: Callable[[Summary], object]
+    """The object that answers, once the prompts were processed."""
+
+
 @asynccontextmanager
 async def reply(
-    core: SimCore, opened: Callable[[], Form | bytes], refusal: Callable[[SimRefusedError], bytes]
+    core: SimCore, opened: Callable[[], Form | Computed | bytes], refusal: Callable[[SimRefusedError], bytes]
 ) -> AsyncIterator[EngineReply]:
     """Answer one request. Leaving the context frees its slot.
 
@@ -69,6 +79,10 @@ async def reply(
             form = opened()
             if isinstance(form, bytes):
                 answered = EngineReply(200, JSON_TYPE, _once(form))
+            elif isinstance(form, Computed):
+                generation = owned.enter_context(core.begin(*(Question(prompt, 0) for prompt in form.prompts)))
+                await generation.more()
+                answered = EngineReply(200, JSON_TYPE, _once(msgspec.json.encode(form.told(generation.summary()))))
             else:
                 generation = owned.enter_context(core.begin(*form.questions))
                 answered = await (_streamed if form.streamed else _whole)(generation, form)
