@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import httptools
 
@@ -27,15 +26,11 @@ class RefusedError(Exception):
         self.refusal = refusal
 
 
-class Target(NamedTuple):
-    """What a request is about."""
+def check(version: str, headers: Headers) -> bool:
+    """Whether the client waits for leave to send its body (100-continue).
 
-    path: bytes
-    query: bytes
-
-
-def check(version: str, headers: Headers) -> None:
-    """Raises RefusedError for a head whose version, host or framing is not beyond doubt."""
+    Raises RefusedError for a head whose version, host or framing is not beyond doubt.
+    """
     if version not in {"1.1", "1.0"}:
         raise RefusedError(refusals.BAD_VERSION if version == "0.9" else refusals.UNSUPPORTED_VERSION)
     names = [name for name, _ in headers]
@@ -45,24 +40,22 @@ def check(version: str, headers: Headers) -> None:
             raise RefusedError(refusals.BAD_HOST)
     elif _HOST.fullmatch(headers[names.index(b"host")][1]) is None:
         raise RefusedError(refusals.BAD_HOST)
-    if not _SPECIAL.isdisjoint(names):
-        _check_special(version, headers)
+    return not _SPECIAL.isdisjoint(names) and _check_special(version, headers)
 
 
-def _check_special(version: str, headers: Headers) -> None:
+def _check_special(version: str, headers: Headers) -> bool:
+    waits = False
     for name, value in headers:
         if name == b"transfer-encoding":
             if version == "1.0":  # "MUST treat the message as if the framing is faulty"
                 raise RefusedError(refusals.AMBIGUOUS_LENGTH)
             if value.lower() != b"chunked":
                 raise RefusedError(refusals.UNKNOWN_CODING)
-        elif name == b"expect" and version == "1.1" and value.lower() != b"100-continue":
-            raise RefusedError(refusals.EXPECTATION_FAILED)
-
-
-def expects_continue(version: str, headers: Headers) -> bool:
-    """Whether the client waits for leave to send its body. HTTP/1.0 knows no such thing."""
-    return version == "1.1" and any(name == b"expect" for name, _ in headers)
+        elif name == b"expect" and version == "1.1":  # HTTP/1.0 knows no such thing
+            if value.lower() != b"100-continue":
+                raise RefusedError(refusals.EXPECTATION_FAILED)
+            waits = True
+    return waits
 
 
 def check_size(url: bytes, headers: Headers, limits: HttpLimits) -> None:
@@ -78,7 +71,7 @@ def check_size(url: bytes, headers: Headers, limits: HttpLimits) -> None:
         raise RefusedError(refusals.HEAD_TOO_LARGE)
 
 
-def target_of(method: bytes, url: bytes) -> Target:
+def target_of(method: bytes, url: bytes) -> tuple[bytes, bytes]:
     """Path and query of a request target, in any form that a server must take.
 
     Raises RefusedError for CONNECT, a fragment, and `*` with anything but OPTIONS.
@@ -89,13 +82,13 @@ def target_of(method: bytes, url: bytes) -> Target:
         raise RefusedError(refusals.BAD_TARGET)
     if url[:1] == b"/":
         path, _, query = url.partition(b"?")
-        return Target(path, query)
+        return path, query
     if url == b"*" and method == b"OPTIONS":
-        return Target(url, b"")
+        return url, b""
     return _absolute(url)
 
 
-def _absolute(url: bytes) -> Target:
+def _absolute(url: bytes) -> tuple[bytes, bytes]:
     """`http://host/path`: a server "MUST accept the absolute-form" (RFC 9112, section 3.2.2)."""
     try:
         parsed = httptools.parse_url(url)
@@ -103,7 +96,7 @@ def _absolute(url: bytes) -> Target:
         raise RefusedError(refusals.BAD_TARGET) from None
     if not parsed.schema or parsed.schema.lower() not in {b"http", b"https"} or not parsed.host:
         raise RefusedError(refusals.BAD_TARGET)
-    return Target(parsed.path or b"/", parsed.query or b"")
+    return parsed.path or b"/", parsed.query or b""
 
 
 def framing_of(headers: Headers, *, keep_alive: bool) -> bytes:

@@ -116,7 +116,7 @@ class RequestReader:
             head.check_size(self._url, headers, limits)
         method = parser.get_method()
         version = parser.get_http_version()
-        head.check(version, headers)
+        waits = head.check(version, headers)
         raw_path, query = head.target_of(method, self._url)
         path = raw_path.decode("ascii")
         self._keep_alive = parser.should_keep_alive()
@@ -135,9 +135,7 @@ class RequestReader:
             "root_path": "",
             "headers": headers,
         }
-        self._requests.request_began(
-            scope, keep_alive=self._keep_alive, expects_continue=head.expects_continue(version, headers)
-        )
+        self._requests.request_began(scope, keep_alive=self._keep_alive, expects_continue=waits)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
