@@ -61,7 +61,7 @@ def test_turns_and_room(steps: list[tuple[object, ...]], room: int):
         for step in steps:
             match step:
                 case ("come", str(key), priority, str(model)):
-                    ticket = admission.queue(model, key_id=key, priority=priority)  # type: ignore[arg-type]
+                    ticket = admission.queue((model, ""), key_id=key, priority=priority)  # type: ignore[arg-type]
                     tickets.append(ticket)
                     tasks.append(loop.create_task(visit(ticket)))
                 case ("finish",) if running:

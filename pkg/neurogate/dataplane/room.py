@@ -20,7 +20,7 @@ class Room:
     def __init__(self, dispatcher: Dispatcher, *, max_concurrent: int, factor: float) -> None:
         self._dispatcher = dispatcher
         self._generation = -1
-        self._slots: dict[str, int] = {}
+        self._slots: dict[tuple[str, str], int] = {}
         self.configure(max_concurrent=max_concurrent, factor=factor)
 
     def configure(self, *, max_concurrent: int, factor: float) -> None:
@@ -29,8 +29,8 @@ class Room:
         self._factor = factor
         self._generation = -1
 
-    def has_room(self, model: str, taken: int) -> bool:
-        """Whether one request more may go, beside `taken` that are about to."""
+    def has_room(self, lane: tuple[str, str], taken: int) -> bool:
+        """Whether one request more for this (model, API) may go, beside `taken` that are about to."""
         in_flight = self._dispatcher.in_flight + taken
         if self._max_concurrent >= 0:
             return in_flight < self._max_concurrent or not self._max_concurrent
@@ -38,12 +38,12 @@ class Room:
         if snapshot.generation != self._generation:
             self._generation = snapshot.generation
             self._slots = {}
-        room = self._slots.get(model)
+        room = self._slots.get(lane)
         if room is None:
-            room = self._slots[model] = sum(self._of(member) for member in snapshot.admitting(model))
+            room = self._slots[lane] = sum(self._of(member) for member in snapshot.admitting(*lane))
         if not room or in_flight < room:  # the usual case: whatever is in flight would fit here
             return True
-        return taken + sum(member.in_flight for member in snapshot.admitting(model)) < room
+        return taken + sum(member.in_flight for member in snapshot.admitting(*lane)) < room
 
     def _of(self, member: Member) -> int:
         slots = member.report.slots_total

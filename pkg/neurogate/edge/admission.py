@@ -1,8 +1,9 @@
 """Who waits for a turn, and whose turn is next.
 
-Requests for one model form a lane. Within a lane interactive requests go before batch ones, nearly always, and the keys
-of one priority take turns, so that a key with a hundred requests delays its own and nobody else's (ADR 0017). Whether a
-lane has room is asked of the data plane; nothing here counts requests in flight but the turns that are not used yet.
+Requests for one model form a lane; those for an API that not every worker has form one of their own. Within a lane
+interactive requests go before batch ones, nearly always, and the keys of one priority take turns, so that a key with a
+hundred requests delays its own and nobody else's (ADR 0017). Whether a lane has room is asked of the data plane;
+nothing here counts requests in flight but the turns that are not used yet.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Callable
 from neurogate.edge.caller import Priority
 from neurogate.edge.settings import AdmissionSettings
 from neurogate.errors import QueueFullError, QueueTimeoutError
+
+Lane = tuple[str, str]
+"""The model, and the API, empty for those that every worker has."""
 
 INTERACTIVE_TURNS = 8
 """Interactive turns after which a waiting batch request has one."""
@@ -29,7 +33,7 @@ class Ticket:
     __slots__ = ("_admission", "_outcome", "_state", "key_id", "lane", "priority", "queued_at")
 
     def __init__(
-        self, admission: Admission, lane: str, key_id: str, priority: Priority, loop: asyncio.AbstractEventLoop
+        self, admission: Admission, lane: Lane, key_id: str, priority: Priority, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.lane = lane
         self.key_id = key_id
@@ -159,19 +163,19 @@ class _Lane:
 
 
 class Admission:
-    """The queues of one gateway. `has_room(model, taken)` tells whether one request more may go to its workers."""
+    """The queues of one gateway. `has_room(lane, taken)` tells whether one request more may go to its workers."""
 
     def __init__(
         self,
         settings: AdmissionSettings,
         *,
-        has_room: Callable[[str, int], bool],
+        has_room: Callable[[Lane, int], bool],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._settings = settings
         self._has_room = has_room
         self._loop = loop
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[Lane, _Lane] = {}
         self._taken = 0
         self._waiting: dict[Priority, int] = {"interactive": 0, "batch": 0}
         self._pace_s = 0.0
@@ -202,11 +206,11 @@ class Admission:
         self._settings = settings
         self.wake()
 
-    def free(self, model: str) -> bool:
+    def free(self, lane: Lane) -> bool:
         """Whether a request may go at once: there is room and nobody waits for it."""
-        return model not in self._lanes and self._has_room(model, self._taken)
+        return lane not in self._lanes and self._has_room(lane, self._taken)
 
-    def queue(self, model: str, *, key_id: str, priority: Priority) -> Ticket:
+    def queue(self, lane: Lane, *, key_id: str, priority: Priority) -> Ticket:
         """Take a place; what follows is `await ticket.turn(...)`. Raises QueueFullError."""
         limit = self._settings.max_queue if priority == "interactive" else self._settings.max_batch_queue
         if self._waiting[priority] >= limit:
@@ -215,8 +219,8 @@ class Admission:
                 f"{limit} {priority} requests wait for their turn already ({name}); try again later",
                 retry_after_s=self._retry_after_s(),
             )
-        ticket = Ticket(self, model, key_id, priority, self._loop)
-        self._lanes.setdefault(model, _Lane()).line(priority).put(ticket)
+        ticket = Ticket(self, lane, key_id, priority, self._loop)
+        self._lanes.setdefault(lane, _Lane()).line(priority).put(ticket)
         self._waiting[priority] += 1
         self.wake()
         return ticket
@@ -244,9 +248,9 @@ class Admission:
 
     def wake(self) -> None:
         """Hand out whatever turns there is room for: a request ended, or the fleet changed."""
-        for model in [*self._lanes]:
-            while (lane := self._lanes.get(model)) is not None and self._has_room(model, self._taken):
-                self._take_turn(lane.pop())
+        for lane in [*self._lanes]:
+            while (queue := self._lanes.get(lane)) is not None and self._has_room(lane, self._taken):
+                self._take_turn(queue.pop())
 
     def position(self, ticket: Ticket) -> int:
         """See Ticket.position."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from neurogate.edge.address_limits import AddressLimits, Visit
-from neurogate.edge.admission import Admission, Ticket
+from neurogate.edge.admission import Admission, Lane, Ticket
 from neurogate.edge.caller import Caller, Priority
 from neurogate.edge.keys import KeyRing
 from neurogate.edge.limiter import estimate
 from neurogate.edge.limits import Limiter, Reservation
-from neurogate.edge.permissions import may_call, may_use
+from neurogate.edge.permissions import may_call, may_use, sees
 from neurogate.edge.settings import LimitSettings
 from neurogate.errors import UnauthorizedError
 from neurogate.gateway.model_names import ModelNames
@@ -75,11 +75,14 @@ class Edge:
         return caller
 
     def route(self, caller: Caller, model: str) -> str:
-        """The model that the request goes to. Raises ForbiddenError when the key is not good for it."""
-        model = self._names.resolve(model, self._models())
-        if caller.models is not None:
-            may_use(caller, model)
-        return model
+        """The model that the request goes to.
+
+        Raises ForbiddenError when the key is good neither for it nor for the alias that was asked for.
+        """
+        found = self._names.resolve(model, self._models())
+        if caller.models is not None and not (model and sees(caller, model)):
+            may_use(caller, found)
+        return found
 
     async def reserve(
         self, caller: Caller, *, prompt_bytes: int, max_tokens: int | None, n: int, generates: bool
@@ -94,12 +97,12 @@ class Edge:
         """Tokens to charge for a stream that was cut: about what its client got."""
         return estimate(min(prompt_bytes, PROMPT_BYTES_MAX), chunks, self._settings)
 
-    def ticket(self, caller: Caller, model: str, *, batch: bool = False) -> Ticket | None:
+    def ticket(self, caller: Caller, lane: Lane, *, batch: bool = False) -> Ticket | None:
         """A place in the queue; None when the request may go at once. Raises QueueFullError."""
-        if self._admission.free(model):
+        if self._admission.free(lane):
             return None
         priority: Priority = "batch" if batch else caller.priority
-        return self._admission.queue(model, key_id=caller.key_id, priority=priority)
+        return self._admission.queue(lane, key_id=caller.key_id, priority=priority)
 
     def over(self) -> None:
         """A request ended: whoever waits may have its room."""

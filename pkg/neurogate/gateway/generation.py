@@ -123,7 +123,7 @@ class GenerationEndpoint:
             extra=reservation.headers if reservation is not None else (),
         )
         try:
-            ticket = edge.ticket(caller, model, batch=headers.priority == b"batch")
+            ticket = edge.ticket(caller, (model, self._api), batch=headers.priority == b"batch")
             if ticket is None or await response.wait(ticket, deadline, comment_every_s=self._comments(head, headers)):
                 await response.run(self._dispatcher, call)
         finally:

@@ -183,7 +183,7 @@ class GrpcEdge:
             )
             if reservation is not None:
                 served.quota = tuple((name.decode(), value.decode()) for name, value in reservation.headers)
-            ticket = edge.ticket(caller, served.model, batch=rpc.header("x-neurogate-priority") == b"batch")
+            ticket = edge.ticket(caller, (served.model, ""), batch=rpc.header("x-neurogate-priority") == b"batch")
             if ticket is not None:
                 await ticket.turn(served.deadline)
             yield served

@@ -52,7 +52,9 @@ def _entries(pool: EndpointPool, names: ModelNames, caller: Caller) -> list[Entr
     for alias, model_name in names.aliases.items():
         if model_name in found:
             found[alias] = {**found[model_name], "id": alias, "display_name": alias, "root": model_name}
-    return [found[name] for name in sorted(found) if sees(caller, str(found[name].get("root", name)))]
+    return [
+        found[name] for name in sorted(found) if sees(caller, name) or sees(caller, str(found[name].get("root", name)))
+    ]
 
 
 def _entry(name: str, engine_kind: str) -> Entry:

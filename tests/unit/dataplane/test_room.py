@@ -8,7 +8,6 @@ from dataplane_support import Rig, rig
 from neurogate import virtual_time
 from neurogate.dataplane.room import Room
 
-
 SLOTS = 4
 
 
@@ -28,13 +27,13 @@ def test_the_slots_of_all_workers_times_the_factor():
             room = room_of(made, factor=1.5)
             calls = []
             for _ in range(2 * 6):
-                assert room.has_room("", 0)
+                assert room.has_room(("", ""), 0)
                 calls.append(made.send()[0])
 
-            assert not room.has_room("", 0)
+            assert not room.has_room(("", ""), 0)
             calls.pop().cancel()
-            assert room.has_room("", 0)
-            assert not room.has_room("", 1)  # another one is about to take it
+            assert room.has_room(("", ""), 0)
+            assert not room.has_room(("", ""), 1)  # another one is about to take it
             for call in calls:
                 call.cancel()
 
@@ -48,8 +47,26 @@ def test_a_busy_model_takes_no_room_from_an_idle_one():
             room = room_of(made)
             calls = [made.send(model="busy")[0] for _ in range(SLOTS)]
 
-            assert not room.has_room("busy", 0)
-            assert room.has_room("idle", 0)
+            assert not room.has_room(("busy", ""), 0)
+            assert room.has_room(("idle", ""), 0)
+            for call in calls:
+                call.cancel()
+
+    virtual_time.run(main())
+
+
+def test_only_workers_that_have_the_api_make_room_for_it():
+    async def main() -> None:
+        async with rig(2) as made:
+            tell_slots(made)
+            able = made.worker(0)
+            able.tell(replace(able.present, apis=frozenset({"/v1/rerank"})))
+            able.become_ready(models=("reranker",))  # tells the pool that something has changed
+            room = room_of(made)
+            calls = [made.send(model="reranker")[0] for _ in range(SLOTS)]
+
+            assert not room.has_room(("", "/v1/rerank"), 0)
+            assert room.has_room(("", ""), 0)
             for call in calls:
                 call.cancel()
 
@@ -59,7 +76,7 @@ def test_a_busy_model_takes_no_room_from_an_idle_one():
 def test_a_worker_that_does_not_tell_its_slots_bounds_nothing():
     async def main() -> None:
         async with rig(1) as made:
-            assert room_of(made).has_room("", 1000)
+            assert room_of(made).has_room(("", ""), 1000)
 
     virtual_time.run(main())
 
@@ -67,8 +84,8 @@ def test_a_worker_that_does_not_tell_its_slots_bounds_nothing():
 def test_without_workers_there_is_room_to_be_told_so():
     async def main() -> None:
         async with rig(1, up=False) as made:
-            assert room_of(made).has_room("", 0)
-            assert room_of(made).has_room("", 100)
+            assert room_of(made).has_room(("", ""), 0)
+            assert room_of(made).has_room(("", ""), 100)
 
     virtual_time.run(main())
 
@@ -79,9 +96,9 @@ def test_a_fixed_count_is_of_all_models_and_zero_is_no_bound():
             room = room_of(made, max_concurrent=1)
             call, _ = made.send()
 
-            assert not room.has_room("", 0)
+            assert not room.has_room(("", ""), 0)
             room.configure(max_concurrent=0, factor=1)
-            assert room.has_room("", 1000)
+            assert room.has_room(("", ""), 1000)
             call.cancel()
 
     virtual_time.run(main())

@@ -23,7 +23,7 @@ class Desk:
         self.loop = asyncio.get_running_loop()
         self.admission = Admission(
             AdmissionSettings(**settings),  # type: ignore[arg-type]
-            has_room=lambda model, taken: self.rooms.get(model, 0) > taken,
+            has_room=lambda lane, taken: self.rooms.get(lane[0], 0) > taken,
             loop=self.loop,
         )
         self.served: list[str] = []
@@ -33,7 +33,7 @@ class Desk:
     def come(
         self, key: str, *, model: str = "", priority: Priority = "interactive", deadline: float = 1e9
     ) -> tuple[Ticket, asyncio.Task[None]]:
-        ticket = self.admission.queue(model, key_id=key, priority=priority)
+        ticket = self.admission.queue((model, ""), key_id=key, priority=priority)
         task = self.loop.create_task(self._wait(ticket, deadline))
         self.tasks.append(task)
         self.tickets.append(ticket)
@@ -41,7 +41,7 @@ class Desk:
 
     async def _wait(self, ticket: Ticket, deadline: float) -> None:
         if await ticket.turn(deadline):
-            self.rooms[ticket.lane] -= 1
+            self.rooms[ticket.lane[0]] -= 1
             self.served.append(ticket.key_id)
 
     async def open(self, room: int, model: str = "") -> None:
@@ -68,9 +68,9 @@ def on_a_desk(scenario: Callable[[Desk], Awaitable[None]], **settings: float) ->
 def test_whoever_finds_room_need_not_wait():
     async def scenario(desk: Desk) -> None:
         await desk.open(1)
-        assert desk.admission.free("")
+        assert desk.admission.free(("", ""))
         desk.rooms[""] = 0
-        assert not desk.admission.free("")
+        assert not desk.admission.free(("", ""))
 
     on_a_desk(scenario)
 
@@ -80,8 +80,8 @@ def test_nobody_overtakes_those_who_wait():
         desk.come("a")
         await turns()
         desk.rooms[""] = 1  # not told yet
-        assert not desk.admission.free("")
-        assert desk.admission.free("other") is False
+        assert not desk.admission.free(("", ""))
+        assert desk.admission.free(("other", "")) is False
 
     on_a_desk(scenario)
 
