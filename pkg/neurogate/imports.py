@@ -17,7 +17,8 @@ def absent(name: str) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment] - how the import system is told that there is no such module
+    # None is how the import system is told that there is no such module.
+    sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
