@@ -252,7 +252,7 @@ def test_a_client_that_sends_no_more_gets_the_rest_of_its_stream() -> None:
             gate.set()
             received += await reader.read()
             assert statuses(received) == [200]
-            assert b"100 Continue" not in received
+            assert received.endswith(b"\r\n04\r\nlast\r\n0\r\n\r\n")
             writer.close()
 
     run_real(main())
@@ -281,6 +281,30 @@ def test_an_endpoint_hears_soon_that_its_client_left(version: str) -> None:
             writer.close()
             await lost.wait()
             assert asyncio.get_running_loop().time() - began < 1
+
+    run_real(main())
+
+
+@pytest.mark.parametrize("length", [[], [(b"content-length", b"100")]])
+def test_a_client_that_leaves_a_stream_that_has_fallen_silent_is_noticed(length: list[tuple[bytes, bytes]]) -> None:
+    """Nothing that is written tells: the engine behind it may hang."""
+
+    async def main() -> None:
+        lost = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            connection: Connection = scope["extensions"]["neurogate.connection"]
+            connection.on_lost(lost.set)
+            await send({"type": "http.response.start", "status": 200, "headers": length})
+            await send({"type": "http.response.body", "body": b"token", "more_body": True})
+            await lost.wait()
+
+        async with listening(app) as made:
+            reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+            writer.write(request())
+            await reader.readuntil(b"token" if length else b"token\r\n")
+            writer.close()
+            await lost.wait()
 
     run_real(main())
 

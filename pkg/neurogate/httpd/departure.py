@@ -15,6 +15,9 @@ from typing import Any
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 """What an HTTP/1.1 client skips before its answer: it "MUST be able to parse" it unasked (RFC 9110, section 15.2)."""
 
+PROBE_IN_CHUNKS = b"0"
+"""What says nothing between two chunks: a leading zero of the next one's size, or another of the last one's."""
+
 _FIRST_LOOK_S = 0.01
 _LAST_LOOK_S = 1.0
 _TCP_CLOSE = 7

@@ -18,7 +18,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from neurogate.httpd import refusals
 from neurogate.httpd.commons import Commons
-from neurogate.httpd.departure import PROBE, DepartureWatch
+from neurogate.httpd.departure import PROBE, PROBE_IN_CHUNKS, DepartureWatch
 from neurogate.httpd.head import RefusedError
 from neurogate.httpd.reader import Phase, RequestReader
 from neurogate.httpd.refusals import Refusal
@@ -335,6 +335,10 @@ class HttpConnection(asyncio.Protocol):
             return running.scope["method"] in {"GET", "HEAD"}
         if not running.response_started:
             self._transport.write(PROBE)
+        elif running.chunked_encoding:
+            self._transport.write(PROBE_IN_CHUNKS)
+        else:
+            return self._transport.get_write_buffer_size() > 0  # it is the probe
         return True
 
     def _lingers(self) -> bool:
