@@ -276,8 +276,8 @@ def test_fleet_whose_model_is_unknown_does_not_start(neurogate, monkeypatch, tmp
     monkeypatch.setenv("NEUROGATE_MODEL_DIR", str(tmp_path))
     monkeypatch.setenv("NEUROGATE_MODEL", "nothing")
 
-    assert neurogate("up")[0] == 1
-    assert neurogate("demo")[0] == 1
+    assert neurogate("up")[0] == 78
+    assert neurogate("demo")[0] == 78
 
 
 def test_sim_engine_serves_until_it_is_told_to_stop():
