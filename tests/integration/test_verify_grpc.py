@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -133,7 +134,74 @@ def test_metadata_and_trailers_of_other_methods_are_compared(lie: GrpcLie, aspec
     assert "/test.Echo/Unary" in found_in.get(aspect, ["/test.Echo/Unary"])
 
 
-def test_nobody_there_is_an_error():
+class Recounts(GrpcLie):
+    """A worker that puts the same text into other messages every time: an unknown field is of one length or another."""
+
+    calls = 0
+
+    def messages(self, method: str, messages: list[bytes]) -> list[bytes]:
+        self.calls += 1
+        if method in {wire.HEALTH, wire.STATUS}:
+            return messages
+        return [message + b"\xfa\x7f\x01" + b"%d" % (self.calls % 10) for message in messages]
+
+
+class Rewords(Recounts):
+    """A worker that never says the same twice."""
+
+    def messages(self, method: str, messages: list[bytes]) -> list[bytes]:
+        self.calls += 1
+        return [message.replace(b"[sim]", b"[%03d]" % self.calls) for message in messages]
+
+
+def test_a_worker_that_does_not_repeat_itself_is_no_fault_of_the_proxy():
+    async def main() -> None:
+        async with worker(QUICK) as steady:
+            async with grpc_proxy(steady, Recounts()) as recounting:
+                report = await verified(recounting, recounting)
+                assert report.findings == []
+                assert not any("does not repeat" in reason for reason in report.skipped)
+            async with grpc_proxy(steady, Rewords()) as direct:
+                report = await verified(direct, direct)
+                assert report.findings == []
+                assert "stream 1: the direct side does not repeat its own answer" in report.skipped
+
+    run_real(main())
+
+
+class NotTaken(GrpcLie):
+    """A worker that takes nothing large, and tells nothing of itself."""
+
+    max_bytes = 1 << 20
+
+    def messages(self, method: str, messages: list[bytes]) -> list[bytes]:
+        return [] if method == wire.STATUS else messages
+
+
+def test_what_does_not_work_directly_is_left_out_and_told():
+    async def main() -> None:
+        async with worker(QUICK) as address, grpc_proxy("127.0.0.1:1", GrpcLie()) as dead:
+            report = await verified(dead, address)
+            assert not report.passed
+            assert any(reason.startswith("unary: does not work directly (UNAVAILABLE") for reason in report.skipped)
+            assert f"ending {wire.GENERATE}: it does not work directly, or {wire.STATUS} does not" in report.skipped
+            async with grpc_proxy(address, NotTaken()) as closed:
+                report = await verified(closed, address, PLAN._replace(calls=1))
+                assert any("not taken directly (RESOURCE_EXHAUSTED" in reason for reason in report.skipped)
+
+    run_real(main())
+
+
+def test_a_proxy_through_which_nothing_begins_is_found():
+    async def main() -> None:
+        async with worker(SLOW) as address, grpc_proxy("127.0.0.1:1", GrpcLie()) as dead:
+            report = by_aspect(await verified(address, dead, PLAN._replace(calls=1)))
+            assert (len(report["deadline"]), len(report["cancellation"])) == (3, 2)
+
+    run_real(main())
+
+
+def test_nobody_there_is_an_error(tmp_path: Path):
     async def main() -> None:
         side = GrpcSide("127.0.0.1:1", key="", tls_ca="", timeout_s=0.2)
         try:
@@ -141,6 +209,14 @@ def test_nobody_there_is_an_error():
                 await side.reach()
         finally:
             await side.close()
+        authority = tmp_path / "ca.pem"
+        authority.write_text("of nobody")
+        secure = GrpcSide("https://127.0.0.1:1", key="", tls_ca=str(authority), timeout_s=0.2)
+        try:
+            with pytest.raises(NeuroGateError, match=r"https://127\.0\.0\.1:1 does not answer gRPC"):
+                await secure.reach()
+        finally:
+            await secure.close()
         with pytest.raises(NeuroGateError, match="--tls-ca"):
             GrpcSide("https://127.0.0.1:1", key="", tls_ca="/no/such/file", timeout_s=1)
         assert wire.unstamped(wire.GENERATE, b"\xff") == b"\xff"

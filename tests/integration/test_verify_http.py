@@ -16,11 +16,11 @@ from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.server import build_app
 from neurogate.errors import NeuroGateError
 from neurogate.httpd import HttpServer
-from neurogate.verify.http_calls import Api
+from neurogate.verify.http_calls import Api, long_stream
 from neurogate.verify.http_run import HttpPlan, verify_http
 from neurogate.verify.http_side import HttpSide
 from neurogate.verify.report import Report
-from real_loop import run_real
+from real_loop import leftover_tasks, run_real
 
 SIM = SimSettings(prefill_tps=0, decode_tps=640, slots=64)
 PLAN = HttpPlan(frozenset[Api]({"openai"}), calls=8, concurrency=8, model="", size_bytes=300_000)
@@ -179,6 +179,74 @@ def test_a_proxy_that_breaks_off_or_hangs_is_found():
         async with engine() as direct, http_proxy(f"http://{direct}", Hangs()) as proxy:
             report = await verified(direct, proxy, PLAN._replace(apis=frozenset({"llamacpp"})))
             assert [(finding.aspect, finding.call) for finding in report.findings][:1] == [("answered", "tokenize")]
+
+    run_real(main())
+
+
+class NoSlots(HttpLie):
+    """An engine that tells nothing of its slots."""
+
+    def __init__(self, status: int, said: bytes) -> None:
+        self.answer = status, said
+
+    def status(self, path: str, status: int) -> int:
+        return self.answer[0] if path == "/slots" else status
+
+    def whole(self, path: str, body: bytes) -> bytes:
+        return self.answer[1] if path == "/slots" else body
+
+
+@pytest.mark.parametrize("lie", [NoSlots(200, b"no JSON"), NoSlots(404, b"{}"), NoSlots(200, b"{}")])
+def test_without_slots_to_look_at_cancellation_is_left_out(lie: HttpLie):
+    async def main() -> None:
+        async with engine() as address, http_proxy(f"http://{address}", lie) as direct:
+            report = await verified(direct, address, PLAN._replace(apis=frozenset({"llamacpp"}), calls=1))
+            assert report.findings == []
+            assert "cancellation: the direct side has no /v1/completions or no /slots" in report.skipped
+
+    run_real(main())
+
+
+class BreaksStreams(HttpLie):
+    def events(self, events: list[bytes]) -> list[bytes]:
+        raise ConnectionError("it breaks")
+
+
+def test_a_side_whose_streams_break_is_told_apart():
+    async def main() -> None:
+        async with engine() as good, http_proxy(f"http://{good}", BreaksStreams()) as bad:
+            report = await verified(bad, good)
+            assert report.findings == []
+            assert any(reason.startswith("stream 1: the direct side failed (") for reason in report.skipped)
+            report = await verified(good, bad)
+            told = [(finding.aspect, finding.call) for finding in report.findings]
+            assert ("answered", "stream 1") in told
+            assert ("cancellation", "long stream") in told
+
+    run_real(main())
+
+
+def test_a_server_that_says_nothing_costs_one_timeout():
+    async def main() -> None:
+        async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                writer.close()
+
+        silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+        side = HttpSide(f"127.0.0.1:{silent.sockets[0].getsockname()[1]}", key="", tls_ca="", timeout_s=0.1)
+        try:
+            answer = await side.send(long_stream(""))
+            assert answer.status == 0
+            assert answer.failure
+            assert not await side.leave_early(long_stream(""))
+            assert await side.busy_slots() is None
+        finally:
+            await side.close()
+            silent.close()
+            for task in leftover_tasks():
+                task.cancel()
 
     run_real(main())
 

@@ -144,9 +144,9 @@ class _Run:
             detail = ""
             if strangers:
                 detail = f"holds the marker of stream {min(strangers)}"
-            elif sources > usual:
+            elif sources > max(usual, 1):
                 detail = f"is made of {sources} answers, by their ids; {usual} directly"
-            elif other.parts != one.parts:
+            elif other.parts != one.parts and not other.failure:
                 whose = next(
                     (
                         stream.name
