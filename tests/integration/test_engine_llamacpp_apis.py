@@ -164,7 +164,12 @@ def test_a_longer_text_is_embedded_when_more_is_computed_at_once(smollm2_path: P
 
 
 @pytest.mark.model
-def test_a_projector_that_is_not_there_is_named_before_a_child_is_started(smollm2_path: Path) -> None:
-    engine = ManagedLlamaCppEngine(EngineSettings(mmproj="/nowhere/eyes.gguf"), smollm2_path, "smollm2", log=LogList())
-    with pytest.raises(EngineFatalError, match="NEUROGATE_ENGINE_MMPROJ: there is no file"):
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [("mmproj", "NEUROGATE_ENGINE_MMPROJ"), ("chat_template", "NEUROGATE_ENGINE_CHAT_TEMPLATE")],
+)
+def test_a_file_that_is_not_there_is_named_before_a_child_is_started(field: str, name: str, smollm2_path: Path) -> None:
+    settings = EngineSettings(**{field: "/nowhere/file"})
+    engine = ManagedLlamaCppEngine(settings, smollm2_path, "smollm2", log=LogList())
+    with pytest.raises(EngineFatalError, match=f"{name}: there is no file /nowhere/file"):
         asyncio.run(engine.start())

@@ -531,6 +531,7 @@ def test_a_configured_binary_gets_its_flags_and_its_key_where_nobody_else_sees_i
         ({"pooling": "mean"}, ["--pooling", "mean", "--ubatch-size", "512", "--embeddings"]),
         ({"pooling": "rank", "ubatch": 64}, ["--pooling", "rank", "--ubatch-size", "64", "--reranking"]),
         ({"mmproj": "/models/eyes.gguf"}, ["--mmproj", "/models/eyes.gguf"]),
+        ({"chat_template": "/models/chat.jinja"}, ["--chat-template-file", "/models/chat.jinja"]),
     ],
 )
 def test_a_configured_binary_is_told_of_embeddings_and_images(

@@ -8,7 +8,7 @@ from typing import Any
 import ollama
 import pytest
 
-from clients_support import REAL, SIM, Service, service
+from clients_support import REAL, SIM, Service, service, weather_talk
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 FEW: dict[str, Any] = {"num_predict": 8, "temperature": 0}
@@ -65,6 +65,21 @@ def test_a_streamed_chat_is_the_whole_one_in_pieces(client: ollama.Client, fleet
     assert "".join(piece.message.content or "" for piece in pieces) == whole.message.content
     assert pieces[-1].done
     assert pieces[-1].done_reason == whole.done_reason
+
+
+def test_a_tool_is_called(client: ollama.Client, fleet: Service):
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    weather = {"name": "get_weather", "description": "Get the weather of a city", "parameters": city}
+    answer = client.chat(
+        model=fleet.model,
+        messages=weather_talk(dict),
+        tools=[{"type": "function", "function": weather}],
+        options={"num_predict": 64, "temperature": 0},
+    )
+
+    (call,) = answer.message.tool_calls or []
+    assert call.function.name == "get_weather"
+    assert "city" in call.function.arguments
 
 
 def test_embed(client: ollama.Client, fleet: Service):

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from clients_support import REAL, SIM, Service, service
+from clients_support import REAL, SIM, Service, service, weather_talk
 
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
 TOOL: Any = {
@@ -20,6 +20,7 @@ TOOL: Any = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+TALK: Any = weather_talk(json.dumps)
 SCHEMA: Any = {
     "type": "json_schema",
     "json_schema": {
@@ -82,7 +83,7 @@ def test_a_completion(client: openai.OpenAI, fleet: Service):
 def test_a_tool_is_called(client: openai.OpenAI, fleet: Service):
     answer = client.chat.completions.create(
         model=fleet.model,
-        messages=[{"role": "user", "content": "What is the weather in Paris? Use the tool."}],
+        messages=TALK,
         tools=[TOOL],
         tool_choice="required",
         max_tokens=64,
@@ -93,12 +94,13 @@ def test_a_tool_is_called(client: openai.OpenAI, fleet: Service):
     assert call.type == "function"
     assert call.function.name == "get_weather"
     assert "city" in json.loads(call.function.arguments)
+    assert answer.choices[0].finish_reason == "tool_calls"
 
 
 def test_a_tool_is_called_in_a_stream(client: openai.OpenAI, fleet: Service):
     stream = client.chat.completions.create(
         model=fleet.model,
-        messages=[{"role": "user", "content": "What is the weather in Paris? Use the tool."}],
+        messages=TALK,
         tools=[TOOL],
         tool_choice="required",
         max_tokens=64,

@@ -87,6 +87,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 0
+    chat_template: Annotated[
+        str,
+        env(
+            "NEUROGATE_ENGINE_CHAT_TEMPLATE",
+            "Path of a Jinja chat template for a managed engine, in place of the one in the model's file.",
+        ),
+    ] = ""
     mmproj: Annotated[
         str,
         env("NEUROGATE_ENGINE_MMPROJ", "Path of the model's multimodal projector, a GGUF file; it takes images then."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -70,6 +71,8 @@ def parameters(xllamacpp: Any, config: ChildConfig) -> Any:
     if config.pooling != "none":
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{config.pooling.upper()}"]
+    if config.chat_template:
+        params.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
     if config.mmproj:
         params.mmproj.path = config.mmproj
     params.cache_ram_mib = _PROMPT_CACHE_MIB

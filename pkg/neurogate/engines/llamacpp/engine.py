@@ -90,8 +90,12 @@ class ManagedLlamaCppEngine:
     async def start(self) -> None:
         """Check what the child will need; `run` starts it. Raises EngineFatalError naming what is missing."""
         self._family = await asyncio.to_thread(validate, self._model_path)
-        if self._settings.mmproj and not await asyncio.to_thread(Path(self._settings.mmproj).is_file):
-            raise EngineFatalError(f"NEUROGATE_ENGINE_MMPROJ: there is no file {self._settings.mmproj}")
+        for name, file in (
+            ("NEUROGATE_ENGINE_CHAT_TEMPLATE", self._settings.chat_template),
+            ("NEUROGATE_ENGINE_MMPROJ", self._settings.mmproj),
+        ):
+            if file and not await asyncio.to_thread(Path(file).is_file):
+                raise EngineFatalError(f"{name}: there is no file {file}")
         own = await asyncio.to_thread(pooling_of, self._model_path)
         self._pooling = self._choose_pooling(own)
         self._ubatch = self._settings.ubatch or (max(_UBATCH, self._settings.context_length) if own else _UBATCH)
@@ -189,6 +193,7 @@ class ManagedLlamaCppEngine:
             gpu_layers=self._settings.gpu_layers,
             ubatch=self._ubatch,
             pooling=self._pooling,
+            chat_template=self._settings.chat_template,
             mmproj=self._settings.mmproj,
             api_key=self._key,
             binary=self._binary,

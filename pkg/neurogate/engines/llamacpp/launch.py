@@ -36,6 +36,8 @@ def arguments(config: ChildConfig) -> list[str]:
     }
     if config.gpu_layers >= 0:
         flags["--n-gpu-layers"] = config.gpu_layers
+    if config.chat_template:
+        flags["--chat-template-file"] = config.chat_template
     if config.mmproj:
         flags["--mmproj"] = config.mmproj
     if config.pooling != "none":
