@@ -42,6 +42,10 @@ class Pki:
         """Paths of a certificate and its key; a name that was issued before is replaced."""
         return self._write(name, self.authority.issue(name, server=server, client=client, sans=sans))
 
+    def spoil(self, name: str) -> None:
+        """Leave half a key in a file."""
+        (self.directory / f"{name}.key").write_text("half")
+
     def files(self, name: str = "", *, ca: str = "", sans: Iterable[str] = LOCAL) -> TlsFiles:
         cert, key = self.issue(name, sans=sans) if name else ("", "")
         return TlsFiles(PemFile("CERT", cert), PemFile("KEY", key), PemFile("CA", ca))

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+import msgspec
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -34,6 +36,7 @@ from neurogate.errors import (
     UnauthorizedError,
     UnsupportedError,
 )
+from neurogate.gateway.grpc_edge import host_of
 from neurogate.inference import Finished, Prompt, Token
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.status import status_of, trailers_of
@@ -410,6 +413,98 @@ def test_a_bug_in_the_gateway_is_told_without_its_text() -> None:
             with refused(Code.INTERNAL, "internal error; the gateway's log") as caught:
                 await it.llm.GenerateText(ASK, metadata=(BEARER,))
             assert "NoneType" not in str(caught.value)
+
+    run_real(main())
+
+
+def test_requests_wait_for_their_turn() -> None:
+    async def main() -> None:
+        async with served(sim=SLOW, max_concurrent=1) as it:
+            first = it.llm.GenerateText(llm_pb2.PromptRequest(prompt="Why?", max_tokens=4), metadata=(BEARER,))
+            await eventually(lambda: it.made.gateway.dispatcher.in_flight == 1)
+            second = it.llm.GenerateText(llm_pb2.PromptRequest(prompt="Why?", max_tokens=1), metadata=(BEARER,))
+            third = it.llm.GenerateText(llm_pb2.PromptRequest(prompt="Why?", max_tokens=1), metadata=(BEARER,))
+            await eventually(lambda: it.made.gateway.admission.waiting == 2)
+            third.cancel()
+            await eventually(lambda: it.made.gateway.admission.waiting == 1)
+            assert it.made.gateway.dispatcher.in_flight == 1
+            assert ((await first).completion_tokens, (await second).completion_tokens) == (4, 1)
+
+    run_real(main())
+
+
+def test_an_alias_names_another_model() -> None:
+    async def main() -> None:
+        async with served(model_aliases=("small=tiny",)) as it:
+            answer = await it.llm.GenerateText(
+                llm_pb2.PromptRequest(prompt="Why?", model="small", max_tokens=1), metadata=(BEARER,)
+            )
+            assert answer.model == "tiny"
+
+    run_real(main())
+
+
+def test_every_call_is_in_the_access_log(tmp_path: Path) -> None:
+    async def main() -> None:
+        log = tmp_path / "access.log"
+        async with served(access_log=str(log), access_log_format="json") as it:
+            written = it.made.gateway.access_log
+            assert written is not None
+            written.start()
+            sent = (BEARER, ("x-request-id", "r-1"))
+            _ = [message async for message in it.llm.StreamGenerateText(ASK, metadata=sent)]
+            with refused(Code.UNAUTHENTICATED):
+                await it.llm.GenerateText(ASK)
+            with refused(Code.UNIMPLEMENTED):
+                await it.channel.unary_unary("/test.Echo/Unary")(b"x", metadata=(BEARER,))
+            await asyncio.to_thread(written.close)
+            first, second, third = map(msgspec.json.decode, (await asyncio.to_thread(log.read_bytes)).splitlines())
+        assert (first["method"], first["path"], first["status"]) == ("GRPC", f"{PATH}/StreamGenerateText", 200)
+        assert (first["worker"], first["attempts"], first["request_id"]) == ("worker-0", 1, "r-1")
+        assert (first["completion_tokens"], first["outcome"], first["client"]) == (12, "answered", "127.0.0.1")
+        assert first["ttft_ms"] >= 0
+        assert (second["status"], second["outcome"], second["key_id"]) == (401, "refused", "-")
+        assert (third["path"], third["status"], third["worker"]) == ("/test.Echo/Unary", 200, "worker-0")
+
+    run_real(main())
+
+
+def test_a_client_address_has_bounds_too() -> None:
+    async def main() -> None:
+        async with served(address_requests_per_minute=2) as it:
+            for _ in range(2):
+                await it.llm.GenerateText(ASK, metadata=(BEARER,))
+            with refused(Code.RESOURCE_EXHAUSTED):
+                await it.llm.GenerateText(ASK, metadata=(BEARER,))
+
+    run_real(main())
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:10.0.0.7:51312", "10.0.0.7"),
+        ("ipv6:%5Bfe80::1%5D:51312", "fe80::1"),
+        ("ipv6:[::1]:5", "::1"),
+        ("unix:/run/x", "unix:/run/x"),
+    ],
+)
+def test_the_address_of_a_peer(peer: str, host: str) -> None:
+    assert host_of(peer) == host
+
+
+def test_a_cut_streams_tokens_are_charged() -> None:
+    async def main() -> None:
+        async with served(sim=SLOW, tokens_per_minute=1000) as it:
+            call = it.llm.StreamGenerateText(llm_pb2.PromptRequest(prompt="Why?", max_tokens=500), metadata=(BEARER,))
+            await call.read()
+            head = dict(await call.initial_metadata())
+            assert "ratelimit-limit" in head or any(name.startswith("ratelimit") for name in head)
+            call.cancel()
+            await it.made.settled()
+            # All but what it got is given back: another one fits.
+            answer = await it.llm.GenerateText(ASK, metadata=(BEARER,))
+            assert answer.completion_tokens == 12
 
     run_real(main())
 

@@ -77,19 +77,11 @@ class LiveTls:
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """For a gRPC listener. With CAs, clients must show a certificate that one of them signed."""
-        handed_out = self._material
-
-        def newest() -> grpc.ServerCertificateConfiguration | None:
-            nonlocal handed_out
-            if handed_out is self._material:
-                return None
-            handed_out = self._material
-            return _configuration(handed_out)
-
+        newest = _Newest(self)
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(handed_out),
+            _configuration(newest.handed_out),
             newest,  # type: ignore[arg-type] # None is documented: no change
-            require_client_authentication=bool(handed_out.ca),
+            require_client_authentication=bool(self._material.ca),
         )
 
     def dial(self, address: str, options: Sequence[tuple[str, int | str]], *, name: str = "") -> grpc.aio.Channel:
@@ -154,6 +146,21 @@ class LiveTls:
             self._refused = refused
             self._observer.certificate_refused(self._setting)
             _log.error("new certificates are not used; the old ones go on", reason=reason)
+
+
+class _Newest:
+    """What gRPC asks, from threads of its own, before every handshake: the configuration if it is a new one."""
+
+    def __init__(self, live: LiveTls) -> None:
+        self._live = live
+        self.handed_out = live.material
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        material = self._live.material
+        if material is self.handed_out:
+            return None
+        self.handed_out = material
+        return _configuration(material)
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from neurogate.edge.settings import TlsSettings
 from neurogate.errors import ConfigError
+from neurogate.gateway.certificates import Certificates
+from neurogate.rpc.call_channel import dial_plain
 from neurogate.telemetry.certificates import CertificateMetrics
+from neurogate.tls import live as live_module
 from neurogate.tls.authority import Authority
-from neurogate.tls.live import LiveTls
+from neurogate.tls.live import LiveTls, _Newest
 from neurogate.tls.material import PemFile, TlsFiles, check, contents
 from neurogate.tls.settings import LinkTlsSettings, link_files
 from tls_support import Pki, RecordingTlsObserver
@@ -184,3 +192,95 @@ def test_an_authority_issues_for_names_and_addresses() -> None:
     for san, told in (("IP:x", "is no IP address"), ("DNS:" + "\u00fc" * 80, "is no host name")):
         with pytest.raises(ConfigError, match=told):
             authority.issue("s", server=True, client=False, sans=(san,))
+
+
+def test_grpc_is_given_a_configuration_only_when_it_is_new(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    live = pki.live("server")
+    newest = _Newest(live)
+
+    assert newest() is None
+    pki.issue("server")
+    live.reload()
+    assert newest() is not None
+    assert newest() is None
+
+
+def test_files_that_change_while_they_are_read_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pki = Pki(tmp_path)
+    live = pki.live("server")
+    first = live.material
+    pki.issue("server")
+    read = live_module.contents
+
+    def changing(files: TlsFiles) -> tuple[bytes, bytes, bytes]:
+        found = read(files)
+        pki.issue("server")
+        return found
+
+    monkeypatch.setattr(live_module, "contents", changing)
+    assert not live.reload()
+    assert live.material is first
+    assert live.problem
+    monkeypatch.undo()
+    assert live.reload()
+    assert live.problem == ""
+
+
+def test_what_only_openssl_refuses_is_told_too(tmp_path: Path) -> None:
+    """A short key parses, and belongs to its certificate."""
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "weak")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    cert, pem = tmp_path / "weak.crt", tmp_path / "weak.key"
+    cert.write_bytes(certificate.public_bytes(Encoding.PEM))
+    pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    files = TlsFiles(PemFile("CERT", str(cert)), PemFile("KEY", str(pem)), PemFile("CA", ""))
+
+    with pytest.raises(ConfigError, match=r"CERT: .*weak.crt cannot be used: .*(KEY_TOO_SMALL|ee key too small)"):
+        LiveTls(files, now=time.time, observer=RecordingTlsObserver())
+
+
+def test_a_gateways_certificates_tell_of_both_sides(tmp_path: Path) -> None:
+    async def main() -> None:
+        pki = Pki(tmp_path)
+        (cert, key), (link_cert, link_key) = pki.issue("server"), pki.issue("link")
+        both = Certificates(
+            TlsSettings(cert=cert, key=key),
+            LinkTlsSettings(cert=link_cert, key=link_key, ca=pki.ca),
+            registry=CollectorRegistry(),
+            now=time.time,
+        )
+        assert both.problem == ""
+        pki.spoil("server")
+        pki.spoil("link")
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(both.watch())
+            both.ask()
+            while both.problem.count("holds no private key") < 2:
+                await asyncio.sleep(0.001)
+            watching.cancel()
+        assert both.problem.startswith("NEUROGATE_TLS_KEY: ")
+        assert "; NEUROGATE_LINK_TLS_KEY: " in both.problem
+        channel = both.dial("127.0.0.1:1", ())
+        await channel.close()
+
+    asyncio.run(main())
+
+
+def test_without_settings_there_is_no_tls() -> None:
+    none = Certificates(TlsSettings(), LinkTlsSettings(), registry=CollectorRegistry(), now=time.time)
+
+    assert (none.public, none.link, none.problem, none.dial) == (None, None, "", dial_plain)
+    none.ask()
+    asyncio.run(none.watch())
