@@ -16,6 +16,7 @@ DEV := $(VENV)/.dev
 WORKERS ?= 3
 URL ?= http://127.0.0.1:8080
 PYTEST_ARGS ?=
+CASES ?= 5000
 SOURCES := $(wildcard pkg cmd bench tests)
 
 ##@ Start
@@ -77,6 +78,9 @@ cov: $(DEV) ## Run every test with branch coverage, in processes too
 
 check: lint proto-check cov ## Everything that must be right before a change is merged
 
+fuzz: $(DEV) ## Send CASES=5000 generated requests by the gateway's own OpenAPI document
+	@$(BIN)/python tests/fuzz_openapi.py --cases $(CASES)
+
 bench: $(DEV) ## Measure what the gateway costs
 	@$(BIN)/python bench/run.py
 
@@ -134,5 +138,5 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check bench docs \
+.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz bench docs \
 	proto proto-check proto-baseline lock clean
