@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -23,9 +24,9 @@ def health(url: str) -> int:
     return 0 if status < 400 and said not in {"unhealthy", "draining"} else 1
 
 
-def workers(url: str, *, json: bool) -> int:
-    """Print the workers as a table or as JSON."""
-    status, body = _get(f"{url}/workers")
+def workers(url: str, *, json: bool, key: str = "") -> int:
+    """Print the workers as a table or as JSON; `key` is for a gateway that asks for one."""
+    status, body = _get(f"{url}/workers", {"Authorization": f"Bearer {key}"} if key else {})
     if status >= 400:
         print(json_format.dumps(body), file=sys.stderr)
         return 1
@@ -36,9 +37,9 @@ def workers(url: str, *, json: bool) -> int:
     return 0
 
 
-def _get(url: str) -> tuple[int, Any]:
+def _get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
     try:
-        answer = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False)
+        answer = httpx.get(url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
         return answer.status_code, answer.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NeuroGateError(f"{url} does not answer ({error}): is it running? give its address with --url") from error

@@ -157,11 +157,12 @@ def health(url: Url = DEFAULT_URL) -> None:
 def workers(
     url: Url = DEFAULT_URL,
     json: Annotated[bool, typer.Option("--json", help="Print the gateway's own JSON.")] = False,
+    key: Annotated[str, typer.Option(help="An API key, for a gateway with WORKERS_AUTH.")] = "",
 ) -> None:
     """Show the workers of a running gateway."""
     from neurogate.cli import ask
 
-    raise typer.Exit(ask.workers(url, json=json))
+    raise typer.Exit(ask.workers(url, json=json, key=key))
 
 
 @app.command()
@@ -173,6 +174,7 @@ def verify(
     calls: Annotated[int, typer.Option("-n", min=1, help="Streams, each with a marker of its own.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 64,
     key: Annotated[str, typer.Option(help="Bearer key for the proxy.")] = "",
+    direct_key: Annotated[str, typer.Option(help="Bearer key for the direct side.")] = "",
     tls_ca: Annotated[str, typer.Option(help="CA (PEM) of an https://HOST:PORT.")] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one call.")] = 120.0,
     model: Annotated[str, typer.Option(help="Model to ask for.")] = "",
@@ -185,7 +187,7 @@ def verify(
     from neurogate.cli import verify as command
 
     wanted = command.Wanted(
-        direct, proxy, calls, concurrency, key, tls_ca, timeout, model, size_mib << 20,
+        direct, proxy, calls, concurrency, key, direct_key, tls_ca, timeout, model, size_mib << 20,
         api or ("openai", "llamacpp"), method or (),
     )  # fmt: skip
     raise typer.Exit(command.main(wanted, grpc=grpc, json=json))

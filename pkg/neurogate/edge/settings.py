@@ -32,6 +32,9 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto"] | bool,
         env("AUTH_ENABLED", "true, false, or auto: as soon as API_KEYS or AUTH_KEYS_FILE is set.", reloads=True),
     ] = "auto"
+    workers_auth: Annotated[
+        bool, env("WORKERS_AUTH", "Whether GET /workers needs a key too: it tells the workers' addresses.")
+    ] = False
     keys_poll_s: Annotated[
         float,
         env(

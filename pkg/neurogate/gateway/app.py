@@ -199,6 +199,7 @@ class Gateway:
             hot=hot,
             now=loop.time,
             names=names,
+            guard_workers=config.keys.workers_auth,
             config_status=reloader.status,
             more=[
                 *admin.routes(),

@@ -46,11 +46,12 @@ def build_app(
     names: ModelNames | None = None,
     config_status: Callable[[], Mapping[str, object] | None] = lambda: None,
     more: Sequence[Route] = (),
+    guard_workers: bool = False,
 ) -> Starlette:
     """The gateway's Starlette application; `hot` endpoints are mounted for the sake of their 405.
 
     `config_status` is what `/health` tells of the configuration; `more` are further routes. Without `names`, no model
-    has an alias.
+    has an alias. `guard_workers` asks for a key at `/workers`.
     """
     model_names = names or ModelNames(ModelRouteSettings())
 
@@ -65,7 +66,9 @@ def build_app(
     async def ping(_: Request) -> Response:
         return Response(b"")
 
-    async def workers(_: Request) -> Response:
+    async def workers(request: Request) -> Response:
+        if guard_workers:
+            _authenticate(keys, request)
         members = [describe(member, now()) for member in (*pool.snapshot.members, *pool.leaving)]
         return _json({"workers": members, "count": len(members)})
 

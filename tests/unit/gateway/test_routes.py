@@ -57,7 +57,7 @@ class Hot:
 class Site:
     """The app in front of a data plane."""
 
-    def __init__(self, data_plane: Rig, keys: tuple[str, ...]) -> None:
+    def __init__(self, data_plane: Rig, keys: tuple[str, ...], *, guard_workers: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self.data_plane = data_plane
         self.lifecycle = Lifecycle()
@@ -68,6 +68,7 @@ class Site:
             self.lifecycle,
             hot={"/prompt": Hot(), "/v1/chat/completions": Hot()},
             now=loop.time,
+            guard_workers=guard_workers,
         )
         self.app: ASGIApp = counted(app, self.metrics, loop)
 
@@ -80,9 +81,11 @@ class Site:
 
 
 @asynccontextmanager
-async def site(workers: int = 1, *, up: bool = True, keys: tuple[str, ...] = ()) -> AsyncIterator[Site]:
+async def site(
+    workers: int = 1, *, up: bool = True, keys: tuple[str, ...] = (), guard_workers: bool = False
+) -> AsyncIterator[Site]:
     async with rig(workers, up=up) as data_plane:
-        yield Site(data_plane, keys)
+        yield Site(data_plane, keys, guard_workers=guard_workers)
 
 
 def test_a_worker_is_shown_as_it_is() -> None:
@@ -210,6 +213,15 @@ def test_ping_checks_nothing() -> None:
 
 
 # Models
+
+
+def test_the_workers_can_be_kept_from_strangers() -> None:
+    async def main() -> None:
+        async with site(1, keys=("a-long-key",), guard_workers=True) as made:
+            assert (await made.get("/workers")).status == 401
+            assert (await made.get("/workers", x_api_key="a-long-key")).status == 200
+
+    run(main())
 
 
 def test_models_are_those_that_usable_workers_have() -> None:
