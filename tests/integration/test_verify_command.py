@@ -65,12 +65,13 @@ def test_http_through_a_gateway_is_like_the_engine_with_64_streams_at_once(ports
 
 def test_grpc_through_a_gateway_is_like_the_worker_with_64_streams_at_once(ports: Ports):
     direct, proxy = f"127.0.0.1:{ports.worker}", f"127.0.0.1:{ports.grpc}"
-    done = verify("--grpc", "--direct", direct, "--proxy", proxy, "--key", KEY, "--size-mib", "25")
+    done = verify("--grpc", "--direct", direct, "--proxy", proxy, "--key", KEY, "--size-mib", "9")
 
     assert done.stdout.endswith("\npassed\n"), done.stdout + done.stderr
     assert done.returncode == 0
     assert re.search(r"cross-talk +64 +0\n", done.stdout)
-    assert "normalised before comparing:\n  inference_time_ms: time\n" in done.stdout
+    assert re.search(r"size +1 +0\n", done.stdout)
+    assert "normalised before comparing:\n  inference_time_ms, cached_tokens: " in done.stdout
 
 
 def test_a_proxy_that_refuses_everything_fails(ports: Ports):

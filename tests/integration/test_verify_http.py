@@ -251,6 +251,19 @@ def test_a_server_that_says_nothing_costs_one_timeout():
     run_real(main())
 
 
+def test_a_direct_side_that_wants_another_key_is_told():
+    class WantsAKey(HttpLie):
+        def status(self, path: str, status: int) -> int:
+            return 401
+
+    async def main() -> None:
+        async with engine() as good, http_proxy(f"http://{good}", WantsAKey()) as closed:
+            report = await verified(closed, good, PLAN._replace(calls=1))
+            assert "chat: /v1/chat/completions does not work directly (status 401)" in report.skipped
+
+    run_real(main())
+
+
 def test_nobody_there_is_an_error():
     async def main() -> None:
         async with engine() as direct:

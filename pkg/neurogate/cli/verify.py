@@ -27,6 +27,7 @@ class Wanted:
     calls: int
     concurrency: int
     key: str
+    direct_key: str
     tls_ca: str
     timeout_s: float
     model: str
@@ -48,7 +49,7 @@ async def _http(wanted: Wanted) -> Report:
         raise NeuroGateError(f"--api: must be one of {', '.join(get_args(Api))} (got {', '.join(sorted(unknown))})")
     apis: frozenset[Api] = frozenset(api for api in get_args(Api) if api in wanted.apis)
     async with AsyncExitStack() as closing:
-        direct = HttpSide(wanted.direct, key="", tls_ca=wanted.tls_ca, timeout_s=wanted.timeout_s)
+        direct = HttpSide(wanted.direct, key=wanted.direct_key, tls_ca=wanted.tls_ca, timeout_s=wanted.timeout_s)
         closing.push_async_callback(direct.close)
         proxy = HttpSide(wanted.proxy, key=wanted.key, tls_ca=wanted.tls_ca, timeout_s=wanted.timeout_s)
         closing.push_async_callback(proxy.close)
@@ -58,7 +59,7 @@ async def _http(wanted: Wanted) -> Report:
 
 async def _grpc(wanted: Wanted) -> Report:
     async with AsyncExitStack() as closing:
-        direct = GrpcSide(wanted.direct, key="", tls_ca=wanted.tls_ca, timeout_s=wanted.timeout_s)
+        direct = GrpcSide(wanted.direct, key=wanted.direct_key, tls_ca=wanted.tls_ca, timeout_s=wanted.timeout_s)
         closing.push_async_callback(direct.close)
         proxy = GrpcSide(wanted.proxy, key=wanted.key, tls_ca=wanted.tls_ca, timeout_s=wanted.timeout_s)
         closing.push_async_callback(proxy.close)

@@ -16,7 +16,7 @@ GENERATE = "/neurogate.v1.Worker/Generate"
 STATUS = "/neurogate.v1.Worker/GetStatus"
 
 NORMALISED = (
-    "inference_time_ms: time",
+    "inference_time_ms, cached_tokens: time, and the state of the engine's cache",
     f"the answers of {HEALTH} and {STATUS}: state; that there is one is compared",
 )
 
@@ -78,6 +78,7 @@ def _generate_event(message: bytes) -> bytes:
     read = worker_pb2.GenerateEvent.FromString(message)
     if read.HasField("finished"):
         read.finished.ClearField("inference_time_ms")
+        read.finished.usage.ClearField("cached_tokens")
     return read.SerializeToString(deterministic=True)
 
 

@@ -19,7 +19,7 @@ from neurogate.verify.http_side import Answer, HttpSide
 from neurogate.verify.masks import NORMALISED, answers_in
 from neurogate.verify.report import Report, excerpt
 
-_NOT_THERE = frozenset({404, 405, 501})
+_NOT_THERE = frozenset({401, 403, 404, 405, 501})
 _POLL_S = 0.02
 _LONG_ENOUGH_S = 0.6
 """An answer must take this long by itself, to see whether leaving ends it sooner."""
