@@ -18,7 +18,7 @@ from neurogate.config import Source
 from neurogate.engines.engine import EngineCall, EngineReply, Observation
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
-from neurogate.gateway.app import Gateway
+from neurogate.gateway.assembly import Gateway
 from neurogate.gateway.listeners import api_limits
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.httpd import HttpServer

@@ -15,7 +15,7 @@ import grpc.aio
 from config_support import gateway_config
 from link_support import READY, Answering, ScriptedBackend, echo
 from neurogate import __version__
-from neurogate.gateway.app import Gateway
+from neurogate.gateway.assembly import Gateway
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.public_server import PublicServer
 from neurogate.rpc.worker_service import WorkerServer

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from config_support import gateway_config
 from neurogate.config import Source, settings_of
 from neurogate.gateway import app
-from neurogate.gateway.app import Gateway
+from neurogate.gateway.assembly import Gateway
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.telemetry import logging

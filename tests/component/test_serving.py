@@ -23,7 +23,7 @@ from neurogate.channel import EndCode
 from neurogate.engines.engine import EngineFatalError, Observation
 from neurogate.errors import ConfigError
 from neurogate.gateway import app as gateway_app
-from neurogate.gateway.app import Gateway
+from neurogate.gateway.assembly import Gateway
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.testing.engines import HANG, Reply, ScriptedEngine
 from neurogate.worker import app as worker_app
@@ -275,14 +275,15 @@ def test_a_gateway_that_stops_finishes_what_it_holds() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"worker_addresses": ("nonsense",)}, "WORKER_ADDRESSES: 'nonsense' is not host:port"),
-        ({"worker_addresses": ("a:1", "a:1")}, "WORKER_ADDRESSES: an address is listed twice"),
+        ({"worker_addresses": ("nonsense",)}, "'nonsense' is not host:port"),
+        ({"worker_addresses": ("a:1", "a:1")}, "an address is listed twice"),
     ],
 )
 def test_settings_that_cannot_work_end_a_gateway(settings: dict[str, Any], told: str) -> None:
     async def main() -> None:
         error = await failed(gateway_of(**settings))
         assert isinstance(error, ConfigError)
+        assert str(error).startswith("WORKER_ADDRESSES")
         assert told in str(error)
 
     run_real(main())

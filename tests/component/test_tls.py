@@ -25,7 +25,7 @@ from config_support import gateway_config
 from link_support import READY, RecordingLinkObserver, RecordingSink, ScriptedBackend, call
 from neurogate.errors import ConfigError
 from neurogate.gateway import app as gateway_app
-from neurogate.gateway.app import Gateway
+from neurogate.gateway.assembly import Gateway
 from neurogate.httpd import HttpServer
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.rpc.link_server import LinkServerSettings

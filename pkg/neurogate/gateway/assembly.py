@@ -1,0 +1,289 @@
+"""The parts of a gateway, put together: data plane, edge, endpoints, apps, and what follows the configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Callable, Container, Mapping
+from typing import cast
+
+import structlog
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from neurogate import __version__
+from neurogate.balancing import picker
+from neurogate.channel import LinkObserver
+from neurogate.config import Effective, Source
+from neurogate.dataplane.dispatch import Dispatcher
+from neurogate.dataplane.member import LinkChannel
+from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.room import Room
+from neurogate.discovery.listed import ListedResolver
+from neurogate.edge.address_limits import AddressLimits
+from neurogate.edge.admission import Admission
+from neurogate.edge.key_source import KeySource
+from neurogate.edge.limiter import build_limiter
+from neurogate.endpoint import Endpoint
+from neurogate.gateway.admin import Admin
+from neurogate.gateway.admin_keys import AdminKeys
+from neurogate.gateway.certificates import Certificates
+from neurogate.gateway.dialects.table import dialects
+from neurogate.gateway.edge import Edge
+from neurogate.gateway.generation import GenerationEndpoint
+from neurogate.gateway.grpc_edge import GrpcEdge
+from neurogate.gateway.intake import BodyBudget, RequestIds
+from neurogate.gateway.limit_log import LimitLog
+from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.model_names import ModelNames
+from neurogate.gateway.observer import FleetObserver
+from neurogate.gateway.ollama_routes import ollama_routes
+from neurogate.gateway.openapi.routes import openapi_routes
+from neurogate.gateway.records import access_log, recorder
+from neurogate.gateway.reload import Reloader
+from neurogate.gateway.routes import Lifecycle, build_app, counted, describe, health, readiness
+from neurogate.gateway.settings import GatewayConfig, GatewaySettings
+from neurogate.gateway.subscriptions import (
+    ENDPOINT_SETTINGS,
+    GRPC_SETTINGS,
+    breaker_settings,
+    dispatch_limits,
+    follow_edge,
+    follow_fleet,
+    follow_process,
+)
+from neurogate.httpd import cors
+from neurogate.operations import OPERATIONS
+from neurogate.resilience.retry import RetryBudget
+from neurogate.rpc.call_channel import Dial
+from neurogate.rpc.link_client import LinkClient, LinkSettings
+from neurogate.telemetry import ops
+
+_log = structlog.get_logger("neurogate.gateway")
+
+
+class Gateway:
+    """The parts of one gateway, wired together on the running loop.
+
+    `effective` is the configuration with where it comes from, to be read again; without it, it is what it is.
+    Raises ConfigError for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        rng: random.Random,
+        now_ns: Callable[[], int],
+        effective: Effective[GatewayConfig] | None = None,
+    ) -> None:
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._rng = rng
+        self._now_ns = now_ns
+        self.metrics = GatewayMetrics()
+        self.lifecycle = Lifecycle()
+        self.reloader = Reloader(
+            effective or Source(GatewayConfig, base=config).read(), now=self._wall, count=self.metrics.config_reload
+        )
+        self._build_data_plane()
+        self._build_edge()
+        self._build_listeners_backends()
+        self._build_apps()
+
+    def tell_keys(self) -> None:
+        """Log what there is to know about the keys that were just read."""
+        found = self.keys.loaded
+        for warning in found.warnings:
+            _log.warning("keys", problem=warning)
+        if found.error:
+            _log.error("the keys were not read", reason=found.error)
+        if not self.keys.ring.enforced:
+            _log.warning("authentication is off: anyone may call this gateway; set API_KEYS or AUTH_KEYS_FILE")
+        elif not found.keys_loaded:
+            _log.error("authentication is misconfigured: no API keys are loaded; every request is refused")
+
+    def _wall(self) -> float:
+        return self._now_ns() / 1e9
+
+    def _build_data_plane(self) -> None:
+        """Who the workers are, how they are reached, and how one of them is chosen."""
+        config, settings = self._config, self._config.gateway
+        self.certificates = Certificates(config.tls, config.link_tls, registry=self.metrics.registry, now=self._wall)
+        self.resolver = ListedResolver(settings.worker_addresses)
+        observer = FleetObserver(self.metrics)
+        self.pool = EndpointPool(
+            _connector(config, self.certificates.dial, self._loop, self._rng),
+            breaker=breaker_settings(settings),
+            loop=self._loop,
+            observer=observer,
+            leave_s=settings.drain_timeout_s,
+        )
+        budget = RetryBudget(ratio=settings.retry_budget)
+        self.dispatcher = Dispatcher(
+            self.pool,
+            picker.build(settings.balancer, rng=self._rng),
+            budget=budget,
+            limits=dispatch_limits(settings),
+            loop=self._loop,
+            observer=observer,
+        )
+        self.metrics.count_active(lambda: self.dispatcher.in_flight)
+        follow_fleet(
+            self.reloader,
+            resolver=self.resolver,
+            pool=self.pool,
+            dispatcher=self.dispatcher,
+            budget=budget,
+            rng=self._rng,
+        )
+
+    def _build_edge(self) -> None:
+        """Who may call, how much, and who waits."""
+        config, loop = self._config, self._loop
+        self.keys = KeySource(config.keys, now=self._wall)
+        self.tell_keys()
+        self.limiter = build_limiter(config.limits, loop=loop, wall=self._wall, rng=self._rng, observer=LimitLog())
+        room = Room(self.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
+        self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
+        self.pool.on_publish(self.admission.wake)
+        self.metrics.count_queue(lambda: self.admission.waiting)
+        self.names = ModelNames(config.models)
+        self.edge = Edge(
+            self.keys.ring,
+            addresses=AddressLimits(config.limits, loop=loop),
+            names=self.names,
+            models=self._models,
+            limits=config.limits,
+            limiter=self.limiter,
+            admission=self.admission,
+        )
+        follow_edge(
+            self.reloader,
+            keys=self.keys,
+            tell_keys=self.tell_keys,
+            limiter=self.limiter,
+            edge=self.edge,
+            admission=self.admission,
+            room=room,
+            names=self.names,
+        )
+
+    def _build_listeners_backends(self) -> None:
+        """What serves the requests of either listener, and writes down what became of them."""
+        config, settings = self._config, self._config.gateway
+        self.access_log = access_log(config.access_log, on_loss=self.metrics.log_lines_lost)
+        self._record = None
+        if self.access_log is not None:
+            self._record = recorder(self.access_log, self.edge, wall=self._wall, loop=self._loop)
+            self.reloader.also(self.access_log.reopen)
+        self.request_ids = RequestIds(self._now_ns)
+        self.bodies = BodyBudget(settings.max_bodies_bytes)
+        self._hot = self._endpoints(settings)
+        self.reloader.subscribe(ENDPOINT_SETTINGS, lambda config: self._hot.update(self._endpoints(config.gateway)))
+        self.grpc = GrpcEdge(
+            self.dispatcher,
+            self.edge,
+            channel_of=lambda member: cast("LinkClient", member.channel).calls,
+            bodies=self.bodies,
+            metrics=self.metrics,
+            settings=settings,
+            loop=self._loop,
+            log=self.access_log,
+            wall=self._wall,
+        )
+        self.reloader.subscribe(GRPC_SETTINGS, lambda config: self.grpc.configure(config.gateway))
+
+    def _build_apps(self) -> None:
+        """The ASGI apps of the API's ports and of the ops port."""
+        config, loop = self._config, self._loop
+        admin_keys = AdminKeys(config.admin.admin_key)
+        follow_process(self.reloader, admin_keys=admin_keys, bodies=self.bodies)
+        admin = Admin(
+            admin_keys,
+            self.reloader,
+            pool=self.pool,
+            resolver=self.resolver,
+            keys_loaded=lambda: len(self.keys.ring),
+            describe=lambda member: describe(member, loop.time()),
+        )
+        ollama = ollama_routes(
+            self.pool, self.edge.identify, started_at=self._wall(), aliases=lambda: self.names.aliases
+        )
+        routes = build_app(
+            self.pool,
+            self.keys.ring,
+            self.lifecycle,
+            hot=self._hot,
+            now=loop.time,
+            names=self.names,
+            guard_workers=config.keys.workers_auth,
+            config_status=self.reloader.status,
+            more=[*admin.routes(), *openapi_routes(authenticated=self.keys.ring.enforced), *ollama],
+        )
+        self.front = _front_door(self._hot, routes, self.metrics, loop)
+        self.app = cors.around(self.front, config.http.cors_origins)
+        self.ops_app = ops.build_app(
+            self.metrics.registry,
+            health=lambda: health(self.pool, self.reloader.status()),
+            ready=lambda: readiness(self.lifecycle),
+        )
+
+    def _endpoints(self, settings: GatewaySettings) -> dict[str, ASGIApp]:
+        """Endpoints hold their bounds: a reload puts others into their places, and a request keeps the one it met."""
+        return {
+            path: GenerationEndpoint(
+                OPERATIONS[path],
+                dialect,
+                dispatcher=self.dispatcher,
+                edge=self.edge,
+                record=self._record,
+                request_ids=self.request_ids,
+                bodies=self.bodies,
+                metrics=self.metrics,
+                settings=settings,
+                loop=self._loop,
+            )
+            for path, dialect in dialects(self._models).items()
+        }
+
+    def _models(self) -> Container[str]:
+        """The names of all models there are now."""
+        return self.pool.snapshot.models
+
+
+def _connector(
+    config: GatewayConfig, dial: Dial, loop: asyncio.AbstractEventLoop, rng: random.Random
+) -> Callable[[Endpoint, LinkObserver], LinkChannel]:
+    gateway_id = f"{socket.gethostname()}:{os.getpid()}"
+    link = LinkSettings(silence_s=config.gateway.link_silence_s)
+
+    def connect(endpoint: Endpoint, observer: LinkObserver) -> LinkChannel:
+        return LinkClient(
+            endpoint.address,
+            observer,
+            gateway_id=gateway_id,
+            version=__version__,
+            settings=link,
+            loop=loop,
+            rng=rng,
+            dial=dial,
+            max_message_bytes=config.grpc.grpc_max_message_bytes,
+        )
+
+    return connect
+
+
+def _front_door(
+    hot: Mapping[str, ASGIApp], rest: Starlette, metrics: GatewayMetrics, loop: asyncio.AbstractEventLoop
+) -> ASGIApp:
+    """Hot paths by one dictionary look-up, everything else through Starlette's router and middleware."""
+    others = counted(rest, metrics, loop)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (endpoint or others)(scope, receive, send)
+
+    return app
