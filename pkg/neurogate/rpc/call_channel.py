@@ -35,6 +35,11 @@ async def send(call: BytesCall, message: bytes) -> None:
     await call._cython_call.send_serialized_message(message)  # type: ignore[attr-defined] # noqa: SLF001
 
 
+def was_cut(call: BytesCall) -> bool:
+    """Whether a call was ended from this side; to gRPC's own words it may look as if the other side cancelled it."""
+    return bool(call._cython_call.is_locally_cancelled())  # type: ignore[attr-defined] # noqa: SLF001
+
+
 class CallChannel:
     """Opens its channel when it is first needed. Closed, it ends every call on it, and may be opened again."""
 

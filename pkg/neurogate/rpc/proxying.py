@@ -15,7 +15,7 @@ import structlog
 
 from neurogate.errors import ForbiddenError, NoWorkerError
 from neurogate.resilience.breaker import Outcome
-from neurogate.rpc.call_channel import BytesCall, send
+from neurogate.rpc.call_channel import BytesCall, send, was_cut
 from neurogate.rpc.public_backend import Candidates, Hold, IncomingRpc
 from neurogate.rpc.status import Metadata
 
@@ -158,7 +158,9 @@ async def _read(call: BytesCall) -> object:
     """The next message of the worker; something else when there is no further one, whatever the status."""
     try:
         return await call.read()
-    except grpc.aio.AioRpcError:
+    except grpc.aio.AioRpcError as error:
+        if was_cut(call):
+            raise _WorkerLostError from error
         return None
     except asyncio.CancelledError:
         _raise_own_cancellation()
