@@ -99,7 +99,9 @@ class World:
         self.end(lambda _: None)
 
     async def wait(self) -> None:
-        await asyncio.sleep(self.rng.choice([0.001, 0.5, 1.0, 7.0, 30.0, 60.0, 90.0, 90.0, 6 * 24 * 3600.0]))
+        """At and around the ends of a minute, and now and then into the next month."""
+        waits = [0.001, 0.25, 0.5, 1.0, 7.0, 30.0, 59.75, 60.0, 90.0, 16 * 24 * 3600.0]
+        await asyncio.sleep(self.rng.choice(waits))
 
     async def reload(self) -> None:
         """Defaults and keys change under requests in flight."""
