@@ -35,6 +35,25 @@ DIALECTS = {path: dialects()[path] for path in ("/prompt", CHAT, "/v1/completion
 MESSAGES = [{"role": "user", "content": "Why?"}]
 
 
+def edge_for(data_plane: Rig, config: GatewayConfig) -> tuple[Admission, gateway_edge.Edge]:
+    """A gateway's edge before a data plane, and the queues of it."""
+    loop = asyncio.get_running_loop()
+    room = Room(data_plane.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
+    admission = Admission(config.admission, has_room=room.has_room, loop=loop)
+    data_plane.pool.on_publish(admission.wake)
+    return admission, gateway_edge.Edge(
+        KeySource(config.keys, now=lambda: 0.0).ring,
+        addresses=AddressLimits(config.limits, loop=loop),
+        names=ModelNames(config.models),
+        models=lambda: data_plane.pool.snapshot.models,
+        limits=config.limits,
+        limiter=build_limiter(
+            config.limits, loop=loop, wall=lambda: 1e9 + loop.time(), rng=random.Random(1), observer=LimitLog()
+        ),
+        admission=admission,
+    )
+
+
 class Edge:
     """Hot endpoints, their data plane and their metrics."""
 
@@ -44,23 +63,7 @@ class Edge:
         self.bodies = BodyBudget(config.gateway.max_bodies_bytes)
         self._tasks = tasks
         loop = asyncio.get_running_loop()
-        room = Room(
-            data_plane.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor
-        )
-        self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
-        data_plane.pool.on_publish(self.admission.wake)
-        self.limiter = build_limiter(
-            config.limits, loop=loop, wall=lambda: 1e9 + loop.time(), rng=random.Random(1), observer=LimitLog()
-        )
-        edge_of_gateway = gateway_edge.Edge(
-            KeySource(config.keys, now=lambda: 0.0).ring,
-            addresses=AddressLimits(config.limits, loop=loop),
-            names=ModelNames(config.models),
-            models=lambda: data_plane.pool.snapshot.models,
-            limits=config.limits,
-            limiter=self.limiter,
-            admission=self.admission,
-        )
+        self.admission, edge_of_gateway = edge_for(data_plane, config)
         self.endpoints = {
             path: GenerationEndpoint(
                 OPERATIONS[path],

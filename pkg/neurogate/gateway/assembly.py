@@ -10,7 +10,6 @@ from collections.abc import Callable, Container, Mapping
 from typing import cast
 
 import structlog
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurogate import __version__
@@ -41,9 +40,10 @@ from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.observer import FleetObserver
 from neurogate.gateway.ollama_routes import ollama_routes
 from neurogate.gateway.openapi.routes import openapi_routes
+from neurogate.gateway.reception import received
 from neurogate.gateway.records import access_log, recorder
 from neurogate.gateway.reload import Reloader
-from neurogate.gateway.routes import Lifecycle, build_app, counted, describe, health, readiness
+from neurogate.gateway.routes import Lifecycle, build_app, describe, health, readiness
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
 from neurogate.gateway.subscriptions import (
     ENDPOINT_SETTINGS,
@@ -214,7 +214,7 @@ class Gateway:
         )
         routes = build_app(
             self.pool,
-            self.keys.ring,
+            self.edge.identify,
             self.lifecycle,
             hot=self._hot,
             now=loop.time,
@@ -223,7 +223,15 @@ class Gateway:
             config_status=self.reloader.status,
             more=[*admin.routes(), *openapi_routes(authenticated=self.keys.ring.enforced), *ollama],
         )
-        self.front = _front_door(self._hot, routes, self.metrics, loop)
+        others = received(
+            routes,
+            edge=self.edge,
+            metrics=self.metrics,
+            loop=loop,
+            write=self.access_log.write if self.access_log is not None else None,
+            wall=self._wall,
+        )
+        self.front = _front_door(self._hot, others)
         self.app = cors.around(self.front, config.http.cors_origins)
         self.ops_app = ops.build_app(
             self.metrics.registry,
@@ -276,11 +284,8 @@ def _connector(
     return connect
 
 
-def _front_door(
-    hot: Mapping[str, ASGIApp], rest: Starlette, metrics: GatewayMetrics, loop: asyncio.AbstractEventLoop
-) -> ASGIApp:
+def _front_door(hot: Mapping[str, ASGIApp], others: ASGIApp) -> ASGIApp:
     """Hot paths by one dictionary look-up, everything else through Starlette's router and middleware."""
-    others = counted(rest, metrics, loop)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None

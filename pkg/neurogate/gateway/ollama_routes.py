@@ -22,14 +22,13 @@ from neurogate.edge.caller import Caller
 from neurogate.edge.permissions import sees
 from neurogate.endpoint import ServedModel
 from neurogate.errors import GatewayError, UnsupportedError
+from neurogate.gateway.callers import Identify, caller_of
 from neurogate.gateway.dialects.ollama import ollama_error
 from neurogate.model_names import LATEST, parameter_size
 
 API_VERSION = "0.12.11"
 """The release of Ollama whose API is spoken here; clients compare it to know what they may ask for."""
 
-Identify = Callable[[bytes, bytes, str], Caller]
-"""From Authorization, X-Api-Key and path to the caller; raises GatewayError for one who may not call."""
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _MANAGED = {
@@ -59,20 +58,20 @@ def ollama_routes(
         return PlainTextResponse("Ollama is running")
 
     async def version(request: Request) -> Response:
-        _caller(request, identify)
+        caller_of(request, identify)
         return _json({"version": API_VERSION})
 
     async def tags(request: Request) -> Response:
-        models = _fleet(pool, _caller(request, identify))
+        models = _fleet(pool, caller_of(request, identify))
         listed = sorted([*models, *_copies(models, aliases())], key=lambda model: model.name)
         return _json({"models": [{**_listed(model), "modified_at": modified_at} for model in listed]})
 
     async def loaded(request: Request) -> Response:
-        models = _fleet(pool, _caller(request, identify))
+        models = _fleet(pool, caller_of(request, identify))
         return _json({"models": [_running(model) for model in models if model.loaded]})
 
     async def managed(request: Request) -> Response:
-        _caller(request, identify)
+        caller_of(request, identify)
         raise UnsupportedError(
             f"{request.url.path[:100]} is not for a gateway: manage models with the Ollama of the worker itself"
         )
@@ -97,15 +96,6 @@ def _worded(endpoint: Endpoint) -> Endpoint:
             return _json(ollama_error(error), error.status)
 
     return answering
-
-
-def _caller(request: Request, identify: Identify) -> Caller:
-    headers = request.headers
-    return identify(
-        headers.get("authorization", "").encode("latin-1"),
-        headers.get("x-api-key", "").encode("latin-1"),
-        request.url.path,
-    )
 
 
 def _fleet(pool: EndpointPool, caller: Caller) -> list[ServedModel]:

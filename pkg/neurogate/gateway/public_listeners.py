@@ -100,7 +100,7 @@ class PublicListeners:
             self._grpc_task.cancel()
 
     async def _serve_grpc(self, started: asyncio.Event) -> None:
-        """gRPC's server has tasks of its own, which nobody else would end if the process fails."""
+        """GRPC's server has tasks of its own, which nobody else would end if the process fails."""
         try:
             await self._grpc.start()
             started.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -11,21 +10,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from neurogate import __version__
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
-from neurogate.edge.caller import Caller
-from neurogate.edge.keys import KeyRing
 from neurogate.edge.settings import ModelRouteSettings
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
+from neurogate.gateway.callers import Identify, caller_of
 from neurogate.gateway.dialects.refusals import refusal
-from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_list import find_model, list_models
 from neurogate.gateway.model_names import ModelNames
-
-_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
 class Lifecycle:
@@ -38,7 +33,7 @@ class Lifecycle:
 
 def build_app(
     pool: EndpointPool,
-    keys: KeyRing,
+    identify: Identify,
     lifecycle: Lifecycle,
     *,
     hot: Mapping[str, ASGIApp],
@@ -68,15 +63,15 @@ def build_app(
 
     async def workers(request: Request) -> Response:
         if guard_workers:
-            _authenticate(keys, request)
+            caller_of(request, identify)
         members = [describe(member, now()) for member in (*pool.snapshot.members, *pool.leaving)]
         return _json({"workers": members, "count": len(members)})
 
     async def models(request: Request) -> Response:
-        return _json(list_models(pool, model_names, _authenticate(keys, request)))
+        return _json(list_models(pool, model_names, caller_of(request, identify)))
 
     async def model(request: Request) -> Response:
-        return _json(find_model(pool, model_names, _authenticate(keys, request), request.path_params["model_id"]))
+        return _json(find_model(pool, model_names, caller_of(request, identify), request.path_params["model_id"]))
 
     routes: list[BaseRoute] = [
         Route("/health", health_endpoint),
@@ -94,30 +89,6 @@ def build_app(
     )
     app.router.redirect_slashes = False  # a POST that is redirected loses its body with most clients
     return app
-
-
-def counted(app: Starlette, metrics: GatewayMetrics, loop: asyncio.AbstractEventLoop) -> ASGIApp:
-    """The app with its requests in the metrics; paths it does not route are counted together as `other`."""
-    known = {route.path for route in app.routes if isinstance(route, Route)}
-
-    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
-        began_at = loop.time()
-        status = 500
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await app(scope, receive, sending)
-        finally:
-            path = scope["path"] if scope["path"] in known else "other"
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            metrics.request(method, path, status, loop.time() - began_at)
-
-    return counting
 
 
 def health(pool: EndpointPool, config_status: Mapping[str, object] | None = None) -> tuple[bool, dict[str, object]]:
@@ -171,13 +142,6 @@ def describe(member: Member, now: float) -> dict[str, object]:
         "detail": member.last_error if not member.linked else report.detail,
         "last_report_s": round(now - member.reported_at, 2) if member.reported_at else None,
     }
-
-
-def _authenticate(keys: KeyRing, request: Request) -> Caller:
-    return keys.authenticate(
-        request.headers.get("authorization", "").encode("latin-1"),
-        request.headers.get("x-api-key", "").encode("latin-1"),
-    )
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

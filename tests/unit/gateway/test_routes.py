@@ -12,15 +12,17 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from config_support import gateway_config
 from dataplane_support import Rig, rig
+from gateway_support import edge_for
 from neurogate import __version__
-from neurogate.edge.key_source import KeySource
-from neurogate.edge.settings import KeySettings
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.errors import MethodNotAllowedError
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.metrics import GatewayMetrics
-from neurogate.gateway.routes import Lifecycle, build_app, counted, health, readiness
+from neurogate.gateway.reception import received
+from neurogate.gateway.routes import Lifecycle, build_app, health, readiness
+from neurogate.telemetry.access_log import Entry
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run
 
@@ -57,20 +59,22 @@ class Hot:
 class Site:
     """The app in front of a data plane."""
 
-    def __init__(self, data_plane: Rig, keys: tuple[str, ...], *, guard_workers: bool = False) -> None:
+    def __init__(self, data_plane: Rig, keys: tuple[str, ...], *, guard_workers: bool = False, **settings: Any) -> None:
         loop = asyncio.get_running_loop()
         self.data_plane = data_plane
         self.lifecycle = Lifecycle()
         self.metrics = GatewayMetrics()
+        self.entries: list[Entry] = []
+        _, edge = edge_for(data_plane, gateway_config(api_keys=keys, **settings))
         app = build_app(
             data_plane.pool,
-            KeySource(KeySettings(api_keys=keys), now=lambda: 0.0).ring,
+            edge.identify,
             self.lifecycle,
             hot={"/prompt": Hot(), "/v1/chat/completions": Hot()},
             now=loop.time,
             guard_workers=guard_workers,
         )
-        self.app: ASGIApp = counted(app, self.metrics, loop)
+        self.app: ASGIApp = received(app, edge=edge, metrics=self.metrics, loop=loop, write=self.entries.append)
 
     async def get(self, path: str, *, method: str = "GET", **headers: str) -> FakeClient:
         given = [(name.replace("_", "-"), value) for name, value in headers.items()]
@@ -82,10 +86,10 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    workers: int = 1, *, up: bool = True, keys: tuple[str, ...] = (), guard_workers: bool = False
+    workers: int = 1, *, up: bool = True, keys: tuple[str, ...] = (), guard_workers: bool = False, **settings: Any
 ) -> AsyncIterator[Site]:
     async with rig(workers, up=up) as data_plane:
-        yield Site(data_plane, keys, guard_workers=guard_workers)
+        yield Site(data_plane, keys, guard_workers=guard_workers, **settings)
 
 
 def test_a_worker_is_shown_as_it_is() -> None:
@@ -436,5 +440,35 @@ def test_requests_are_counted_under_a_bounded_number_of_names() -> None:
             assert made.count(method="GET", path="other", status="404") == 2
             assert made.count(method="other", path="other", status="404") == 1
             assert made.count(method="GET", path="/prompt", status="405") == 1
+
+    run(main())
+
+
+def test_requests_are_written_down_but_for_probes() -> None:
+    async def main() -> None:
+        async with site(keys=("a-long-key",)) as made:
+            for path in ("/health", "/ready", "/ping"):
+                await made.get(path)
+            await made.get("/v1/models", x_api_key="a-long-key")
+            await made.get("/nothing")
+            assert [(entry.path, entry.status, entry.key_id, entry.outcome) for entry in made.entries] == [
+                ("/v1/models", 200, "key-1", "answered"),
+                ("/nothing", 404, "", "refused"),
+            ]
+            assert made.entries[0].bytes > 0
+
+    run(main())
+
+
+def test_an_address_that_guesses_keys_is_held_back() -> None:
+    async def main() -> None:
+        async with site(keys=("a-long-key",), address_failures_per_minute=2) as made:
+            for _ in range(2):
+                assert (await made.get("/v1/models", x_api_key="guess")).status == 401
+            held = await made.get("/v1/models", x_api_key="a-long-key")
+            assert (held.status, held.json()["error"]["type"]) == (429, "rate_limit_error")
+            assert int(held.headers["retry-after"]) > 0
+            await asyncio.sleep(75)
+            assert (await made.get("/v1/models", x_api_key="a-long-key")).status == 200
 
     run(main())

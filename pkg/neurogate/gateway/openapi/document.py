@@ -167,7 +167,17 @@ def _reading() -> dict[str, Any]:
             )
         },
         "/ping": {"get": _get("Whether the process answers", {200: {"description": "Empty."}}, open_to_all=True)},
-        "/workers": {"get": _get("The workers and their breakers", {200: _told(answers.WORKERS)}, open_to_all=True)},
+        "/workers": {
+            "get": _get(
+                "The workers and their breakers",
+                {
+                    200: _told(answers.WORKERS),
+                    401: _failure(Family.NEUROGATE, "The gateway asks for a key here (WORKERS_AUTH)."),
+                    429: _failure(Family.NEUROGATE, _FAILURES[429]),
+                },
+                open_to_all=True,
+            )
+        },
         "/v1/models": {"get": _get("The models of the fleet (OpenAI)", _with_key(answers.MODELS), Family.OPENAI)},
         "/v1/models/{model}": {
             "get": _get(

@@ -1,0 +1,27 @@
+"""Whose request it is, for the endpoints that are ordinary Starlette."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from neurogate.edge.caller import Caller
+
+Identify = Callable[[bytes, bytes, str], Caller]
+"""(Authorization, X-Api-Key, path) → whose key it is. Raises UnauthorizedError and ForbiddenError."""
+
+KEY_ID = "neurogate.key_id"
+"""Where the scope says afterwards whose key it was."""
+
+
+def caller_of(request: Request, identify: Identify) -> Caller:
+    """Whose key a request carries; raises as `identify` does."""
+    headers = request.headers
+    caller = identify(
+        headers.get("authorization", "").encode("latin-1"),
+        headers.get("x-api-key", "").encode("latin-1"),
+        request.url.path,
+    )
+    request.scope[KEY_ID] = caller.key_id
+    return caller

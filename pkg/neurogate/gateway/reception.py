@@ -1,0 +1,99 @@
+"""What every request that is not hot goes through: its address's bounds, the metrics, the access log.
+
+Hot endpoints do the same for themselves, without a wrapped `send` for every token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from neurogate.edge.address_limits import Visit
+from neurogate.errors import RateLimitedError
+from neurogate.gateway.callers import KEY_ID
+from neurogate.gateway.dialects.dialect import JSON
+from neurogate.gateway.dialects.refusals import refusal
+from neurogate.gateway.edge import Edge
+from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.response import retry_after
+from neurogate.telemetry.access_log import Entry
+
+PROBES = frozenset({"/health", "/ready", "/ping"})
+"""Asked every few seconds for ever, by nobody: neither bounded nor written down."""
+
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
+
+def received(
+    app: Starlette,
+    *,
+    edge: Edge,
+    metrics: GatewayMetrics,
+    loop: asyncio.AbstractEventLoop,
+    write: Callable[[Entry], None] | None = None,
+    wall: Callable[[], float] = lambda: 0.0,
+) -> ASGIApp:
+    """The app behind all that; paths it does not route are counted together as `other`."""
+    known = {route.path for route in app.routes if isinstance(route, Route)}
+
+    async def receiving(scope: Scope, receive: Receive, send: Send) -> None:
+        began_at = loop.time()
+        status, size = 500, 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                size += len(message.get("body", b""))
+            await send(message)
+
+        peer = (scope.get("client") or ("",))[0]
+        headers = Headers(scope=scope)
+        forwarded_for = headers.get("x-forwarded-for", "").encode("latin-1")
+        visit: Visit | None = None
+        try:
+            if scope["path"] not in PROBES:
+                visit = edge.arrive(peer, forwarded_for)
+            await app(scope, receive, sending)
+        except RateLimitedError as error:
+            await _refuse(error, scope, headers, sending)
+        finally:
+            if visit is not None:
+                if status == 401:
+                    visit.failed()
+                visit.end()
+            path = scope["path"] if scope["path"] in known else "other"
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            metrics.request(method, path, status, loop.time() - began_at)
+            if write is not None and scope["path"] not in PROBES:
+                write(
+                    Entry(
+                        at=wall(),
+                        method=scope["method"],
+                        path=scope["path"],
+                        status=status,
+                        key_id=scope.get(KEY_ID, ""),
+                        request_id=headers.get("x-request-id", ""),
+                        duration_s=loop.time() - began_at,
+                        bytes=size,
+                        outcome="answered" if status < 400 else "refused" if status < 500 else "failed",
+                        client=edge.address(peer, forwarded_for),
+                    )
+                )
+
+    return receiving
+
+
+async def _refuse(error: RateLimitedError, scope: Scope, headers: Headers, send: Send) -> None:
+    body = refusal(scope["path"], headers, error)
+    head = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *error.headers]
+    if error.retry_after_s is not None:
+        head.append(retry_after(error.retry_after_s))
+    await send({"type": "http.response.start", "status": error.status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
