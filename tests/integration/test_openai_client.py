@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -204,3 +205,28 @@ def test_a_client_that_times_out_frees_its_slot(client: openai.OpenAI, fleet: Se
 
     answer = client.chat.completions.create(model=fleet.model, messages=MESSAGES, max_tokens=2)
     assert answer.choices
+
+
+def test_a_client_that_is_told_to_wait_comes_again():
+    """Its own retry, by our Retry-After: the queue has no place while another request is served."""
+    statuses: list[int] = []
+    watched = httpx.Client(event_hooks={"response": [lambda response: statuses.append(response.status_code)]})
+    bounds = {"NEUROGATE_MAX_CONCURRENT": "1", "NEUROGATE_MAX_QUEUE": "0"}
+    with (
+        service(SIM, gateway=bounds) as busy,
+        openai.OpenAI(base_url=busy.openai_url, api_key=busy.key, max_retries=0) as first,
+        openai.OpenAI(base_url=busy.openai_url, api_key=busy.key, max_retries=5, http_client=watched) as second,
+    ):
+        endless: Any = {"model": busy.model, "prompt": "Go on.", "max_tokens": 1_000_000, "stream": True}
+        stream = first.completions.create(**endless)
+        next(iter(stream))
+        with pytest.raises(openai.InternalServerError) as refused:
+            second.with_options(max_retries=0).completions.create(model=busy.model, prompt="Hello.", max_tokens=1)
+        assert refused.value.code == "queue_full"
+
+        stream.close()
+        answer = second.completions.create(model=busy.model, prompt="Hello.", max_tokens=1)
+
+    assert answer.choices[0].text
+    assert statuses[0] == 503
+    assert statuses[-1] == 200
