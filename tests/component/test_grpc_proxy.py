@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -363,6 +364,22 @@ def test_a_worker_that_hangs_loses_its_proxied_calls_with_its_link() -> None:
                 await call.read()
             assert made.member().breaker.consecutive_failures == 1
             assert await made.unary("Unary")(b"x") == b"x"
+
+    run_real(main())
+
+
+def test_a_call_that_still_connects_when_its_worker_is_lost_goes_to_another() -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word of HTTP/2
+            async with public(2) as made:
+                calls = made.member(0).channel.calls
+                calls._address = f"127.0.0.1:{silent.getsockname()[1]}"
+                asked = made.unary("Unary")(b"x")
+                await eventually(lambda: made.member(0).in_flight == 1)
+                await eventually(lambda: calls._channel is not None and bool(calls._channel._active_calls))
+                await calls.close()
+                assert await asked == b"x"
+                assert made.workers[1].echo.calls.value == 1
 
     run_real(main())
 

@@ -27,6 +27,15 @@ def dial_plain(address: str, options: ChannelOptions) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=tuple(options))
 
 
+async def connected(call: BytesCall) -> None:
+    """Wait until the call's head is on its way to the worker. Raises AioRpcError, and CancelledError if it was cut.
+
+    `call.wait_for_connection` alone would wait for ever for a call whose channel is closed meanwhile.
+    """
+    call.add_done_callback(lambda _: call._metadata_sent.set())  # type: ignore[attr-defined] # noqa: SLF001
+    await call.wait_for_connection()
+
+
 async def send(call: BytesCall, message: bytes) -> None:
     """Write a message to a call that has its connection. Raises grpc.aio.InternalError when the call is over.
 

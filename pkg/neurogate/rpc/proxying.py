@@ -15,7 +15,7 @@ import structlog
 
 from neurogate.errors import ForbiddenError, NoWorkerError
 from neurogate.resilience.breaker import Outcome
-from neurogate.rpc.call_channel import BytesCall, send, was_cut
+from neurogate.rpc.call_channel import BytesCall, connected, send, was_cut
 from neurogate.rpc.public_backend import Candidates, Hold, IncomingRpc
 from neurogate.rpc.status import Metadata
 
@@ -107,7 +107,7 @@ async def proxy(rpc: IncomingRpc, context: ProxyContext, candidates: Candidates)
 async def _reach(call: BytesCall) -> None:
     """Wait until the worker has the call's head. Raises _NotReachedError when it will not get it."""
     try:
-        await call.wait_for_connection()
+        await connected(call)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             raise _NotReachedError(error.details()) from error
