@@ -48,7 +48,11 @@ def edge_for(data_plane: Rig, config: GatewayConfig) -> tuple[Admission, gateway
         models=lambda: data_plane.pool.snapshot.models,
         limits=config.limits,
         limiter=build_limiter(
-            config.limits, loop=loop, wall=lambda: 1e9 + loop.time(), rng=random.Random(1), observer=LimitLog()
+            config.limits,
+            loop=loop,
+            wall=lambda: 1e9 + loop.time(),
+            rng=random.Random(1),
+            observer=LimitLog(GatewayMetrics()),
         ),
         admission=admission,
     )

@@ -15,6 +15,7 @@ from neurogate.edge.limiter import build_limiter
 from neurogate.edge.settings import LimitSettings
 from neurogate.errors import RateLimitedError
 from neurogate.gateway.limit_log import LimitLog
+from neurogate.gateway.metrics import GatewayMetrics
 
 REQUESTS = 250
 
@@ -26,7 +27,7 @@ async def main(url: str, seed: int, quota: dict[str, int]) -> None:
         loop=asyncio.get_running_loop(),
         wall=lambda: 1795252000.0,
         rng=random.Random(seed),
-        observer=LimitLog(),
+        observer=LimitLog(GatewayMetrics()),
     )
     await limiter.start()
     print("ready", flush=True)

@@ -28,6 +28,7 @@ from neurogate.errors import (
     RateLimitedError,
 )
 from neurogate.gateway.limit_log import LimitLog
+from neurogate.gateway.metrics import GatewayMetrics
 from real_loop import eventually, run_real
 from redis_support import RedisServer, redis_server
 
@@ -48,7 +49,7 @@ async def gateway(server: RedisServer, *, seed: int = 1, url: str = "", **settin
         loop=asyncio.get_running_loop(),
         wall=lambda: WALL,
         rng=random.Random(seed),
-        observer=LimitLog(),
+        observer=LimitLog(GatewayMetrics()),
     )
     assert isinstance(made, RedisLimiter)
     await made.start()
@@ -521,7 +522,11 @@ def test_a_url_that_is_none_is_a_configuration_error():
         settings = LimitSettings(redis_url="https://:secret@host:6379")
         with pytest.raises(ConfigError, match="REDIS_URL") as wrong:
             build_limiter(
-                settings, loop=asyncio.get_running_loop(), wall=lambda: WALL, rng=random.Random(1), observer=LimitLog()
+                settings,
+                loop=asyncio.get_running_loop(),
+                wall=lambda: WALL,
+                rng=random.Random(1),
+                observer=LimitLog(GatewayMetrics()),
             )
         assert "secret" not in str(wrong.value)
 

@@ -145,7 +145,9 @@ class Gateway:
         config, loop = self._config, self._loop
         self.keys = KeySource(config.keys, now=self._wall)
         self.tell_keys()
-        self.limiter = build_limiter(config.limits, loop=loop, wall=self._wall, rng=self._rng, observer=LimitLog())
+        self.limiter = build_limiter(
+            config.limits, loop=loop, wall=self._wall, rng=self._rng, observer=LimitLog(self.metrics)
+        )
         room = Room(self.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
         self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
         self.pool.on_publish(self.admission.wake)
@@ -220,7 +222,7 @@ class Gateway:
             now=loop.time,
             names=self.names,
             guard_workers=config.keys.workers_auth,
-            config_status=self.reloader.status,
+            details=self._details,
             more=[*admin.routes(), *openapi_routes(authenticated=self.keys.ring.enforced), *ollama],
         )
         others = received(
@@ -235,7 +237,7 @@ class Gateway:
         self.app = cors.around(self.front, config.http.cors_origins)
         self.ops_app = ops.build_app(
             self.metrics.registry,
-            health=lambda: health(self.pool, self.reloader.status()),
+            health=lambda: health(self.pool, self._details()),
             ready=lambda: readiness(self.lifecycle),
         )
 
@@ -256,6 +258,13 @@ class Gateway:
             )
             for path, dialect in dialects(self._models).items()
         }
+
+    def _details(self) -> dict[str, object]:
+        """What is wrong, or right, beside the workers."""
+        found: dict[str, object] = {"config": self.reloader.status()}
+        if self.certificates.problem:
+            found["certificates"] = {"status": "invalid", "error": self.certificates.problem}
+        return found
 
     def _models(self) -> Container[str]:
         """The names of all models there are now."""

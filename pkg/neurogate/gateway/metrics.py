@@ -32,6 +32,11 @@ class GatewayMetrics:
             registry=registry,
         )
         self._active_requests = Gauge("neurogate_gateway_active_requests", "Requests in flight.", registry=registry)
+        self._limit_store = Gauge(
+            "neurogate_gateway_limit_store_up",
+            "Whether the Redis that limits are shared in answers; 0 without one.",
+            registry=registry,
+        )
         self._queued_requests = Gauge(
             "neurogate_gateway_queued_requests", "Requests that wait for their turn.", registry=registry
         )
@@ -95,6 +100,10 @@ class GatewayMetrics:
     def count_active(self, count: Callable[[], int]) -> None:
         """Where the number of requests in flight is asked when somebody looks, instead of counted at every request."""
         self._active_requests.set_function(count)
+
+    def limit_store(self, *, up: bool) -> None:
+        """The store that limits are shared in answers, or does not any more."""
+        self._limit_store.set(up)
 
     def count_queue(self, count: Callable[[], int]) -> None:
         """The same for the requests that wait for their turn."""

@@ -8,6 +8,7 @@ cancelled, so that nobody else's tokens wait. Whatever happens, `run` returns wi
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 
 import structlog
@@ -334,5 +335,5 @@ class ClientResponse:
 
 
 def retry_after(seconds: float) -> tuple[bytes, bytes]:
-    """The Retry-After header, in whole seconds."""
-    return b"retry-after", b"%d" % max(1, round(seconds))
+    """The Retry-After header, in whole seconds: never earlier than said."""
+    return b"retry-after", b"%d" % max(1, math.ceil(seconds))

@@ -39,19 +39,19 @@ def build_app(
     hot: Mapping[str, ASGIApp],
     now: Callable[[], float],
     names: ModelNames | None = None,
-    config_status: Callable[[], Mapping[str, object] | None] = lambda: None,
+    details: Callable[[], Mapping[str, object]] = dict,
     more: Sequence[Route] = (),
     guard_workers: bool = False,
 ) -> Starlette:
     """The gateway's Starlette application; `hot` endpoints are mounted for the sake of their 405.
 
-    `config_status` is what `/health` tells of the configuration; `more` are further routes. Without `names`, no model
-    has an alias. `guard_workers` asks for a key at `/workers`.
+    `details` are what `/health` tells besides the workers; `more` are further routes. Without `names`, no model has an
+    alias. `guard_workers` asks for a key at `/workers`.
     """
     model_names = names or ModelNames(ModelRouteSettings())
 
     async def health_endpoint(_: Request) -> Response:
-        well, said = health(pool, config_status())
+        well, said = health(pool, details())
         return _json(said, 200 if well else 503)
 
     async def ready_endpoint(_: Request) -> Response:
@@ -91,8 +91,8 @@ def build_app(
     return app
 
 
-def health(pool: EndpointPool, config_status: Mapping[str, object] | None = None) -> tuple[bool, dict[str, object]]:
-    """(any worker is available, what `/health` says, the state of the configuration included when it is given).
+def health(pool: EndpointPool, details: Mapping[str, object]) -> tuple[bool, dict[str, object]]:
+    """(any worker is available, what `/health` says, the details included).
 
     `healthy` with every worker available, `degraded` with some, `unhealthy` with none.
     """
@@ -103,7 +103,7 @@ def health(pool: EndpointPool, config_status: Mapping[str, object] | None = None
         "status": status,
         "version": __version__,
         "workers": {"total": len(members), "available": available},
-        **({"config": config_status} if config_status else {}),
+        **details,
     }
 
 

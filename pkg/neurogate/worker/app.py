@@ -83,7 +83,7 @@ async def serve(
             stats_interval_s=settings.stats_interval_s,
             max_body_bytes=settings.max_body_bytes,
         ),
-        max_message_bytes=settings.max_body_bytes + 64 * 1024,
+        max_message_bytes=settings.grpc_max_message_bytes,
         limits=GenerationLimits(settings.request_timeout_s, settings.max_answer_bytes),
     )
     http = HttpServer(

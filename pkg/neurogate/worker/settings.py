@@ -29,6 +29,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, env("NEUROGATE_MAX_BODY_BYTES", "Largest request body accepted, in bytes.", ge=1024)
     ] = 10 * 1024 * 1024
+    grpc_max_message_bytes: Annotated[
+        int,
+        env(
+            "NEUROGATE_GRPC_MAX_MESSAGE_BYTES", "Largest gRPC message taken from a gateway or another client.", ge=1024
+        ),
+    ] = 26 * 1024 * 1024
     max_answer_bytes: Annotated[
         int, env("NEUROGATE_MAX_ANSWER_BYTES", "Largest unstreamed answer held for a client, in bytes.", ge=65536)
     ] = MAX_ANSWER_BYTES

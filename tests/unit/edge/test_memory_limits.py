@@ -19,6 +19,7 @@ from neurogate.edge.settings import LimitSettings
 from neurogate.edge.standing import Standing
 from neurogate.errors import QuotaExhaustedError, RateLimitedError
 from neurogate.gateway.limit_log import LimitLog
+from neurogate.gateway.metrics import GatewayMetrics
 
 NOVEMBER = datetime(2026, 11, 30, 23, 59, 0, tzinfo=UTC).timestamp()
 
@@ -316,7 +317,7 @@ def test_without_redis_a_gateway_counts_in_memory():
             loop=asyncio.get_running_loop(),
             wall=lambda: NOVEMBER,
             rng=random.Random(1),
-            observer=LimitLog(),
+            observer=LimitLog(GatewayMetrics()),
         )
         (await limiter.reserve(caller(), 9)).settle(9)
         with pytest.raises(RateLimitedError):

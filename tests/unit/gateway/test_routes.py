@@ -182,7 +182,7 @@ def test_an_open_breaker_degrades_and_an_empty_fleet_is_unhealthy() -> None:
     async def main() -> None:
         async with site(2) as made:
             await made.data_plane.open_breaker(0)
-            assert health(made.data_plane.pool)[1]["status"] == "degraded"
+            assert health(made.data_plane.pool, {})[1]["status"] == "degraded"
         async with site(0) as made:
             assert (await made.get("/health")).status == 503
 
