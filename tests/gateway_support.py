@@ -35,11 +35,11 @@ DIALECTS = {path: dialects()[path] for path in ("/prompt", CHAT, "/v1/completion
 MESSAGES = [{"role": "user", "content": "Why?"}]
 
 
-def edge_for(data_plane: Rig, config: GatewayConfig) -> tuple[Admission, gateway_edge.Edge]:
+def edge_for(data_plane: Rig, config: GatewayConfig, metrics: GatewayMetrics) -> tuple[Admission, gateway_edge.Edge]:
     """A gateway's edge before a data plane, and the queues of it."""
     loop = asyncio.get_running_loop()
     room = Room(data_plane.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
-    admission = Admission(config.admission, has_room=room.has_room, loop=loop)
+    admission = Admission(config.admission, has_room=room.has_room, loop=loop, on_left=metrics.waited)
     data_plane.pool.on_publish(admission.wake)
     return admission, gateway_edge.Edge(
         KeySource(config.keys, now=lambda: 0.0).ring,
@@ -52,7 +52,7 @@ def edge_for(data_plane: Rig, config: GatewayConfig) -> tuple[Admission, gateway
             loop=loop,
             wall=lambda: 1e9 + loop.time(),
             rng=random.Random(1),
-            observer=LimitLog(GatewayMetrics()),
+            observer=LimitLog(metrics),
         ),
         admission=admission,
     )
@@ -67,7 +67,7 @@ class Edge:
         self.bodies = BodyBudget(config.gateway.max_bodies_bytes)
         self._tasks = tasks
         loop = asyncio.get_running_loop()
-        self.admission, edge_of_gateway = edge_for(data_plane, config)
+        self.admission, edge_of_gateway = edge_for(data_plane, config, self.metrics)
         self.endpoints = {
             path: GenerationEndpoint(
                 OPERATIONS[path],

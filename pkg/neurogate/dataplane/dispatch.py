@@ -18,6 +18,9 @@ from neurogate.dataplane.verdict import Retry
 from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
 from neurogate.resilience.retry import RetryBudget
 
+_MODELS_TOLD = 50
+"""The most names that an error lists."""
+
 ASKED_MAX = 16
 """Workers that one request is offered to, where those before cannot do what it asks for: that takes them no work."""
 
@@ -129,9 +132,11 @@ class Dispatcher:
         members = self.pool.snapshot.members
         model = call.model
         if self._unknown(model):
-            known = ", ".join(sorted(self.pool.snapshot.models))
+            known = sorted(self.pool.snapshot.models)
+            more = f" and {len(known) - _MODELS_TOLD} more" if len(known) > _MODELS_TOLD else ""
             return ModelNotFoundError(
-                f"model {model!r} not found, no worker has it; the models are: {known}", param="model"
+                f"model {model!r} not found, no worker has it; the models are: {', '.join(known[:_MODELS_TOLD])}{more}",
+                param="model",
             )
         engines = self._beyond_all(call)
         if engines:

@@ -40,7 +40,9 @@ class Room:
             self._slots = {}
         room = self._slots.get(lane)
         if room is None:
-            room = self._slots[lane] = sum(self._of(member) for member in snapshot.admitting(*lane))
+            room = sum(self._of(member) for member in snapshot.admitting(*lane))
+            if room:  # names that clients make up are not kept
+                self._slots[lane] = room
         if not room or in_flight < room:  # the usual case: whatever is in flight would fit here
             return True
         return taken + sum(member.in_flight for member in snapshot.admitting(*lane)) < room

@@ -1,9 +1,9 @@
 """Who waits for a turn, and whose turn is next.
 
-Requests for one model form a lane; those for an API that not every worker has form one of their own. Within a lane
-interactive requests go before batch ones, nearly always, and the keys of one priority take turns, so that a key with a
-hundred requests delays its own and nobody else's (ADR 0017). Whether a lane has room is asked of the data plane;
-nothing here counts requests in flight but the turns that are not used yet.
+Interactive requests go before batch ones, nearly always, and the keys of one priority take turns, so that a key with a
+hundred requests delays its own and nobody else's (ADR 0017). What a request needs is its lane: a model, and an API that
+not every worker has. A lane without room is passed over, and nobody waits behind it who needs another one. Whether a
+lane has room is asked of the data plane; nothing here counts requests in flight but the turns that are not used yet.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import enum
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 from neurogate.edge.caller import Priority
 from neurogate.edge.settings import AdmissionSettings
@@ -19,6 +20,9 @@ from neurogate.errors import QueueFullError, QueueTimeoutError
 
 Lane = tuple[str, str]
 """The model, and the API, empty for those that every worker has."""
+
+Outcome = Literal["turn", "left", "timeout", "full"]
+"""How a wait ended; `full` is none."""
 
 INTERACTIVE_TURNS = 8
 """Interactive turns after which a waiting batch request has one."""
@@ -63,14 +67,15 @@ class Ticket:
             raise admission.too_late(limit - self.queued_at)
         if self._state is _State.GRANTED:
             self._state = _State.OVER
-            admission.used()
+            admission.used(self)
             return True
         return False
 
     def leave(self) -> None:
         """Give the place up, or a turn that came and was not used. Idempotent."""
         before, self._state = self._state, _State.OVER
-        self._admission.left(self, granted=before is _State.GRANTED)
+        if before in {_State.WAITING, _State.GRANTED}:
+            self._admission.left(self, granted=before is _State.GRANTED, outcome="left")
         self._tell()
 
     @property
@@ -85,8 +90,9 @@ class Ticket:
 
     def _expire(self) -> None:
         if self._state is _State.WAITING:
-            self.leave()
             self._state = _State.EXPIRED
+            self._admission.left(self, granted=False, outcome="timeout")
+            self._tell()
 
     def _tell(self) -> None:
         if not self._outcome.done():
@@ -101,65 +107,48 @@ class _State(enum.Enum):
 
 
 class _Line:
-    """The tickets of one priority in one lane: a queue for each key, served in turn."""
+    """The tickets of one priority: for each key a queue for each lane. The keys are in the order of their turns."""
 
     def __init__(self) -> None:
-        self.by_key: dict[str, deque[Ticket]] = {}
+        self._by_key: dict[str, dict[Lane, deque[Ticket]]] = {}
         self.length = 0
 
     def put(self, ticket: Ticket) -> None:
-        self.by_key.setdefault(ticket.key_id, deque()).append(ticket)
+        self._by_key.setdefault(ticket.key_id, {}).setdefault(ticket.lane, deque()).append(ticket)
         self.length += 1
 
-    def pop(self) -> Ticket:
-        key_id = next(iter(self.by_key))
-        queue = self.by_key.pop(key_id)
-        ticket = queue.popleft()
-        if queue:
-            self.by_key[key_id] = queue  # behind the other keys
-        self.length -= 1
-        return ticket
+    def take(self, has_room: Callable[[Lane], bool]) -> Ticket | None:
+        """The next ticket whose lane has room; its key goes behind the others."""
+        for key_id, lanes in self._by_key.items():
+            for lane, queue in lanes.items():
+                if has_room(lane):
+                    ticket = queue[0]
+                    self.remove(ticket)
+                    if key_id in self._by_key:
+                        self._by_key[key_id] = self._by_key.pop(key_id)
+                    return ticket
+        return None
 
     def remove(self, ticket: Ticket) -> bool:
-        queue = self.by_key.get(ticket.key_id)
+        lanes = self._by_key.get(ticket.key_id, {})
+        queue = lanes.get(ticket.lane)
         if queue is None or ticket not in queue:
             return False
         queue.remove(ticket)
         if not queue:
-            del self.by_key[ticket.key_id]
+            del lanes[ticket.lane]
+        if not lanes:
+            del self._by_key[ticket.key_id]
         self.length -= 1
         return True
 
     def position(self, ticket: Ticket) -> int:
-        own = self.by_key.get(ticket.key_id)
+        own = self._by_key.get(ticket.key_id, {}).get(ticket.lane)
         if own is None or ticket not in own:
             return 1
         place = own.index(ticket) + 1
-        others = sum(min(len(queue), place) for key_id, queue in self.by_key.items() if key_id != ticket.key_id)
-        return place + others
-
-
-class _Lane:
-    """The two lines of one model."""
-
-    def __init__(self) -> None:
-        self.interactive = _Line()
-        self.batch = _Line()
-        self._since_batch = 0
-
-    @property
-    def length(self) -> int:
-        return self.interactive.length + self.batch.length
-
-    def line(self, priority: Priority) -> _Line:
-        return self.interactive if priority == "interactive" else self.batch
-
-    def pop(self) -> Ticket:
-        if self.batch.length and (not self.interactive.length or self._since_batch >= INTERACTIVE_TURNS):
-            self._since_batch = 0
-            return self.batch.pop()
-        self._since_batch += 1
-        return self.interactive.pop()
+        others = (lanes for key_id, lanes in self._by_key.items() if key_id != ticket.key_id)
+        return place + sum(min(sum(map(len, lanes.values())), place) for lanes in others)
 
 
 class Admission:
@@ -171,20 +160,24 @@ class Admission:
         *,
         has_room: Callable[[Lane, int], bool],
         loop: asyncio.AbstractEventLoop,
+        on_left: Callable[[float, Outcome], None] = lambda _seconds, _outcome: None,
     ) -> None:
+        """`on_left` hears of everybody who had to wait: for how long, and how it ended."""
         self._settings = settings
         self._has_room = has_room
         self._loop = loop
-        self._lanes: dict[Lane, _Lane] = {}
+        self._on_left = on_left
+        self._lines: dict[Priority, _Line] = {"interactive": _Line(), "batch": _Line()}
+        self._waiting_for: dict[Lane, int] = {}
+        self._since_batch = 0
         self._taken = 0
-        self._waiting: dict[Priority, int] = {"interactive": 0, "batch": 0}
         self._pace_s = 0.0
         self._last_turn_at = 0.0
 
     @property
     def waiting(self) -> int:
         """Requests in all queues."""
-        return self._waiting["interactive"] + self._waiting["batch"]
+        return self._lines["interactive"].length + self._lines["batch"].length
 
     @property
     def timeout_s(self) -> float:
@@ -208,35 +201,36 @@ class Admission:
 
     def free(self, lane: Lane) -> bool:
         """Whether a request may go at once: there is room and nobody waits for it."""
-        return lane not in self._lanes and self._has_room(lane, self._taken)
+        return lane not in self._waiting_for and self._has_room(lane, self._taken)
 
     def queue(self, lane: Lane, *, key_id: str, priority: Priority) -> Ticket:
         """Take a place; what follows is `await ticket.turn(...)`. Raises QueueFullError."""
         limit = self._settings.max_queue if priority == "interactive" else self._settings.max_batch_queue
-        if self._waiting[priority] >= limit:
+        if self._lines[priority].length >= limit:
+            self._on_left(0.0, "full")
             name = "NEUROGATE_MAX_QUEUE" if priority == "interactive" else "NEUROGATE_MAX_BATCH_QUEUE"
             raise QueueFullError(
                 f"{limit} {priority} requests wait for their turn already ({name}); try again later",
                 retry_after_s=self._retry_after_s(),
             )
         ticket = Ticket(self, lane, key_id, priority, self._loop)
-        self._lanes.setdefault(lane, _Lane()).line(priority).put(ticket)
-        self._waiting[priority] += 1
+        self._lines[priority].put(ticket)
+        self._waiting_for[lane] = self._waiting_for.get(lane, 0) + 1
         self.wake()
         return ticket
 
-    def left(self, ticket: Ticket, *, granted: bool) -> None:
+    def left(self, ticket: Ticket, *, granted: bool, outcome: Outcome) -> None:
         """A ticket was given up; `granted` when its turn had come."""
+        self._on_left(self._loop.time() - ticket.queued_at, outcome)
         if granted:
-            self.used()
+            self._taken -= 1
             self.wake()
-            return
-        lane = self._lanes.get(ticket.lane)
-        if lane is not None and lane.line(ticket.priority).remove(ticket):
-            self._gone(ticket)
+        elif self._lines[ticket.priority].remove(ticket):
+            self._gone(ticket.lane)
 
-    def used(self) -> None:
-        """A turn is used, or was given back: it counts as a request in flight from now on, or not at all."""
+    def used(self, ticket: Ticket) -> None:
+        """A turn is used: it counts as a request in flight from now on."""
+        self._on_left(self._loop.time() - ticket.queued_at, "turn")
         self._taken -= 1
 
     def too_late(self, waited_s: float) -> QueueTimeoutError:
@@ -248,32 +242,50 @@ class Admission:
 
     def wake(self) -> None:
         """Hand out whatever turns there is room for: a request ended, or the fleet changed."""
-        for lane in [*self._lanes]:
-            while (queue := self._lanes.get(lane)) is not None and self._has_room(lane, self._taken):
-                self._take_turn(queue.pop())
+        full: set[Lane] = set()  # what has no room now gets none while turns are handed out
+
+        def has_room(lane: Lane) -> bool:
+            if lane in full:
+                return False
+            if self._has_room(lane, self._taken):
+                return True
+            full.add(lane)
+            return False
+
+        while self.waiting and (ticket := self._next(has_room)) is not None:
+            self._gone(ticket.lane)
+            self._taken += 1
+            now = self._loop.time()
+            if self._last_turn_at:
+                self._pace_s += _PACE_WEIGHT * (now - self._last_turn_at - self._pace_s)
+            self._last_turn_at = now
+            ticket.grant()
 
     def position(self, ticket: Ticket) -> int:
         """See Ticket.position."""
-        lane = self._lanes.get(ticket.lane)
-        if lane is None:
-            return 1
-        ahead = 0 if ticket.priority == "interactive" else lane.interactive.length
-        return ahead + lane.line(ticket.priority).position(ticket)
+        ahead = 0 if ticket.priority == "interactive" else self._lines["interactive"].length
+        return ahead + self._lines[ticket.priority].position(ticket)
 
-    def _take_turn(self, ticket: Ticket) -> None:
-        self._gone(ticket)
-        self._taken += 1
-        now = self._loop.time()
-        if self._last_turn_at:
-            self._pace_s += _PACE_WEIGHT * (now - self._last_turn_at - self._pace_s)
-        self._last_turn_at = now
-        ticket.grant()
+    def _next(self, has_room: Callable[[Lane], bool]) -> Ticket | None:
+        interactive, batch = self._lines["interactive"], self._lines["batch"]
+        if self._since_batch >= INTERACTIVE_TURNS:
+            ticket = batch.take(has_room)
+            if ticket is not None:
+                self._since_batch = 0
+                return ticket
+        ticket = interactive.take(has_room)
+        if ticket is not None:
+            self._since_batch += 1
+            return ticket
+        ticket = batch.take(has_room)
+        if ticket is not None:
+            self._since_batch = 0
+        return ticket
 
-    def _gone(self, ticket: Ticket) -> None:
-        self._waiting[ticket.priority] -= 1
-        lane = self._lanes.get(ticket.lane)
-        if lane is not None and not lane.length:
-            del self._lanes[ticket.lane]
+    def _gone(self, lane: Lane) -> None:
+        self._waiting_for[lane] -= 1
+        if not self._waiting_for[lane]:
+            del self._waiting_for[lane]
 
     def _retry_after_s(self) -> float:
         """The time the whole queue needs at its recent pace."""

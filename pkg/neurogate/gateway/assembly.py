@@ -149,7 +149,7 @@ class Gateway:
             config.limits, loop=loop, wall=self._wall, rng=self._rng, observer=LimitLog(self.metrics)
         )
         room = Room(self.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
-        self.admission = Admission(config.admission, has_room=room.has_room, loop=loop)
+        self.admission = Admission(config.admission, has_room=room.has_room, loop=loop, on_left=self.metrics.waited)
         self.pool.on_publish(self.admission.wake)
         self.metrics.count_queue(lambda: self.admission.waiting)
         self.names = ModelNames(config.models)

@@ -17,8 +17,11 @@ from neurogate.edge.limiter import estimate
 from neurogate.edge.limits import Limiter, Reservation
 from neurogate.edge.permissions import may_call, may_use, sees
 from neurogate.edge.settings import LimitSettings
-from neurogate.errors import UnauthorizedError
+from neurogate.errors import BadRequestError, UnauthorizedError
 from neurogate.gateway.model_names import ModelNames
+
+MODEL_CHARS_MAX = 256
+"""Names are written into logs, errors and tables: a client must not make them long."""
 
 PROMPT_BYTES_MAX = 128 * 1024
 """A body's size says little about its tokens past this: it is an image."""
@@ -77,8 +80,11 @@ class Edge:
     def route(self, caller: Caller, model: str) -> str:
         """The model that the request goes to.
 
-        Raises ForbiddenError when the key is good neither for it nor for the alias that was asked for.
+        Raises BadRequestError for what is no name, and ForbiddenError when the key is good neither for the model nor
+        for the alias that was asked for.
         """
+        if len(model) > MODEL_CHARS_MAX:
+            raise BadRequestError(f"model: must be at most {MODEL_CHARS_MAX} characters", param="model")
         found = self._names.resolve(model, self._models())
         if caller.models is not None and not (model and sees(caller, model)):
             may_use(caller, found)

@@ -102,9 +102,9 @@ class GenerationEndpoint:
         body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s, take=served.take)
         head = self._dialect.read(body)
         served.model = model = edge.route(caller, head.model)
+        served.body = body = body if model == head.model else with_model(body, model)
         if caller.models is not None and not names_one_model(body):
             raise BadRequestError("model: is given more than once; name one model", param="model")
-        served.body = body = body if model == head.model else with_model(body, model)
         served.reservation = reservation = await edge.reserve(
             caller, prompt_bytes=len(body), max_tokens=head.max_tokens, n=head.n, generates=self._generates
         )

@@ -154,14 +154,11 @@ class ClientResponse:
         self._connection.on_lost(ticket.leave)
         if comment_every_s > 0:
             self._comment_later(ticket, comment_every_s)
-        outcome = "left"
         try:
-            if come := await ticket.turn(deadline):
-                outcome = "turn"
-            else:
+            come = await ticket.turn(deadline)
+            if not come:
                 self.status = CLIENT_GONE
         except GatewayError as error:
-            outcome = "timeout"
             self.on_error(error)
             await self._done
             return False
@@ -170,7 +167,6 @@ class ClientResponse:
                 self._blocked.close()
             raise
         finally:
-            self._metrics.waited(self._loop.time() - ticket.queued_at, outcome)
             self._connection.on_lost(None)
             if self._comment_timer is not None:
                 self._comment_timer.cancel()

@@ -73,6 +73,19 @@ def test_only_workers_that_have_the_api_make_room_for_it():
     virtual_time.run(main())
 
 
+def test_names_that_clients_make_up_are_not_remembered():
+    async def main() -> None:
+        async with rig(1) as made:
+            tell_slots(made)
+            room = room_of(made)
+            for number in range(1000):
+                assert room.has_room((f"model-{number}", ""), 0)
+
+            assert len(room._slots) == 0
+
+    virtual_time.run(main())
+
+
 def test_a_worker_that_does_not_tell_its_slots_bounds_nothing():
     async def main() -> None:
         async with rig(1) as made:

@@ -41,7 +41,7 @@ class Desk:
 
     async def _wait(self, ticket: Ticket, deadline: float) -> None:
         if await ticket.turn(deadline):
-            self.rooms[ticket.lane[0]] -= 1
+            self.rooms[ticket.lane[0]] = self.rooms.get(ticket.lane[0], 0) - 1
             self.served.append(ticket.key_id)
 
     async def open(self, room: int, model: str = "") -> None:
@@ -117,6 +117,65 @@ def test_batch_waits_for_interactive_but_not_for_ever():
         assert desk.served.index("batch") == INTERACTIVE_TURNS
 
     on_a_desk(scenario)
+
+
+def test_keys_take_turns_over_all_lanes_that_share_workers():
+    """A key gains nothing by naming the same workers in more ways."""
+
+    async def scenario(desk: Desk) -> None:
+        shared = [0]
+        desk.admission._has_room = lambda lane, taken: shared[0] > taken
+        for model in ("", "named", "other"):
+            for _ in range(5):
+                desk.come("greedy", model=model)
+        for _ in range(5):
+            desk.come("modest", model="named")
+        await turns()
+        for _ in range(10):
+            shared[0] = 1
+            desk.admission.wake()
+            shared[0] = 0
+            await turns()
+        assert (desk.served.count("greedy"), desk.served.count("modest")) == (5, 5)
+
+    on_a_desk(scenario)
+
+
+def test_interactive_requests_go_first_whatever_they_need_and_batch_ones_still_go():
+    async def scenario(desk: Desk) -> None:
+        shared = [0]
+        desk.admission._has_room = lambda lane, taken: shared[0] > taken
+        for _ in range(40):
+            desk.come("batch", model="a", priority="batch")
+        for _ in range(2 * INTERACTIVE_TURNS):
+            desk.come("chat", model="b")
+        await turns()
+        for _ in range(2 * INTERACTIVE_TURNS + 1):
+            shared[0] = 1
+            desk.admission.wake()
+            shared[0] = 0
+            await turns()
+        assert desk.served == ["chat"] * INTERACTIVE_TURNS + ["batch"] + ["chat"] * INTERACTIVE_TURNS
+
+    on_a_desk(scenario)
+
+
+def test_whoever_waited_is_told_of_once():
+    async def scenario(desk: Desk) -> None:
+        told: list[tuple[float, str]] = []
+        desk.admission._on_left = lambda seconds, outcome: told.append((seconds, outcome))
+        served, leaving, late = (desk.come(key)[0] for key in "abc")
+        with pytest.raises(QueueFullError):
+            desk.come("d")
+        await asyncio.sleep(2)
+        await desk.open(1)
+        leaving.leave()
+        leaving.leave()
+        await asyncio.sleep(10)
+        assert told == [(0.0, "full"), (2.0, "turn"), (2.0, "left"), (5.0, "timeout")]
+        assert (served.position, late.position) == (1, 1)
+
+    on_a_desk(scenario, max_queue=3, queue_timeout_s=5)
 
 
 def test_no_more_turns_than_room_even_before_the_turns_are_used():

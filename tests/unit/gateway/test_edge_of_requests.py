@@ -259,7 +259,7 @@ def test_a_key_bound_to_models_and_routes_may_use_no_others(tmp_path: Any) -> No
         file = tmp_path / "keys.txt"
         stored = digest(b"a-long-key").hex()
         file.write_text(f"alice:sha256${stored}:: models=tiny routes=/v1/chat/*\n")
-        async with edge(keys_file=str(file)) as made:
+        async with edge(keys_file=str(file), default_model="tiny") as made:
             made.data_plane.worker().become_ready(models=("tiny", "large"))
             wrong_model, wrong_route = asking("a-long-key", model="large"), prompt()
             wrong_route.scope["headers"].append((b"authorization", b"Bearer a-long-key"))
@@ -272,6 +272,14 @@ def test_a_key_bound_to_models_and_routes_may_use_no_others(tmp_path: Any) -> No
             made.ask(twice)
             await turns()
             assert (twice.status, twice.json()["error"]["param"]) == (400, "model")
+            hidden = asking("a-long-key", Model="large")  # beside the default that the gateway puts in
+            long = asking("a-long-key", model="x" * 300)
+            made.ask(hidden)
+            made.ask(long)
+            await turns()
+            assert [(client.status, client.json()["error"]["param"]) for client in (hidden, long)] == [
+                (400, "model")
+            ] * 2
             good = await made.asked(asking("a-long-key", model="tiny"))
             good.end(GOOD)
 

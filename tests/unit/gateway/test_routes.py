@@ -65,7 +65,7 @@ class Site:
         self.lifecycle = Lifecycle()
         self.metrics = GatewayMetrics()
         self.entries: list[Entry] = []
-        _, edge = edge_for(data_plane, gateway_config(api_keys=keys, **settings))
+        _, edge = edge_for(data_plane, gateway_config(api_keys=keys, **settings), self.metrics)
         app = build_app(
             data_plane.pool,
             edge.identify,
