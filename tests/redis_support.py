@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import redis
@@ -66,3 +68,51 @@ def redis_server(directory: Path, *options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.kill()
+
+
+class Between:
+    """Stands between a gateway and Redis, on a socket of its own: answers can be held back, and lost."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._target = server.directory / "socket"
+        self._path = server.directory / "between"
+        self._open = asyncio.Event()
+        self._open.set()
+        self._losing = 0
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._path}"
+
+    def hold(self) -> None:
+        """Keep the answers until `let_go`."""
+        self._open.clear()
+
+    def let_go(self, *, lose: int) -> None:
+        """Let answers through again, but hang up in place of the `lose`th from now on."""
+        self._losing = lose
+        self._open.set()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Between]:
+        server = await asyncio.start_unix_server(self._serve, self._path)
+        async with server:
+            yield self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_unix_connection(self._target)
+        answering = asyncio.get_running_loop().create_task(self._answer(from_redis, writer))
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                to_redis.write(data)
+        to_redis.close()
+        await answering
+
+    async def _answer(self, from_redis: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await from_redis.read(65536):
+            await self._open.wait()
+            self._losing -= 1
+            if self._losing == 0:
+                break
+            writer.write(data)
+        writer.close()

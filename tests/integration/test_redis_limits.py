@@ -30,7 +30,7 @@ from neurogate.errors import (
 from neurogate.gateway.limit_log import LimitLog
 from neurogate.gateway.metrics import GatewayMetrics
 from real_loop import eventually, run_real
-from redis_support import RedisServer, redis_server
+from redis_support import Between, RedisServer, redis_server
 
 WALL = 1795252000.0  # 2026-11-21
 FOREVER = 3600.0
@@ -529,6 +529,31 @@ def test_a_url_that_is_none_is_a_configuration_error():
                 observer=LimitLog(GatewayMetrics()),
             )
         assert "secret" not in str(wrong.value)
+
+    run_real(main())
+
+
+def test_a_lost_answer_to_refreshing_and_settling_at_once_charges_once(server: RedisServer):
+    """Both are told again; what was refreshed and then settled must not come back to be settled once more."""
+
+    async def main() -> None:
+        async with Between(server).serving() as between:
+            settings = {"redis_lease_s": 1.0, "redis_timeout_s": 20.0, "redis_retry_s": 0.1}
+            async with gateway(server, url=between.url, **settings) as limiter:
+                alice = caller(concurrent=3, tokens_per_month=1000)
+                kept = await limiter.reserve(alice, 100)
+                await told(limiter)
+                between.hold()
+                asking = asyncio.get_running_loop().create_task(limiter.reserve(alice, 0))
+                await eventually(lambda: "1 told" in repr(limiter))  # the refreshing waits for that answer
+                kept.settle(150)
+                between.let_go(lose=2)
+                (await asking).settle(0)
+                await eventually(lambda: not limiter.up)
+                await eventually(lambda: limiter.up)
+                await told(limiter)
+                assert leases(server) == []
+                assert server.client().get(names("neurogate", "alice", "2026-11")[3]) == b"150"
 
     run_real(main())
 

@@ -91,6 +91,7 @@ class RedisLimiter:
         self._gateway = f"{rng.getrandbits(64):016x}"
         self._made = 0
         self._held: dict[str, Names] = {}
+        self._refreshed: set[str] = set()
         self._refresher: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -144,7 +145,9 @@ class RedisLimiter:
     def settle(self, lease: str, where: Names, *, reserved: int, used: int | None, quota: Quota) -> None:
         """Have one reservation ended."""
         self._held.pop(lease, None)
-        args = (lease, reserved, -1 if used is None else used, 1 if quota.tokens_per_month else 0)
+        refreshed = lease in self._refreshed
+        self._refreshed.discard(lease)
+        args = (lease, reserved, -1 if used is None else used, 1 if quota.tokens_per_month else 0, int(refreshed))
         self._store.tell(Command(SETTLE, where, args))
 
     def reload(self, defaults: Quota) -> None:
@@ -179,6 +182,7 @@ class RedisLimiter:
         by_key: defaultdict[Names, list[str]] = defaultdict(list)
         for lease, where in self._held.items():
             by_key[where].append(lease)
+        self._refreshed.update(self._held)
         for where, leases in by_key.items():
             for start in range(0, len(leases), _REFRESHED_AT_ONCE):
                 some = leases[start : start + _REFRESHED_AT_ONCE]

@@ -3,7 +3,9 @@
 Names of one key, all with its id in braces, so that a cluster keeps them together: `minute` is the log (packed, gone a
 minute after its last entry), `leases` a sorted set of the reservations held, by when they expire, `entries` the log
 entry that each lease was charged to, `month` a number. A lease is forgotten `KEEP_MS` after it expired; until then it
-can be settled, and a lease that was settled before it was reserved (its reservation was given up, unanswered) is void.
+can be settled, and a lease that was settled before it was reserved (its reservation was given up, unanswered) is void:
+a mark in its place, its id with a minus before it, says so. A lease that was refreshed leaves the mark as well, for the
+refreshing may be told once more, and must not bring it back.
 """
 
 from __future__ import annotations
@@ -124,9 +126,14 @@ SETTLE = (
     _COMMON
     + """
 local id, reserved, used, monthly = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-if redis.call('ZREM', KEYS[2], id) == 0 then
+local held = redis.call('ZREM', KEYS[2], id) == 1
+if not held or ARGV[5] == '1' then
   redis.call('ZADD', KEYS[2], now, '-' .. id)
-  redis.call('PEXPIRE', KEYS[2], KEEP_MS)
+  if redis.call('PTTL', KEYS[2]) < KEEP_MS then
+    redis.call('PEXPIRE', KEYS[2], KEEP_MS)
+  end
+end
+if not held then
   return 0
 end
 local first = tonumber(redis.call('HGET', KEYS[3], id) or -1)
@@ -152,7 +159,8 @@ end
 return 1
 """.replace("KEEP_MS", str(KEEP_MS))
 )
-"""KEYS as before; ARGV lease, tokens reserved, tokens used (-1: it was not served), 1 where the month counts."""
+"""KEYS as before; ARGV lease, tokens reserved, tokens used (-1: it was not served), 1 where the month counts, 1 for a
+lease that was refreshed."""
 
 REFRESH = """
 local time = redis.call('TIME')
