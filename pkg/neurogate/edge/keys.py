@@ -48,7 +48,7 @@ class KeyRing:
         if not self._enforced:
             return ANYBODY
         if not self._held:
-            raise UnauthorizedError("authentication is misconfigured: no API keys are loaded", param="authorization")
+            raise UnauthorizedError("Authentication misconfigured: no API keys loaded", param="authorization")
         presented = authorization or api_key
         if not presented:
             raise UnauthorizedError(

@@ -44,7 +44,7 @@ def who(keys: KeySource, key: str) -> str:
 
 
 NOT_KNOWN = "Incorrect API key provided: it is not known here; check it for typing errors"
-MISCONFIGURED = "authentication is misconfigured: no API keys are loaded"
+MISCONFIGURED = "Authentication misconfigured: no API keys loaded"
 
 
 def test_the_environments_and_the_files_keys_are_one_ring(file: Path) -> None:

@@ -78,7 +78,7 @@ def test_everybody_is_let_in_where_keys_are_not_enforced() -> None:
 
 @pytest.mark.parametrize("authorization", [b"", b"Bearer first-secret"])
 def test_nobody_is_let_in_where_keys_are_enforced_and_none_is_there(authorization: bytes) -> None:
-    with pytest.raises(UnauthorizedError, match=r"^authentication is misconfigured: no API keys are loaded$"):
+    with pytest.raises(UnauthorizedError, match=r"^Authentication misconfigured: no API keys loaded$"):
         ring().authenticate(authorization)
 
 
