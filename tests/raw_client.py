@@ -28,7 +28,8 @@ async def _send(writer: asyncio.StreamWriter, data: bytes, *, eof: bool) -> None
     writer.write(data)
     await writer.drain()
     if eof:
-        writer.write_eof()
+        with suppress(OSError):  # the server may have closed the connection by now
+            writer.write_eof()
 
 
 def statuses(received: bytes) -> list[int]:

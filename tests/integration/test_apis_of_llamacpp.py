@@ -15,6 +15,7 @@ from cluster import AUTH, Cluster
 
 pytestmark = pytest.mark.model
 
+OWN_TEMPLATE = {name: value for name, value in REAL.items() if name != "NEUROGATE_ENGINE_CHAT_TEMPLATE"}
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
 
@@ -22,7 +23,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required"
 @pytest.fixture(scope="module")
 def api(smollm2_path: Any) -> Iterator[httpx.Client]:
     with (
-        Cluster(1, gateway={"NEUROGATE_MODEL_ALIASES": "gpt-4=smollm2-135m-instruct"}, **REAL) as cluster,
+        Cluster(1, gateway={"NEUROGATE_MODEL_ALIASES": "gpt-4=smollm2-135m-instruct"}, **OWN_TEMPLATE) as cluster,
         httpx.Client(base_url=cluster.url, headers=AUTH, timeout=60) as client,
     ):
         asyncio.run(_until_ready(cluster))
