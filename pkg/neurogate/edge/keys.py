@@ -41,9 +41,10 @@ class KeyRing:
         self._held, self._enforced = held, enforced
 
     def authenticate(self, authorization: bytes, api_key: bytes = b"") -> Caller:
-        """Whose key an Authorization (`Bearer KEY`, or the bare key) or X-Api-Key header carries.
+        """Whose key an Authorization (`Bearer KEY`, or the bare key) or else an X-Api-Key header carries.
 
-        ANYBODY when authentication is off. Raises UnauthorizedError saying what is missing.
+        An Authorization that holds no key of ours hides none: it may be meant for a proxy on the way. ANYBODY when
+        authentication is off. Raises UnauthorizedError saying what is missing.
         """
         if not self._enforced:
             return ANYBODY
@@ -54,10 +55,9 @@ class KeyRing:
             raise UnauthorizedError(
                 "an API key is needed: send the header Authorization: Bearer YOUR_KEY", param="authorization"
             )
-        scheme, space, key = presented.partition(b" ")
-        if space and scheme.lower() == b"bearer":
-            presented = key.strip()
-        found = self._held.get(digest(presented))
+        found = self._find(presented)
+        if found is None and authorization and api_key:
+            found = self._find(api_key)
         if found is None:
             raise UnauthorizedError(
                 "Incorrect API key provided: it is not known here; check it for typing errors", param="authorization"
@@ -66,3 +66,9 @@ class KeyRing:
         if expires_at is not None and self._now() >= expires_at:
             raise UnauthorizedError("this API key has expired; ask for a new one", param="authorization")
         return caller
+
+    def _find(self, presented: bytes) -> tuple[Caller, float | None] | None:
+        scheme, space, key = presented.partition(b" ")
+        if space and scheme.lower() == b"bearer":
+            presented = key.strip()
+        return self._held.get(digest(presented))

@@ -33,6 +33,8 @@ RING = ring("first-secret", "second-secret", "with space", "schlüssel")
         (b"with space", b"", "key-3"),
         (b"", b"second-secret", "key-2"),
         (b"Bearer first-secret", b"second-secret", "key-1"),
+        (b"Bearer wrong", b"second-secret", "key-2"),
+        (b"Basic dXNlcjpwYXNzd29yZA==", b"second-secret", "key-2"),
         ("Bearer schlüssel".encode(), b"", "key-4"),
     ],
 )
@@ -50,7 +52,7 @@ def test_a_known_key_is_let_in_however_it_comes(authorization: bytes, api_key: b
         (b"Bearer", b""),
         (b"Bearer ", b""),
         (b"Basic first-secret", b""),
-        (b"wrong", b"first-secret"),
+        (b"wrong", b"first-secre"),
         (b"", b"wrong"),
         (b"\xff\xfe", b""),
         (digest(b"first-secret").hex().encode(), b""),
