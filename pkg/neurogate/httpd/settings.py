@@ -59,7 +59,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         env(
             "PORT_HEALTH",
-            "Health-only port: 200 to any GET, whatever state the gateway is in; -1 is off.",
+            "Health-only port: 200 to anything, whatever state the gateway is in; -1 is off.",
             ge=-1,
             le=65535,
         ),
