@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
-from neurogate.errors import BadRequestError, GatewayError, RateLimitedError
-from neurogate.gateway.dialects import JSON, Dialect, Head
+from neurogate.errors import BadRequestError, GatewayError
+from neurogate.gateway.dialects import Dialect, Head
 from neurogate.gateway.dialects.dialect import EVENT_STREAM
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.intake import (
@@ -26,7 +26,8 @@ from neurogate.gateway.intake import (
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import names_one_model, with_model
 from neurogate.gateway.records import Record
-from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits, retry_after
+from neurogate.gateway.refusal_head import refusal_head
+from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits
 from neurogate.gateway.served import Served
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import FLUSH_TIMEOUT_S
@@ -145,15 +146,7 @@ class GenerationEndpoint:
     async def _refuse(self, error: GatewayError, request_id: str, send: Send) -> None:
         """Answer a request that never became an exchange."""
         body = self._dialect.error(error, request_id)
-        headers = [
-            (b"content-type", JSON),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id.encode()),
-        ]
-        if error.retry_after_s is not None:
-            headers.append(retry_after(error.retry_after_s))
-        if isinstance(error, RateLimitedError):
-            headers.extend(error.headers)
+        headers = refusal_head(error, body, request_id)
         if error.status in {408, 413, 503}:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         await send({"type": "http.response.start", "status": error.status, "headers": headers})

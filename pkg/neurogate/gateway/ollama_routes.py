@@ -7,7 +7,7 @@ fields unasked, so a field that no worker knows has the zero that Ollama itself 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,15 +21,12 @@ from neurogate.dataplane.pool import EndpointPool
 from neurogate.edge.caller import Caller
 from neurogate.edge.permissions import sees
 from neurogate.endpoint import ServedModel
-from neurogate.errors import GatewayError, UnsupportedError
+from neurogate.errors import UnsupportedError
 from neurogate.gateway.callers import Identify, caller_of
-from neurogate.gateway.dialects.ollama import ollama_error
 from neurogate.model_names import LATEST, parameter_size
 
 API_VERSION = "0.12.11"
 """The release of Ollama whose API is spoken here; clients compare it to know what they may ask for."""
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 _MANAGED = {
     "/api/pull": "POST",
@@ -77,25 +74,13 @@ def ollama_routes(
         )
 
     return [
-        Route("/", _worded(root), methods=["GET"]),
-        Route("/api/version", _worded(version), methods=["GET"]),
-        Route("/api/tags", _worded(tags), methods=["GET"]),
-        Route("/api/ps", _worded(loaded), methods=["GET"]),
-        *(Route(path, _worded(managed), methods=[method]) for path, method in _MANAGED.items()),
-        Route("/api/blobs/{digest}", _worded(managed), methods=["HEAD", "POST"]),
+        Route("/", root, methods=["GET"]),
+        Route("/api/version", version, methods=["GET"]),
+        Route("/api/tags", tags, methods=["GET"]),
+        Route("/api/ps", loaded, methods=["GET"]),
+        *(Route(path, managed, methods=[method]) for path, method in _MANAGED.items()),
+        Route("/api/blobs/{digest}", managed, methods=["HEAD", "POST"]),
     ]
-
-
-def _worded(endpoint: Endpoint) -> Endpoint:
-    """The endpoint with its errors in Ollama's words."""
-
-    async def answering(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except GatewayError as error:
-            return _json(ollama_error(error), error.status)
-
-    return answering
 
 
 def _fleet(pool: EndpointPool, caller: Caller) -> list[ServedModel]:
@@ -150,6 +135,6 @@ def _running(model: ServedModel) -> dict[str, Any]:
     return {**_listed(model), **known}
 
 
-def _json(value: Any, status: int = 200) -> Response:
+def _json(value: Any) -> Response:
     headers = {"Cache-Control": "no-store"}
-    return Response(msgspec.json.encode(value), status, media_type="application/json", headers=headers)
+    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)

@@ -16,11 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neurogate.edge.address_limits import Visit
 from neurogate.errors import RateLimitedError
 from neurogate.gateway.callers import KEY_ID
-from neurogate.gateway.dialects.dialect import JSON
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.metrics import GatewayMetrics
-from neurogate.gateway.response import retry_after
+from neurogate.gateway.refusal_head import refusal_head
 from neurogate.telemetry.access_log import Entry
 
 PROBES = frozenset({"/health", "/ready", "/ping"})
@@ -92,8 +91,7 @@ def received(
 
 async def _refuse(error: RateLimitedError, scope: Scope, headers: Headers, send: Send) -> None:
     body = refusal(scope["path"], headers, error)
-    head = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *error.headers]
-    if error.retry_after_s is not None:
-        head.append(retry_after(error.retry_after_s))
-    await send({"type": "http.response.start", "status": error.status, "headers": head})
+    await send(
+        {"type": "http.response.start", "status": error.status, "headers": refusal_head(error, body, request_id="")}
+    )
     await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,6 @@ cancelled, so that nobody else's tokens wait. Whatever happens, `run` returns wi
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass
 
 import structlog
@@ -20,10 +19,11 @@ from neurogate.dataplane.exchange import Exchange
 from neurogate.edge.admission import Ticket
 from neurogate.edge.limits import Header
 from neurogate.errors import EngineFailedError, GatewayError
-from neurogate.gateway.dialects import JSON, Dialect
+from neurogate.gateway.dialects import Dialect
 from neurogate.gateway.dialects.dialect import refused, told
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.pending import Pending
+from neurogate.gateway.refusal_head import refusal_head, retry_after
 from neurogate.httpd import Connection
 from neurogate.inference import Usage
 
@@ -202,7 +202,11 @@ class ClientResponse:
             _log.warning("answer not understood", request_id=self._request_id, error=str(error))
             self.on_error(EngineFailedError("the worker's answer was not what this API gives; see the gateway's log"))
             return
-        headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
+        headers = [
+            (b"content-type", answer.content_type),
+            (b"content-length", b"%d" % len(answer.body)),
+            *self._own_headers(),
+        ]
         if end.retry_after_s is not None:
             headers.append(retry_after(end.retry_after_s))
         self.first_byte_at = self._loop.time()
@@ -220,10 +224,7 @@ class ClientResponse:
             self._put({"type": "http.response.body", "body": event, "more_body": False})
         else:
             body = self._dialect.error(error, self._request_id)
-            headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
-            if error.retry_after_s is not None:
-                headers.append(retry_after(error.retry_after_s))
-            self._start(error.status, headers)
+            self._start(error.status, refusal_head(error, body, self._request_id, self._extra))
             self._put({"type": "http.response.body", "body": body, "more_body": False})
         level = _log.warning if error.status >= 500 else _log.info
         level(
@@ -243,17 +244,19 @@ class ClientResponse:
             self._start_stream()
 
     def _start_stream(self) -> None:
-        self._start(200, [(b"content-type", self._dialect.stream_type), *_STREAM_HEADERS])
+        self._start(200, [(b"content-type", self._dialect.stream_type), *_STREAM_HEADERS, *self._own_headers()])
 
-    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def _own_headers(self) -> list[Header]:
+        return [(b"x-request-id", self._request_id.encode()), *self._extra]
+
+    def _start(self, status: int, headers: list[Header]) -> None:
         self._started = True
         self.status = status
         exchange = self._exchange
-        own = [(b"x-request-id", self._request_id.encode()), *self._extra]
         if exchange is not None and exchange.attempts:
-            own.append((b"x-neurogate-worker", exchange.worker_id.encode()))
-            own.append((b"x-neurogate-attempts", b"%d" % exchange.attempts))
-        self._put({"type": "http.response.start", "status": status, "headers": headers + own})
+            headers.append((b"x-neurogate-worker", exchange.worker_id.encode()))
+            headers.append((b"x-neurogate-attempts", b"%d" % exchange.attempts))
+        self._put({"type": "http.response.start", "status": status, "headers": headers})
 
     def _put(self, message: Message) -> None:
         """Send a message now; behind a `send` that waits, hold it."""
@@ -328,8 +331,3 @@ class ClientResponse:
         if not self._done.done():
             self.status = CLIENT_GONE
             self._done.set_result(None)
-
-
-def retry_after(seconds: float) -> tuple[bytes, bytes]:
-    """The Retry-After header, in whole seconds: never earlier than said."""
-    return b"retry-after", b"%d" % max(1, math.ceil(seconds))

@@ -15,12 +15,14 @@ from starlette.types import ASGIApp
 from neurogate import __version__
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.edge.limits import Header
 from neurogate.edge.settings import ModelRouteSettings
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
 from neurogate.gateway.callers import Identify, caller_of
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.model_list import find_model, list_models
 from neurogate.gateway.model_names import ModelNames
+from neurogate.gateway.refusal_head import refusal_head
 
 
 class Lifecycle:
@@ -151,7 +153,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
         wrong = MethodNotAllowedError(f"{method} {path}: use {allowed or 'another method'}")
-        return _refusal(request, wrong, {"Allow": allowed} if allowed else {})
+        return _refusal(request, wrong, [(b"allow", allowed.encode())] if allowed else [])
     return _refusal(request, NotFoundError(f"{method} {path}: there is no such route"))
 
 
@@ -163,9 +165,11 @@ async def _bug(request: Request, _: Exception) -> Response:
     return _refusal(request, GatewayError("internal error; the gateway's log has the details"))
 
 
-def _refusal(request: Request, error: GatewayError, headers: Mapping[str, str] | None = None) -> Response:
+def _refusal(request: Request, error: GatewayError, extra: Sequence[Header] = ()) -> Response:
     body = refusal(request.url.path, request.headers, error)
-    return Response(body, error.status, headers=headers, media_type="application/json")
+    response = Response(body, error.status)
+    response.raw_headers = refusal_head(error, body, request_id="", extra=extra)
+    return response
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -8,13 +8,13 @@ from typing import Any
 
 import ollama
 import pytest
-from starlette.applications import Starlette
 
 from dataplane_support import Rig, rig
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.errors import UnauthorizedError
 from neurogate.gateway.ollama_routes import API_VERSION, ollama_routes
+from neurogate.gateway.routes import Lifecycle, build_app
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run
 
@@ -53,7 +53,7 @@ class Asked:
         self.seen: list[tuple[bytes, bytes, str]] = []
         self._caller = caller
         routes = ollama_routes(data_plane.pool, self._identify, started_at=1_700_000_000.25, aliases=lambda: aliases)
-        self._app = Starlette(routes=routes)
+        self._app = build_app(data_plane.pool, self._identify, Lifecycle(), hot={}, now=lambda: 0.0, more=routes)
 
     async def __call__(self, path: str, method: str = "GET", key: str = "good") -> FakeClient:
         return await FakeClient(path, method=method, headers=[("authorization", key)]).ask(self._app)

@@ -1,0 +1,28 @@
+"""The head of a refusal: the same beside every body, whichever part of the gateway refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from neurogate.edge.limits import Header
+from neurogate.errors import GatewayError, RateLimitedError
+from neurogate.gateway.dialects.dialect import JSON
+
+
+def refusal_head(error: GatewayError, body: bytes, request_id: str, extra: Iterable[Header] = ()) -> list[Header]:
+    """The headers of an error's answer; `extra` are more of them, such as a reservation's."""
+    head = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
+    if request_id:
+        head.append((b"x-request-id", request_id.encode()))
+    if error.retry_after_s is not None:
+        head.append(retry_after(error.retry_after_s))
+    if isinstance(error, RateLimitedError):
+        head.extend(error.headers)
+    head.extend(extra)
+    return head
+
+
+def retry_after(seconds: float) -> Header:
+    """The Retry-After header, in whole seconds: never earlier than said."""
+    return b"retry-after", b"%d" % max(1, math.ceil(seconds))
