@@ -102,10 +102,27 @@ def test_the_most_tokens_asked_for_are_read(path: str, fields: dict[str, Any], t
         ("/v1/chat/completions", {"n": None}, 1),
         ("/completion", {"n": 3}, 3),
         ("/completion", {"n_cmpl": 4, "n": 3}, 4),
+        ("/v1/completions", {"n": 2, "best_of": 5}, 5),
+        ("/v1/completions", {"n": 5, "best_of": None}, 5),
+        ("/v1/completions", {"prompt": ["a", "b"]}, 2),
+        ("/v1/completions", {"prompt": ["a", "b", "c"], "n": 2, "best_of": 4}, 12),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, 1),
+        ("/v1/completions", {"prompt": [[1, 2], [3]]}, 2),
+        ("/completion", {"prompt": ["a", [1, 2], "c"]}, 3),
+        ("/completion", {"prompt": ["a", "b"], "n": 3}, 6),
+        ("/completion", {"prompt": ["a", 1, 2]}, 1),
+        ("/completion", {"prompt": [-1]}, 1),
+        ("/completion", {"prompt": []}, 1),
+        ("/completion", {"prompt": {"prompt_string": "a"}}, 1),
     ],
 )
 def test_the_choices_asked_for_are_read(path: str, fields: dict[str, Any], n: int) -> None:
     assert read(path, **fields).n == n
+
+
+@pytest.mark.parametrize(("prompt", "n"), [(b' [\n "a" ,\t"b"]', 2), (b"[    7 , 8 ]", 1), (b'  "[1]"', 1)])
+def test_white_space_changes_nothing_about_how_many_prompts_there_are(prompt: bytes, n: int) -> None:
+    assert DIALECTS["/completion"].read(b'{"prompt": ' + prompt + b"}").n == n
 
 
 @pytest.mark.parametrize(
@@ -118,6 +135,7 @@ def test_the_choices_asked_for_are_read(path: str, fields: dict[str, Any], n: in
         ("/v1/completions", {"n_predict": -3}, "n_predict"),
         ("/v1/completions", {"n": 0}, "n"),
         ("/v1/completions", {"n": 129}, "n"),
+        ("/v1/completions", {"best_of": 129}, "best_of"),
         ("/v1/responses", {"max_output_tokens": 0}, "max_output_tokens"),
         ("/v1/messages", {"max_tokens": 0}, "max_tokens"),
         ("/v1/messages", {"messages": []}, "messages"),

@@ -28,6 +28,7 @@ Choices = Annotated[int, msgspec.Meta(ge=1, le=CHOICES_MAX)]
 UnboundedTokens = Annotated[int, msgspec.Meta(ge=-2, le=MAX_TOKENS)]
 """The same where negative numbers mean no limit."""
 
+_NUMBER = frozenset(b"%c" % sign for sign in b"-0123456789")
 _AT = re.compile(r"^(.*?)(?: - at `\$\.?(.*?)`)?$", re.DOTALL)
 _MESSAGE_CHARS_MAX = 500
 
@@ -41,7 +42,7 @@ class Head(NamedTuple):
     max_tokens: int | None = None
     """The most tokens of completion asked for, of each choice; None when the request sets no limit."""
     n: int = 1
-    """Choices: answers to generate."""
+    """Answers to generate: the choices, for each of several prompts."""
 
 
 class Answer(NamedTuple):
@@ -98,6 +99,21 @@ def reader(request: type[Request]) -> Callable[[bytes], Head]:
             raise bad_body(error) from error
 
     return read
+
+
+_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def prompts_in(prompt: msgspec.Raw) -> int:
+    """How many prompts a field `prompt` holds, at least 1, without reading their text.
+
+    A list of texts, or of lists of tokens, is as many; tokens, also with texts between them, are one.
+    """
+    view = memoryview(prompt)
+    if view[:1] != b"[" or bytes(view[1:16]).lstrip()[:1] in _NUMBER:  # the usual text, or tokens
+        return 1
+    parts = _parts(prompt)
+    return 1 if any(bytes(memoryview(part)[:1]) in _NUMBER for part in parts) else max(1, len(parts))
 
 
 def bad_body(error: Exception) -> BadRequestError:

@@ -16,6 +16,7 @@ from neurogate.gateway.dialects.dialect import (
     Head,
     Request,
     UnboundedTokens,
+    prompts_in,
     reader,
     told,
 )
@@ -58,6 +59,11 @@ class NativeCompletionRequest(_Predicting, kw_only=True):
     """`/completion`."""
 
     prompt: msgspec.Raw
+
+    def head(self) -> Head:
+        """See Request.head."""
+        head = super().head()
+        return head._replace(n=prompts_in(self.prompt) * head.n)
 
 
 class InfillRequest(_Predicting, kw_only=True):

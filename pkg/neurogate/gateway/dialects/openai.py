@@ -17,6 +17,7 @@ from neurogate.gateway.dialects.dialect import (
     Request,
     Tokens,
     UnboundedTokens,
+    prompts_in,
     reader,
     refused,
 )
@@ -61,6 +62,13 @@ class CompletionRequest(_Sampling, kw_only=True):
     """`/v1/completions`."""
 
     prompt: msgspec.Raw
+    best_of: Choices | None = None
+    """Answers that are generated for the sake of the best n."""
+
+    def head(self) -> Head:
+        """See Request.head."""
+        head = super().head()
+        return head._replace(n=prompts_in(self.prompt) * max(head.n, self.best_of or 1))
 
 
 class ResponsesRequest(Request, kw_only=True):

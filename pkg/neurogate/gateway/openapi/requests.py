@@ -82,13 +82,17 @@ FIELDS: dict[str, dict[str, Schema]] = {
 REQUIRED: dict[str, tuple[str, ...]] = {"ResponsesRequest": ("input",)}
 """Fields without which every engine refuses, though the gateway leaves that to it."""
 
+UNTOLD: dict[str, frozenset[str]] = {"CompletionRequest": frozenset({"best_of"})}
+"""Fields that the gateway reads for its limits, though hardly any engine has them."""
+
 
 def enriched(name: str, schema: Schema) -> Schema:
     """A struct's schema with what is said here."""
     fields = FIELDS.get(name)
     if fields is None:
         return schema
-    checked: dict[str, Schema] = schema["properties"]
+    untold = UNTOLD.get(name, frozenset())
+    checked: dict[str, Schema] = {field: told for field, told in schema["properties"].items() if field not in untold}
     told = {field: {**checked.get(field, {}), **more} for field, more in fields.items()}
     return {
         **schema,
