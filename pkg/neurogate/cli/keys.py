@@ -33,7 +33,7 @@ from neurogate.edge.keyfile import (
     with_hash,
     with_key,
 )
-from neurogate.edge.keyfile_edit import KeyFileError, editing, open_to_others, read
+from neurogate.edge.keyfile_edit import Draft, KeyFileError, editing, open_to_others, read
 from neurogate.edge.settings import KeySettings
 from neurogate.errors import ConfigError
 
@@ -88,7 +88,8 @@ def generate(
         raise typer.BadParameter(str(error)) from None
     with editing(path, create=True) as draft:
         draft.add(name, line)
-    _tell(path, "" if quiet else f"added {name} to {path}; this is the only time that its key is shown")
+    _tell_tightened(path, draft)
+    _tell("" if quiet else f"added {name} to {path}; this is the only time that its key is shown")
     print(key)
 
 
@@ -107,7 +108,8 @@ def show(
         _print_table(rows)
     for warning in found.warnings:
         print(f"{path}: {warning}", file=sys.stderr)
-    _tell(path)
+    if open_to_others(path):
+        print(f"neurogate: warning: {path} is open to every user of this machine: chmod 600 {path}", file=sys.stderr)
 
 
 @app.command()
@@ -116,7 +118,8 @@ def remove(name: Name, file: File = "", quiet: Quiet = False) -> None:
     path = _path(file)
     with editing(path) as draft:
         draft.remove(draft.find(name)[0].number)
-    _tell(path, "" if quiet else f"removed {name} from {path}; a running gateway refuses it from its next look on")
+    _tell_tightened(path, draft)
+    _tell("" if quiet else f"removed {name} from {path}; a running gateway refuses it from its next look on")
 
 
 @app.command()
@@ -130,7 +133,8 @@ def rotate(
         if not expiry and line.key.expires_at is not None and line.key.expires_at <= time.time():
             raise KeyFileError(f"{name} has expired: give it another end with --expires")
         draft.put(line.number, with_key(text, hashed(key) if hashed_only or line.hashed else key, expiry=expiry))
-    _tell(path, "" if quiet else f"{name} has a new key; a running gateway refuses the old one from its next look on")
+    _tell_tightened(path, draft)
+    _tell("" if quiet else f"{name} has a new key; a running gateway refuses the old one from its next look on")
     print(key)
 
 
@@ -147,7 +151,8 @@ def hash_key(
             line, text = draft.find(name)
             if not line.hashed:
                 draft.put(line.number, with_hash(text))
-        _tell(path, "" if quiet else f"{path} has the hash of {name}'s key now, no longer the key")
+        _tell_tightened(path, draft)
+        _tell("" if quiet else f"{path} has the hash of {name}'s key now, no longer the key")
         return
     key = getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline()
     try:
@@ -245,8 +250,14 @@ def _cell(name: str, row: dict[str, object]) -> str:
     return "all" if value is None else str(value)
 
 
-def _tell(path: Path, said: str = "") -> None:
+def _tell(said: str) -> None:
     if said:
         print(said, file=sys.stderr)
-    if open_to_others(path):
-        print(f"neurogate: warning: {path} is open to every user of this machine: chmod 600 {path}", file=sys.stderr)
+
+
+def _tell_tightened(path: Path, draft: Draft) -> None:
+    if draft.tightened:
+        print(
+            f"neurogate: warning: others than its owner could read or write {path}; its mode is 0600 now",
+            file=sys.stderr,
+        )

@@ -18,6 +18,8 @@ from neurogate.edge.keyfile import KeyLine, parse
 from neurogate.errors import NeuroGateError
 
 _HEADER = "# key_id:api_key[:rate_limit][:expiry] [tpm= concurrent= monthly= models= routes= priority=]"
+MODE = 0o600
+"""Of the file, once it is written."""
 _SWAPS_MAX = 100
 """How often the file may be replaced by others while its lock is waited for."""
 
@@ -27,9 +29,11 @@ class KeyFileError(NeuroGateError):
 
 
 class Draft:
-    """The lines of a file that is being changed."""
+    """The lines of a file that is being changed; `mode` is what it has so far."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, mode: int = MODE) -> None:
+        self.tightened = bool(mode & ~MODE & 0o777)
+        """Whether others than its owner could read or write the file until now."""
         self._lines = text.split("\n")
         if self._lines[-1] == "":
             self._lines.pop()
@@ -78,16 +82,17 @@ def read(path: Path) -> str:
 def editing(path: Path, *, create: bool = False) -> Iterator[Draft]:
     """Change a file: what the draft is when the block ends without an exception is what the file will be.
 
-    Waits while another edit is under way. A link is followed, and stays. A new file, which `create` allows, is for its
-    owner alone; a file that is there keeps its mode and its owner. Raises KeyFileError.
+    Waits while another edit is under way. A link is followed, and stays. The file, which `create` allows to be a new
+    one, is for its owner alone from then on, whatever mode it had; its owner stays. Raises KeyFileError.
     """
     path = path.resolve()
     try:
         locked = _lock(path, create=create)
         try:
-            draft = Draft(read(path))
+            before = os.fstat(locked)
+            draft = Draft(read(path), mode=stat.S_IMODE(before.st_mode))
             yield draft
-            _replace(path, draft.text.encode(), os.fstat(locked))
+            _replace(path, draft.text.encode(), before)
         finally:
             os.close(locked)
     except OSError as error:
@@ -129,7 +134,7 @@ def _replace(path: Path, data: bytes, before: os.stat_result) -> None:
             file.flush()
             with suppress(PermissionError):  # whoever may not give a file away keeps it
                 os.fchown(number, before.st_uid, before.st_gid)
-            os.fchmod(number, stat.S_IMODE(before.st_mode))
+            os.fchmod(number, MODE)
             os.fsync(number)
         Path(name).replace(path)
     except BaseException:

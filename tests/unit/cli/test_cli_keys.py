@@ -231,3 +231,19 @@ def test_a_file_open_to_others_is_told(keys: Run, file: Path) -> None:
     file.write_text("alice:sk-alice-xyz789\n")
     file.chmod(0o644)
     assert keys("list")[2] == f"neurogate: warning: {file} is open to every user of this machine: chmod 600 {file}\n"
+
+
+@pytest.mark.parametrize(
+    "command", [("generate", "--name", "b"), ("rotate", "--name", "alice"), ("remove", "--name", "alice"),
+                ("hash", "--name", "alice")]
+)  # fmt: skip
+def test_a_file_that_was_open_to_others_is_closed_and_said_so_even_quietly(
+    keys: Run, file: Path, command: tuple[str, ...]
+) -> None:
+    file.write_text("alice:sk-alice-xyz789\n")
+    file.chmod(0o644)
+    told = f"neurogate: warning: others than its owner could read or write {file}; its mode is 0600 now\n"
+    code, _, said = keys(*command, "--quiet")
+    assert (code, said) == (0, told)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert keys("generate", "--name", "c", "--quiet")[2] == ""

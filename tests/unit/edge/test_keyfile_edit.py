@@ -41,7 +41,6 @@ def ids(path: Path) -> list[str]:
 def test_only_the_line_in_question_changes(file: Path) -> None:
     change(file)
     assert file.read_text() == TEXT.replace("sk-alice-xyz789", "sk-another-key")
-    assert mode_of(file) == 0o640
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -81,6 +80,17 @@ def test_an_id_is_there_once_and_must_be_there_to_be_found() -> None:
         draft.find("carol")
     with pytest.raises(KeyFileError, match="there are: none"):
         Draft("").find("carol")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o644, 0o666, 0o755, 0o600])
+def test_a_file_that_is_changed_is_for_its_owner_alone_from_then_on(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    with editing(file) as draft:
+        assert draft.tightened == (mode != 0o600)
+        draft.remove(3)
+    assert mode_of(file) == 0o600
+    with editing(file) as draft:
+        assert not draft.tightened
 
 
 def test_a_failed_edit_changes_nothing(file: Path) -> None:
