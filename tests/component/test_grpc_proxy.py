@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from grpc_support import BEARER, KEY, MIB, EchoWorker, public
+from neurogate.api.llm.v1 import llm_pb2, llm_pb2_grpc
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
 from real_loop import eventually, run_real
@@ -391,6 +392,50 @@ def test_a_dead_worker_opens_its_breaker() -> None:
             for _ in range(6):
                 await made.unary("Unary")(b"x")
             assert made.member(0).breaker.state == "open"
+
+    run_real(main())
+
+
+# Admission: a proxied call is a request like any other
+
+
+def test_proxied_calls_count_for_the_bound_on_requests_in_flight() -> None:
+    async def main() -> None:
+        async with public(max_concurrent=1) as made:
+            gateway = made.gateway
+            first = made.both("Both")()
+            await first.write(b"x")
+            assert await first.read() == b"x"
+            assert gateway.dispatcher.in_flight == 1
+            assert gateway.metrics.registry.get_sample_value("neurogate_gateway_active_requests") == 1
+            second = made.unary("Unary")(b"y")
+            prompt = llm_pb2_grpc.LLMServiceStub(made.channel).GenerateText(  # type: ignore[no-untyped-call]
+                llm_pb2.PromptRequest(prompt="Why?")
+            )
+            await eventually(lambda: gateway.admission.waiting == 2)
+            assert made.worker.echo.calls.value == 1
+            await first.done_writing()
+            assert await second == b"y"
+            with refused(grpc.StatusCode.ABORTED):  # this worker's engine answers no prompt, but it was asked
+                await prompt
+
+    run_real(main())
+
+
+def test_proxied_calls_take_slots() -> None:
+    async def main() -> None:
+        async with public(factor=1.0) as made:
+            slots = made.member().report.slots_total
+            calls = [made.both("Both")() for _ in range(slots)]
+            for call in calls:
+                await call.write(b"x")
+                assert await call.read() == b"x"
+            more = made.unary("Unary")(b"y")
+            await eventually(lambda: made.gateway.admission.waiting == 1)
+            await calls.pop().done_writing()
+            assert await more == b"y"
+            for call in calls:
+                call.cancel()
 
     run_real(main())
 

@@ -6,19 +6,21 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataplane_support import Rig, endpoint, rig, turns
+from dataplane_support import BODY, Rig, endpoint, rig, turns
 from neurogate import virtual_time
 from neurogate.balancing import picker
-from neurogate.channel import End, EndCode
+from neurogate.channel import Call, End, EndCode
 from neurogate.dataplane.dispatch import ASKED_MAX, DispatchLimits
 from neurogate.dataplane.exchange import Exchange
+from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
-from neurogate.resilience.breaker import BreakerSettings
+from neurogate.resilience.breaker import BreakerSettings, Outcome
 from neurogate.resilience.retry import RetryBudget
 from neurogate.testing.receivers import RecordingReceiver
 from neurogate.testing.workers import FakeCall, FakeWorkerChannel
@@ -80,6 +82,8 @@ class World:
     calls: list[FakeCall] = field(default_factory=list)
     """Every call any worker took."""
     channels: dict[int, tuple[Member, FakeWorkerChannel]] = field(default_factory=dict)
+    leases: list[tuple[ExitStack, Lease | None]] = field(default_factory=list)
+    """Of requests that are no exchanges, each with what counts it; None for those that found nobody."""
     named: dict[int, int] = field(default_factory=dict)
     """Port by worker number, of those the resolver names."""
 
@@ -95,6 +99,24 @@ class World:
             request_id=str(len(self.clients)),
         )
         self.clients.append(client)
+
+    async def proxy(self, a: int, b: int) -> None:
+        """A request that is no exchange begins."""
+        counted = ExitStack()
+        counted.enter_context(self.rig.dispatcher.beside())
+        call = Call("/test.Echo/Both", BODY, stream=True, deadline=1e9, model=("", *MODELS)[a % 3])
+        lease = self.rig.dispatcher.acquire(call, ())
+        if lease is not None and b % 2:
+            lease.answered()
+        self.leases.append((counted, lease))
+
+    async def settle(self, a: int, b: int) -> None:
+        """Such a request ends."""
+        if self.leases:
+            counted, lease = self.leases.pop(a % len(self.leases))
+            if lease is not None:
+                lease.release([*Outcome][b % len(Outcome)])
+            counted.close()
 
     async def chunk(self, a: int, b: int) -> None:
         if (call := self.open_call(a)) is not None:
@@ -180,8 +202,10 @@ class World:
     def check(self) -> None:
         self.collect()
         for member, channel in self.channels.values():
-            assert member.in_flight == len(channel.running), member
-        assert self.rig.dispatcher.in_flight == sum(not client.exchange.finished for client in self.clients)
+            others = sum(lease is not None and lease.member is member for _, lease in self.leases)
+            assert member.in_flight == len(channel.running) + others, member
+        exchanges = sum(not client.exchange.finished for client in self.clients)
+        assert self.rig.dispatcher.in_flight == exchanges + len(self.leases)
         assert self.rig.pool.waiting <= self.setting.max_waiting
         for client in self.clients:
             words = client.receiver.last_words
@@ -230,7 +254,7 @@ class World:
 
 numbers = st.integers(0, 999)
 often = ["dispatch"] * 6 + ["chunk"] * 4 + ["end"] * 7 + ["come_up"] * 3 + ["wait"] * 3
-moves = st.sampled_from([*often, "leave", "go_down", "report", "rename", "turn"])
+moves = st.sampled_from([*often, "leave", "go_down", "report", "rename", "turn", "proxy", "proxy", "settle"])
 schedules = st.lists(st.tuples(moves, numbers, numbers), min_size=20, max_size=100)
 some_settings = st.builds(
     Setting,
@@ -264,6 +288,8 @@ def test_no_schedule_leaks_or_misleads(setting: Setting, schedule: list[tuple[st
             for what, a, b in schedule:
                 await getattr(world, what)(a, b)
                 world.check()
+            while world.leases:
+                await world.settle(0, 1)
             await asyncio.sleep(100)  # the last deadline is over
             world.check()
             world.check_end()

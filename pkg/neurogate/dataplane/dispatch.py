@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,6 +70,7 @@ class Dispatcher:
         self._budget = budget
         self._observer = observer
         self._exchanges: set[Exchange] = set()
+        self._beside = 0
 
     def configure(self, limits: DispatchLimits) -> None:
         """Take other bounds; exchanges that are under way meet them at their next question."""
@@ -82,8 +84,8 @@ class Dispatcher:
 
     @property
     def in_flight(self) -> int:
-        """Requests that have not ended."""
-        return len(self._exchanges)
+        """Requests that have not ended, exchanges or not."""
+        return len(self._exchanges) + self._beside
 
     def dispatch(self, call: Call, receiver: Receiver) -> Exchange:
         """Send a request on its way; the receiver hears the rest, possibly before this returns."""
@@ -92,6 +94,18 @@ class Dispatcher:
         if not exchange.finished:
             self._exchanges.add(exchange)
         return exchange
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Count a request that is no exchange as in flight, while the context lasts; its leases are its own business.
+
+        It begins with the request's turn, before a worker is found: who waits for one is in flight as well.
+        """
+        self._beside += 1
+        try:
+            yield
+        finally:
+            self._beside -= 1
 
     def acquire(self, call: Call, tried: Collection[str]) -> Lease | None:
         """A lease on a worker that can take the call and was not tried yet, or None when there is none now.

@@ -75,7 +75,6 @@ class GrpcEdge:
         self._settings = settings
         self._loop = loop
         self._dialect = PromptDialect()
-        self._proxied = 0
 
     def configure(self, settings: GatewaySettings) -> None:
         """Take other bounds, for the calls that come."""
@@ -89,7 +88,7 @@ class GrpcEdge:
         return Fleet(
             healthy=any(member.usable and member.breaker.admits for member in members),
             load=min(1.0, busy / max(1, slots)),
-            active_requests=self._dispatcher.in_flight + self._proxied,
+            active_requests=self._dispatcher.in_flight,
         )
 
     async def answer(self, rpc: IncomingRpc, body: bytes, begin: Begin) -> PromptAnswer:
@@ -132,16 +131,13 @@ class GrpcEdge:
         """Let a proxied call in; it may ask one worker after the other. Raises GatewayError."""
         model = rpc.header(MODEL_KEY).decode("utf-8", "replace")
         async with self._let_in(rpc, _PROXIED, model, prompt_bytes=0, max_tokens=0, generates=False) as served:
-            self._proxied += 1
-            try:
-                call = Call(rpc.method, b"", stream=True, deadline=served.deadline, model=served.model)
-                candidates = Candidates(self._dispatcher, call, self._channel_of, self._settings, self._loop)
+            call = Call(rpc.method, b"", stream=True, deadline=served.deadline, model=served.model)
+            candidates = Candidates(self._dispatcher, call, self._channel_of, self._settings, self._loop)
+            with self._dispatcher.beside():
                 try:
                     yield candidates
                 finally:
                     served.worker_id, served.attempts = candidates.worker_id, candidates.attempts
-            finally:
-                self._proxied -= 1
 
     @asynccontextmanager
     async def _prompt(self, rpc: IncomingRpc, body: bytes) -> AsyncIterator[_Served]:
