@@ -141,6 +141,8 @@ class GenerationEndpoint:
             return response.usage.total_tokens
         if response is not None and response.chunks:
             return self._edge.charge(len(served.body), response.chunks)
+        if response is not None and response.attempts and served.status == CLIENT_GONE:
+            return self._edge.charge(len(served.body), 0)  # what the engine did is not known, but it had the prompt
         return None if served.status >= 500 else 0
 
     async def _refuse(self, error: GatewayError, request_id: str, send: Send) -> None:

@@ -209,7 +209,7 @@ def test_requests_beyond_the_limit_are_refused_with_when_to_come_back() -> None:
 
 @pytest.mark.parametrize(
     ("ending", "used"),
-    [("answered", 7), ("refused", 0), ("unserved", 0), ("left before the first token", 0)],
+    [("answered", 7), ("refused", 0), ("unserved", 0)],
 )
 def test_what_was_not_used_is_given_back(ending: str, used: int) -> None:
     async def main() -> None:
@@ -221,10 +221,8 @@ def test_what_was_not_used_is_given_back(ending: str, used: int) -> None:
                     held.end(GOOD)
                 case "refused":
                     held.end(End(http_status=400, body=b"{}"))
-                case "unserved":
-                    held.end(End(http_status=500))
                 case _:
-                    client.leave()
+                    held.end(End(http_status=500))
             await turns()
             last = asking("a-long-key", max_tokens=960)
             held = await made.asked(last)
@@ -233,6 +231,32 @@ def test_what_was_not_used_is_given_back(ending: str, used: int) -> None:
             remaining = int(last.headers["x-ratelimit-remaining-tokens"])
             prompt_tokens = 1000 - 960 - used - remaining
             assert 0 < prompt_tokens < 40
+
+    run(main())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_before_an_answer_has_used_its_prompt(*, stream: bool) -> None:
+    """The engine had it, and may have generated; a client that left the queue has used nothing."""
+
+    async def main() -> None:
+        async with edge(api_keys=("a-long-key",), tokens_per_minute=1000, max_concurrent=1) as made:
+            client = asking("a-long-key", stream=stream, user="x" * 380, max_tokens=800)
+            await made.asked(client)
+            queued = asking("a-long-key", stream=stream, max_tokens=10)
+            made.ask(queued)
+            await turns()
+            assert made.admission.waiting == 1
+            queued.leave()
+            client.leave()
+            await turns()
+            assert (client.status, queued.status, made.count(499)) == (0, 0, 2)
+
+            last = asking("a-long-key", max_tokens=800)
+            (await made.asked(last)).end(GOOD)
+            await turns()
+            used = 1000 - 800 - int(last.headers["x-ratelimit-remaining-tokens"])
+            assert 120 < used < 160
 
     run(main())
 

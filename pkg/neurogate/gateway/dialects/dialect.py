@@ -110,7 +110,7 @@ def prompts_in(prompt: msgspec.Raw) -> int:
     A list of texts, or of lists of tokens, is as many; tokens, also with texts between them, are one.
     """
     view = memoryview(prompt)
-    if view[:1] != b"[" or bytes(view[1:16]).lstrip()[:1] in _NUMBER:  # the usual text, or tokens
+    if bytes(view[:1]) != b"[" or bytes(view[1:16]).lstrip()[:1] in _NUMBER:  # the usual text, or tokens
         return 1
     parts = _parts(prompt)
     return 1 if any(bytes(memoryview(part)[:1]) in _NUMBER for part in parts) else max(1, len(parts))
