@@ -282,6 +282,16 @@ def test_refusals_are_plain(method: str, path: str, body: Any, status: int, code
     with_fleet(test)
 
 
+def test_all_methods_of_a_path_are_told_whichever_route_has_them() -> None:
+    async def test(made: Fleet) -> None:
+        async with httpx.AsyncClient(base_url=made.url) as anybody:
+            asked = await anybody.options("/admin/config")
+            assert (asked.status_code, asked.headers["allow"]) == (204, "GET, HEAD, OPTIONS, PUT")
+            assert (await anybody.post("/admin/config")).headers["allow"] == "GET, HEAD, PUT"
+
+    with_fleet(test)
+
+
 def test_a_breaker_is_reset() -> None:
     async def test(made: Fleet) -> None:
         for _ in range(3):

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from neurogate import __version__
@@ -150,11 +150,21 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals, in our words."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     path, method = request.url.path, request.method
-    if status == 405:
-        allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-        wrong = MethodNotAllowedError(f"{method} {path}: use {allowed or 'another method'}")
-        return _refusal(request, wrong, [(b"allow", allowed.encode())] if allowed else [])
-    return _refusal(request, NotFoundError(f"{method} {path}: there is no such route"))
+    if status != 405:
+        return _refusal(request, NotFoundError(f"{method} {path}: there is no such route"))
+    methods = _methods(request)
+    if method == "OPTIONS":  # needs no key, and CORS need not be on
+        return Response(status_code=204, headers={"Allow": ", ".join(sorted({*methods, "OPTIONS"}))})
+    allowed = ", ".join(sorted(methods))
+    wrong = MethodNotAllowedError(f"{method} {path}: use {allowed}")
+    return _refusal(request, wrong, [(b"allow", allowed.encode())])
+
+
+def _methods(request: Request) -> set[str]:
+    """What a path takes: it may have several routes, each with methods of its own."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in fitting for method in route.methods or ()}
 
 
 async def _gateway_error(request: Request, error: Exception) -> Response:

@@ -21,6 +21,7 @@ from neurogate.errors import MethodNotAllowedError
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.reception import received
+from neurogate.gateway.records import Recorder
 from neurogate.gateway.routes import Lifecycle, build_app, health, readiness
 from neurogate.telemetry.access_log import Entry
 from neurogate.testing.connections import FakeClient
@@ -74,7 +75,8 @@ class Site:
             now=loop.time,
             guard_workers=guard_workers,
         )
-        self.app: ASGIApp = received(app, edge=edge, metrics=self.metrics, loop=loop, write=self.entries.append)
+        recorder = Recorder(self.entries.append, edge, wall=lambda: 1e9, loop=loop)
+        self.app: ASGIApp = received(app, edge=edge, metrics=self.metrics, loop=loop, recorder=recorder)
 
     async def get(self, path: str, *, method: str = "GET", **headers: str) -> FakeClient:
         given = [(name.replace("_", "-"), value) for name, value in headers.items()]
@@ -379,6 +381,25 @@ def test_a_cold_route_asked_with_another_method() -> None:
             client = await made.get("/workers", method="POST")
             assert client.status == 405
             assert "GET" in client.headers["allow"]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/prompt", "OPTIONS, POST"),
+        ("/v1/chat/completions", "OPTIONS, POST"),
+        ("/v1/models", "GET, HEAD, OPTIONS"),
+        ("/v1/models/a/b", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_options_tells_anybody_the_methods_of_a_path(path: str, allowed: str) -> None:
+    async def main() -> None:
+        async with site(keys=("right",)) as made:
+            client = await made.get(path, method="OPTIONS")
+            assert (client.status, client.headers["allow"], client.body) == (204, allowed, b"")
+            assert (await made.get("/nothing", method="OPTIONS")).status == 404
 
     run(main())
 
