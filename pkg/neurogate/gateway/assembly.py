@@ -41,7 +41,7 @@ from neurogate.gateway.observer import FleetObserver
 from neurogate.gateway.ollama_routes import ollama_routes
 from neurogate.gateway.openapi.routes import openapi_routes
 from neurogate.gateway.reception import received
-from neurogate.gateway.records import access_log, recorder
+from neurogate.gateway.records import Recorder, access_log
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.routes import Lifecycle, build_app, describe, health, readiness
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
@@ -177,10 +177,10 @@ class Gateway:
         """What serves the requests of either listener, and writes down what became of them."""
         config, settings = self._config, self._config.gateway
         self.access_log = access_log(config.access_log, on_loss=self.metrics.log_lines_lost)
-        self._record = None
-        if self.access_log is not None:
-            self._record = recorder(self.access_log, self.edge, wall=self._wall, loop=self._loop)
-            self.reloader.also(self.access_log.reopen)
+        self._recorder: Recorder | None = None
+        if (log := self.access_log) is not None:
+            self._recorder = Recorder(log.write, self.edge, wall=self._wall, loop=self._loop, prompts=log.prompts)
+            self.reloader.also(log.reopen)
         self.request_ids = RequestIds(self._now_ns)
         self.bodies = BodyBudget(settings.max_bodies_bytes)
         self._hot = self._endpoints(settings)
@@ -193,8 +193,7 @@ class Gateway:
             metrics=self.metrics,
             settings=settings,
             loop=self._loop,
-            log=self.access_log,
-            wall=self._wall,
+            recorder=self._recorder,
         )
         self.reloader.subscribe(GRPC_SETTINGS, lambda config: self.grpc.configure(config.gateway))
 
@@ -223,15 +222,14 @@ class Gateway:
             names=self.names,
             guard_workers=config.keys.workers_auth,
             details=self._details,
-            more=[*admin.routes(), *openapi_routes(authenticated=self.keys.ring.enforced), *ollama],
+            more=[*admin.routes(), *openapi_routes(authenticated=lambda: self.keys.ring.enforced), *ollama],
         )
         others = received(
             routes,
             edge=self.edge,
             metrics=self.metrics,
             loop=loop,
-            write=self.access_log.write if self.access_log is not None else None,
-            wall=self._wall,
+            recorder=self._recorder,
         )
         self.front = _front_door(self._hot, others)
         self.app = cors.around(self.front, config.http.cors_origins)
@@ -249,7 +247,7 @@ class Gateway:
                 dialect,
                 dispatcher=self.dispatcher,
                 edge=self.edge,
-                record=self._record,
+                record=self._recorder.served if self._recorder is not None else None,
                 request_ids=self.request_ids,
                 bodies=self.bodies,
                 metrics=self.metrics,

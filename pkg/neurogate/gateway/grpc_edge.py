@@ -26,6 +26,7 @@ from neurogate.gateway.grpc_candidates import Candidates
 from neurogate.gateway.intake import BodyBudget, trace_context
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import with_model
+from neurogate.gateway.records import Recorder
 from neurogate.gateway.response import CLIENT_GONE
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import FLUSH_TIMEOUT_S
@@ -34,7 +35,6 @@ from neurogate.prompt_api import PromptAnswer
 from neurogate.rpc.call_channel import CallChannel
 from neurogate.rpc.public_backend import Begin, Fleet, IncomingRpc, Write
 from neurogate.rpc.status import Metadata, SlowClientError
-from neurogate.telemetry.access_log import AccessLog, Entry
 
 MODEL_KEY = "x-neurogate-model"
 """Metadata of a proxied call: only workers with this model may get it."""
@@ -61,12 +61,9 @@ class GrpcEdge:
         metrics: GatewayMetrics,
         settings: GatewaySettings,
         loop: asyncio.AbstractEventLoop,
-        log: AccessLog | None = None,
-        wall: Callable[[], float] = float,
+        recorder: Recorder | None = None,
     ) -> None:
-        """`wall` is Unix time, asked only where there is a log."""
-        self._log = log
-        self._wall = wall
+        self._recorder = recorder
         self._dispatcher = dispatcher
         self._edge = edge
         self._channel_of = channel_of
@@ -203,32 +200,27 @@ class GrpcEdge:
             self._record(rpc, label, served)
 
     def _record(self, rpc: IncomingRpc, label: str, served: _Served) -> None:
-        duration_s = self._loop.time() - served.began_at
         usage = served.usage
-        self._metrics.request("GRPC", label, served.status, duration_s)
+        self._metrics.request("GRPC", label, served.status, self._loop.time() - served.began_at)
         if usage is not None:
             self._metrics.usage(usage.prompt_tokens, usage.completion_tokens)
-        if self._log is None:
-            return
-        self._log.write(
-            Entry(
-                at=self._wall(),
-                method="GRPC",
-                path=rpc.method,
-                status=served.status,
-                key_id=served.caller.key_id,
+        if self._recorder is not None:
+            self._recorder.write(
+                "GRPC",
+                rpc.method,
+                served.status,
+                began_at=served.began_at,
+                peer=host_of(rpc.peer),
+                forwarded_for=rpc.header("x-forwarded-for"),
                 request_id=rpc.request_id,
+                key_id=served.caller.key_id,
                 model=served.model,
-                prompt_tokens=usage.prompt_tokens if usage is not None else None,
-                completion_tokens=usage.completion_tokens if usage is not None else None,
+                usage=usage,
                 ttft_s=served.first_s,
-                duration_s=duration_s,
                 worker=served.worker_id,
                 attempts=served.attempts,
-                outcome=_outcome(served),
-                client=self._edge.address(host_of(rpc.peer), rpc.header("x-forwarded-for")),
+                broken=served.status >= 400 and served.events > 0,
             )
-        )
 
     def _used(self, served: _Served, prompt_bytes: int) -> int | None:
         """Tokens to charge; None when the request was not served, through no fault of its client."""
@@ -289,11 +281,3 @@ def host_of(peer: str) -> str:
     """The address in a peer as gRPC writes it: `ipv4:10.0.0.7:51312`, `ipv6:%5B::1%5D:51312`."""
     host = unquote(peer).partition(":")[2].rpartition(":")[0]
     return host.strip("[]") or peer
-
-
-def _outcome(served: _Served) -> str:
-    if served.status == CLIENT_GONE:
-        return "client_gone"
-    if served.status >= 400 and served.events:
-        return "broken"
-    return "answered" if served.status < 400 else "refused" if served.status < 500 else "failed"

@@ -6,7 +6,6 @@ Hot endpoints do the same for themselves, without a wrapped `send` for every tok
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -19,8 +18,8 @@ from neurogate.gateway.callers import KEY_ID
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.gateway.records import Recorder
 from neurogate.gateway.refusal_head import refusal_head
-from neurogate.telemetry.access_log import Entry
 
 PROBES = frozenset({"/health", "/ready", "/ping"})
 """Asked every few seconds for ever, by nobody: neither bounded nor written down."""
@@ -34,8 +33,7 @@ def received(
     edge: Edge,
     metrics: GatewayMetrics,
     loop: asyncio.AbstractEventLoop,
-    write: Callable[[Entry], None] | None = None,
-    wall: Callable[[], float] = lambda: 0.0,
+    recorder: Recorder | None = None,
 ) -> ASGIApp:
     """The app behind all that; paths it does not route are counted together as `other`."""
     known = {route.path for route in app.routes if isinstance(route, Route)}
@@ -70,20 +68,17 @@ def received(
             path = scope["path"] if scope["path"] in known else "other"
             method = scope["method"] if scope["method"] in _METHODS else "other"
             metrics.request(method, path, status, loop.time() - began_at)
-            if write is not None and scope["path"] not in PROBES:
-                write(
-                    Entry(
-                        at=wall(),
-                        method=scope["method"],
-                        path=scope["path"],
-                        status=status,
-                        key_id=scope.get(KEY_ID, ""),
-                        request_id=headers.get("x-request-id", ""),
-                        duration_s=loop.time() - began_at,
-                        bytes=size,
-                        outcome="answered" if status < 400 else "refused" if status < 500 else "failed",
-                        client=edge.address(peer, forwarded_for),
-                    )
+            if recorder is not None and scope["path"] not in PROBES:
+                recorder.write(
+                    scope["method"],
+                    scope["path"],
+                    status,
+                    began_at=began_at,
+                    peer=peer,
+                    forwarded_for=forwarded_for,
+                    request_id=headers.get("x-request-id", ""),
+                    key_id=scope.get(KEY_ID, ""),
+                    size=size,
                 )
 
     return receiving

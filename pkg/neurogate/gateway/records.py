@@ -1,4 +1,7 @@
-"""What is written down of a request that is over: an entry of the access log, made of what the endpoint knows."""
+"""What is written down of a request that is over: an entry of the access log, the same whichever way it came.
+
+`Recorder.write` makes the entry; whoever served the request tells what it knows, and leaves out what it does not.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from neurogate.edge.settings import AccessLogSettings
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.response import CLIENT_GONE
 from neurogate.gateway.served import Served
+from neurogate.inference import Usage
 from neurogate.telemetry.access_log import AccessLog, Entry
 
 _PROMPT_BYTES_MAX = 32 * 1024
 
-
 Record = Callable[[str, Served], None]
-"""Takes the path and the request, when nothing more will happen to it."""
+"""Takes the path and the request of a hot endpoint, when nothing more will happen to it."""
 
 
 def access_log(settings: AccessLogSettings, *, on_loss: Callable[[int], None]) -> AccessLog | None:
@@ -33,41 +36,99 @@ def access_log(settings: AccessLogSettings, *, on_loss: Callable[[int], None]) -
     )
 
 
-def recorder(log: AccessLog, edge: Edge, *, wall: Callable[[], float], loop: asyncio.AbstractEventLoop) -> Record:
-    """Writes requests into the log; `wall` tells seconds since 1970."""
+def outcome(status: int, *, broken: bool = False) -> str:
+    """How a request ended; `broken` when its answer had begun and its last word was an error."""
+    if status == CLIENT_GONE:
+        return "client_gone"
+    if broken:
+        return "broken"
+    return "answered" if status < 400 else "refused" if status < 500 else "failed"
 
-    def record(path: str, served: Served) -> None:
-        response = served.response
-        usage = response.usage if response is not None else None
-        first_at = response.first_byte_at if response is not None else None
-        log.write(
+
+class Recorder:
+    """Makes entries of requests and hands them to the log's `put`; `wall` tells seconds since 1970."""
+
+    def __init__(
+        self,
+        put: Callable[[Entry], None],
+        edge: Edge,
+        *,
+        wall: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+        prompts: bool = False,
+    ) -> None:
+        self._put = put
+        self._edge = edge
+        self._wall = wall
+        self._loop = loop
+        self._prompts = prompts
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        *,
+        began_at: float,
+        peer: str,
+        forwarded_for: bytes = b"",
+        request_id: str = "",
+        key_id: str = "",
+        model: str = "",
+        usage: Usage | None = None,
+        ttft_s: float | None = None,
+        worker: str = "",
+        attempts: int = 0,
+        size: int = 0,
+        broken: bool = False,
+        prompt: bytes = b"",
+    ) -> None:
+        """Write one request down; never blocks.
+
+        `began_at` is loop time, `peer` the other end's address, `ttft_s` to the first byte of a stream, `size` that of
+        the answer's body, `prompt` the request's body. `broken` is as in `outcome`.
+        """
+        self._put(
             Entry(
-                at=wall(),
-                method="POST",
+                at=self._wall(),
+                method=method,
                 path=path,
-                status=served.status,
-                key_id=served.caller.key_id,
-                request_id=served.request_id,
-                model=served.model,
+                status=status,
+                key_id=key_id,
+                request_id=request_id,
+                model=model,
                 prompt_tokens=usage.prompt_tokens if usage is not None else None,
                 completion_tokens=usage.completion_tokens if usage is not None else None,
-                ttft_s=first_at - served.began_at if first_at is not None else None,
-                duration_s=loop.time() - served.began_at,
-                worker=response.worker_id if response is not None else "",
-                attempts=response.attempts if response is not None else 0,
-                bytes=response.bytes_sent if response is not None else 0,
-                outcome=_outcome(served),
-                client=edge.address(served.peer, served.headers.forwarded_for),
-                prompt=served.body[:_PROMPT_BYTES_MAX].decode("utf-8", "replace") if log.prompts else "",
+                ttft_s=ttft_s,
+                duration_s=self._loop.time() - began_at,
+                worker=worker,
+                attempts=attempts,
+                bytes=size,
+                outcome=outcome(status, broken=broken),
+                client=self._edge.address(peer, forwarded_for),
+                prompt=prompt[:_PROMPT_BYTES_MAX].decode("utf-8", "replace") if self._prompts else "",
             )
         )
 
-    return record
-
-
-def _outcome(served: Served) -> str:
-    if served.status == CLIENT_GONE:
-        return "client_gone"
-    if served.response is not None and served.response.broken:
-        return "broken"
-    return "answered" if served.status < 400 else "refused" if served.status < 500 else "failed"
+    def served(self, path: str, served: Served) -> None:
+        """Write a request of a hot endpoint down: a `Record`."""
+        response = served.response
+        first_at = response.first_byte_at if response is not None else None
+        self.write(
+            "POST",
+            path,
+            served.status,
+            began_at=served.began_at,
+            peer=served.peer,
+            forwarded_for=served.headers.forwarded_for,
+            request_id=served.request_id,
+            key_id=served.caller.key_id,
+            model=served.model,
+            usage=response.usage if response is not None else None,
+            ttft_s=first_at - served.began_at if first_at is not None else None,
+            worker=response.worker_id if response is not None else "",
+            attempts=response.attempts if response is not None else 0,
+            size=response.bytes_sent if response is not None else 0,
+            broken=response is not None and response.broken,
+            prompt=served.body,
+        )
