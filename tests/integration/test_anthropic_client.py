@@ -55,6 +55,22 @@ def test_the_models_are_listed(client: anthropic.Anthropic, fleet: Service):
     assert fleet.model in [model.id for model in client.models.list()]
 
 
+def test_every_answer_and_error_has_a_request_id(client: anthropic.Anthropic, fleet: Service):
+    """Where the client looks for it, whole, streamed or refused early or late; it is the one that the body tells."""
+    named = {"x-request-id": "mine-7"}
+    answer = client.messages.create(model=fleet.model, messages=MESSAGES, max_tokens=4, extra_headers=named)
+    assert answer._request_id == "mine-7"
+    with client.messages.stream(model=fleet.model, messages=MESSAGES, max_tokens=4, extra_headers=named) as stream:
+        assert stream.request_id == "mine-7"
+    for wrong in ({"model": "no-such-model"}, {"max_tokens": -5}):
+        asked = {"model": fleet.model, "max_tokens": 4, **wrong}
+        with pytest.raises(anthropic.APIStatusError) as refused:
+            client.messages.create(messages=MESSAGES, extra_headers=named, **asked)
+        assert refused.value.request_id == "mine-7"
+        assert isinstance(refused.value.body, dict)
+        assert refused.value.body["request_id"] == "mine-7"
+
+
 def test_an_unknown_model_is_told(client: anthropic.Anthropic, fleet: Service):
     with pytest.raises(anthropic.NotFoundError, match=fleet.model):
         client.messages.create(model="no-such-model", messages=MESSAGES, max_tokens=8)

@@ -79,7 +79,7 @@ class GenerationEndpoint:
             await self._serve(served, scope, receive, send)
         except GatewayError as error:
             served.status = error.status
-            await self._refuse(error, request_id, send)
+            await self._refuse(error, served, send)
         except ClientGoneError:
             pass
         except Exception:
@@ -87,7 +87,7 @@ class GenerationEndpoint:
             if served.status != CLIENT_GONE:
                 raise  # its answer has begun: the server cuts the connection
             served.status = 500
-            await self._refuse(GatewayError("internal error; the gateway's log has the details"), request_id, send)
+            await self._refuse(GatewayError("internal error; the gateway's log has the details"), served, send)
         finally:
             served.let_go(tokens=self._used(served) if served.reservation is not None else None)
             self._edge.over()
@@ -145,10 +145,13 @@ class GenerationEndpoint:
             return self._edge.charge(len(served.body), 0)  # what the engine did is not known, but it had the prompt
         return None if served.status >= 500 else 0
 
-    async def _refuse(self, error: GatewayError, request_id: str, send: Send) -> None:
+    async def _refuse(self, error: GatewayError, served: Served, send: Send) -> None:
         """Answer a request that never became an exchange."""
+        request_id, reservation = served.request_id, served.reservation
         body = self._dialect.error(error, request_id)
-        headers = refusal_head(error, body, request_id)
+        headers = refusal_head(error, body, request_id, reservation.headers if reservation is not None else ())
+        if self._dialect.id_header:
+            headers.append((self._dialect.id_header, request_id.encode()))
         if error.status in {408, 413, 503}:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         await send({"type": "http.response.start", "status": error.status, "headers": headers})

@@ -111,7 +111,7 @@ class ClientResponse:
         self._backlog_bytes = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._comment_timer: asyncio.TimerHandle | None = None
-        self._extra = extra
+        self._extra = (*extra, (dialect.id_header, request_id.encode())) if dialect.id_header else extra
         self.status = CLIENT_GONE
         self.chunks = 0
         """Pieces of a streamed answer: about one a token."""

@@ -58,6 +58,7 @@ class AnthropicDialect:
     """See the module."""
 
     stream_type = EVENT_STREAM
+    id_header = b"request-id"
 
     def __init__(self, request: type[Request]) -> None:
         self._read = reader(request)

@@ -61,6 +61,11 @@ class Dialect(Protocol):
         """Content type of a streamed answer."""
         ...
 
+    @property
+    def id_header(self) -> bytes:
+        """Where its clients look for the request's id, which `x-request-id` has as well; usually empty: only there."""
+        ...
+
     def read(self, body: bytes) -> Head:
         """Validate a body. Raises BadRequestError saying what to change."""
         ...

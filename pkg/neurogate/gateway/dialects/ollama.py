@@ -60,6 +60,7 @@ class OllamaDialect:
     """See the module. `models` are the names there are now: `NAME:latest` finds `NAME`, and the other way round."""
 
     stream_type = NDJSON
+    id_header = b""
 
     def __init__(self, request: type[Request], models: Callable[[], Container[str]]) -> None:
         self._read = reader(request)

@@ -100,6 +100,7 @@ class OpenAIDialect:
     """See the module."""
 
     stream_type = EVENT_STREAM
+    id_header = b""
 
     def __init__(self, request: type[Request]) -> None:
         self._read = reader(request)

@@ -16,6 +16,7 @@ class PromptDialect:
     """See the module."""
 
     stream_type = EVENT_STREAM
+    id_header = b""
 
     _decode = staticmethod(msgspec.json.Decoder(PromptRequest).decode)
     _decode_answer = staticmethod(msgspec.json.Decoder(PromptAnswer).decode)
