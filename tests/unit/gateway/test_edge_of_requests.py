@@ -207,6 +207,26 @@ def test_requests_beyond_the_limit_are_refused_with_when_to_come_back() -> None:
     run(main())
 
 
+def test_a_refusal_of_a_request_that_was_counted_says_what_is_left() -> None:
+    async def main() -> None:
+        limits = {"requests_per_minute": 9, "max_concurrent": 1, "max_queue": 0}
+        async with edge(api_keys=("a-long-key",), **limits) as made:
+            first = await made.asked(asking("a-long-key"))
+            full = asking("a-long-key")
+            made.ask(full)
+            await turns()
+            assert full.json()["error"]["code"] == "queue_full"
+            assert (full.headers["ratelimit-limit"], full.headers["ratelimit-remaining"]) == ("9", "7")
+            first.end(End(http_status=500))
+            await turns()
+            failed = asking("a-long-key")
+            (await made.asked(failed)).end(End(http_status=500))
+            await turns()
+            assert (failed.status, "ratelimit-remaining" in failed.headers) == (502, True)
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("ending", "used"),
     [("answered", 7), ("refused", 0), ("unserved", 0)],
