@@ -24,8 +24,10 @@ from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.limit_log import LimitLog
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import ModelNames
+from neurogate.gateway.records import Recorder
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.operations import OPERATIONS
+from neurogate.telemetry.access_log import Entry
 from neurogate.testing.connections import FakeClient
 from neurogate.testing.workers import FakeCall
 
@@ -68,12 +70,16 @@ class Edge:
         self._tasks = tasks
         loop = asyncio.get_running_loop()
         self.admission, edge_of_gateway = edge_for(data_plane, config, self.metrics)
+        self.entries: list[Entry] = []
+        """What the access log would have."""
+        recorder = Recorder(self.entries.append, edge_of_gateway, wall=lambda: 1e9, loop=loop)
         self.endpoints = {
             path: GenerationEndpoint(
                 OPERATIONS[path],
                 dialect,
                 dispatcher=data_plane.dispatcher,
                 edge=edge_of_gateway,
+                record=recorder.served,
                 request_ids=RequestIds(lambda: 42),
                 bodies=self.bodies,
                 metrics=self.metrics,

@@ -154,5 +154,6 @@ class GenerationEndpoint:
             headers.append((self._dialect.id_header, request_id.encode()))
         if error.status in {408, 413, 503}:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
+        served.refusal_bytes = len(body)
         await send({"type": "http.response.start", "status": error.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

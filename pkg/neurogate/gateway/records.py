@@ -128,7 +128,7 @@ class Recorder:
             ttft_s=first_at - served.began_at if first_at is not None else None,
             worker=response.worker_id if response is not None else "",
             attempts=response.attempts if response is not None else 0,
-            size=response.bytes_sent if response is not None else 0,
+            size=served.refusal_bytes + (response.bytes_sent if response is not None else 0),
             broken=response is not None and response.broken,
             prompt=served.body,
         )

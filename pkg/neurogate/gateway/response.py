@@ -116,10 +116,11 @@ class ClientResponse:
         self.chunks = 0
         """Pieces of a streamed answer: about one a token."""
         self.bytes_sent = 0
+        """Of its body."""
         self.broken = False
         """Its last word was an error, after its first byte."""
         self.first_byte_at: float | None = None
-        """Loop time of the first byte of the worker's answer."""
+        """Loop time of the first byte of a streamed answer."""
         self.usage: Usage | None = None
         """What the engine counted, once `run` has returned; None when it was not heard of."""
         self.worker_id = ""
@@ -209,7 +210,6 @@ class ClientResponse:
         ]
         if end.retry_after_s is not None:
             headers.append(retry_after(end.retry_after_s))
-        self.first_byte_at = self._loop.time()
         self.bytes_sent = len(answer.body)
         self._start(answer.status, headers)
         self._put({"type": "http.response.body", "body": answer.body, "more_body": False})
@@ -221,9 +221,11 @@ class ClientResponse:
             self.broken = True
             self._metrics.broken_stream()
             event = self._dialect.error_event(error, self._request_id)
+            self.bytes_sent += len(event)
             self._put({"type": "http.response.body", "body": event, "more_body": False})
         else:
             body = self._dialect.error(error, self._request_id)
+            self.bytes_sent = len(body)
             self._start(error.status, refusal_head(error, body, self._request_id, self._extra))
             self._put({"type": "http.response.body", "body": body, "more_body": False})
         level = _log.warning if error.status >= 500 else _log.info
@@ -309,6 +311,7 @@ class ClientResponse:
                 self._start_stream()
             if self._blocked is None:  # a client that does not read gets no more of them
                 note = b": waiting for a turn, %d before this one\n\n" % (ticket.position - 1)
+                self.bytes_sent += len(note)
                 self._put({"type": "http.response.body", "body": note, "more_body": True})
             self._comment_later(ticket, every_s)
 

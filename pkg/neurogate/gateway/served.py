@@ -23,6 +23,7 @@ class Served:
         "headers",
         "model",
         "peer",
+        "refusal_bytes",
         "request_id",
         "reservation",
         "response",
@@ -45,6 +46,8 @@ class Served:
         self.body = b""
         self.response: ClientResponse | None = None
         """None when it was refused before it had one."""
+        self.refusal_bytes = 0
+        """Of the body that told its client why it never became an exchange."""
         self.reservation: Reservation | None = None
         self.visit: Visit | None = None
         self._bodies = bodies
