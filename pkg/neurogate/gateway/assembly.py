@@ -94,7 +94,11 @@ class Gateway:
         self._build_apps()
 
     def tell_keys(self) -> None:
-        """Log what there is to know about the keys that were just read."""
+        """Say what there is to know about the keys that were read because their file has changed."""
+        self.metrics.config_reload("invalid" if self.keys.loaded.error else "ok")
+        self._log_keys()
+
+    def _log_keys(self) -> None:
         found = self.keys.loaded
         for warning in found.warnings:
             _log.warning("keys", problem=warning)
@@ -144,7 +148,7 @@ class Gateway:
         """Who may call, how much, and who waits."""
         config, loop = self._config, self._loop
         self.keys = KeySource(config.keys, now=self._wall)
-        self.tell_keys()
+        self._log_keys()
         self.limiter = build_limiter(
             config.limits, loop=loop, wall=self._wall, rng=self._rng, observer=LimitLog(self.metrics)
         )
@@ -165,7 +169,7 @@ class Gateway:
         follow_edge(
             self.reloader,
             keys=self.keys,
-            tell_keys=self.tell_keys,
+            tell_keys=self._log_keys,
             limiter=self.limiter,
             edge=self.edge,
             admission=self.admission,
@@ -227,6 +231,7 @@ class Gateway:
         others = received(
             routes,
             edge=self.edge,
+            request_ids=self.request_ids,
             metrics=self.metrics,
             loop=loop,
             recorder=self._recorder,

@@ -1,4 +1,4 @@
-"""Whose request it is, for the endpoints that are ordinary Starlette."""
+"""Whose request it is and which, for the endpoints that are ordinary Starlette."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ Identify = Callable[[bytes, bytes, str], Caller]
 
 KEY_ID = "neurogate.key_id"
 """Where the scope says afterwards whose key it was."""
+
+REQUEST_ID = "neurogate.request_id"
+"""Where the scope says the request's id."""
 
 
 def caller_of(request: Request, identify: Identify) -> Caller:

@@ -1,4 +1,4 @@
-"""What every request that is not hot goes through: its address's bounds, the metrics, the access log.
+"""What every request that is not hot goes through: its address's bounds, its id, the metrics, the access log.
 
 Hot endpoints do the same for themselves, without a wrapped `send` for every token.
 """
@@ -14,9 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neurogate.edge.address_limits import Visit
 from neurogate.errors import RateLimitedError
-from neurogate.gateway.callers import KEY_ID
+from neurogate.gateway.callers import KEY_ID, REQUEST_ID
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.edge import Edge
+from neurogate.gateway.intake import RequestIds, read_headers
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.records import Recorder
 from neurogate.gateway.refusal_head import refusal_head
@@ -31,6 +32,7 @@ def received(
     app: Starlette,
     *,
     edge: Edge,
+    request_ids: RequestIds,
     metrics: GatewayMetrics,
     loop: asyncio.AbstractEventLoop,
     recorder: Recorder | None = None,
@@ -40,26 +42,28 @@ def received(
 
     async def receiving(scope: Scope, receive: Receive, send: Send) -> None:
         began_at = loop.time()
+        headers = read_headers(scope["headers"])
+        scope[REQUEST_ID] = request_id = request_ids.choose(headers.request_id)
         status, size = 500, 0
 
         async def sending(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-            else:
+                if not any(name == b"x-request-id" for name, _ in message["headers"]):
+                    message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            elif scope["method"] != "HEAD":
                 size += len(message.get("body", b""))
             await send(message)
 
         peer = (scope.get("client") or ("",))[0]
-        headers = Headers(scope=scope)
-        forwarded_for = headers.get("x-forwarded-for", "").encode("latin-1")
         visit: Visit | None = None
         try:
             if scope["path"] not in PROBES:
-                visit = edge.arrive(peer, forwarded_for)
+                visit = edge.arrive(peer, headers.forwarded_for)
             await app(scope, receive, sending)
         except RateLimitedError as error:
-            await _refuse(error, scope, headers, sending)
+            await _refuse(error, scope, sending)
         finally:
             if visit is not None:
                 if status == 401:
@@ -75,8 +79,8 @@ def received(
                     status,
                     began_at=began_at,
                     peer=peer,
-                    forwarded_for=forwarded_for,
-                    request_id=headers.get("x-request-id", ""),
+                    forwarded_for=headers.forwarded_for,
+                    request_id=request_id,
                     key_id=scope.get(KEY_ID, ""),
                     size=size,
                 )
@@ -84,9 +88,8 @@ def received(
     return receiving
 
 
-async def _refuse(error: RateLimitedError, scope: Scope, headers: Headers, send: Send) -> None:
-    body = refusal(scope["path"], headers, error)
-    await send(
-        {"type": "http.response.start", "status": error.status, "headers": refusal_head(error, body, request_id="")}
-    )
+async def _refuse(error: RateLimitedError, scope: Scope, send: Send) -> None:
+    body = refusal(scope["path"], Headers(scope=scope), error, scope[REQUEST_ID])
+    head = refusal_head(error, body, scope[REQUEST_ID])
+    await send({"type": "http.response.start", "status": error.status, "headers": head})
     await send({"type": "http.response.body", "body": body})

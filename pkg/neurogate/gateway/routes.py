@@ -18,7 +18,7 @@ from neurogate.dataplane.pool import EndpointPool
 from neurogate.edge.limits import Header
 from neurogate.edge.settings import ModelRouteSettings
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
-from neurogate.gateway.callers import Identify, caller_of
+from neurogate.gateway.callers import REQUEST_ID, Identify, caller_of
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.model_list import find_model, list_models
 from neurogate.gateway.model_names import ModelNames
@@ -176,9 +176,10 @@ async def _bug(request: Request, _: Exception) -> Response:
 
 
 def _refusal(request: Request, error: GatewayError, extra: Sequence[Header] = ()) -> Response:
-    body = refusal(request.url.path, request.headers, error)
+    request_id = request.scope.get(REQUEST_ID, "")
+    body = refusal(request.url.path, request.headers, error, request_id)
     response = Response(body, error.status)
-    response.raw_headers = refusal_head(error, body, request_id="", extra=extra)
+    response.raw_headers = refusal_head(error, body, request_id, extra)
     return response
 
 

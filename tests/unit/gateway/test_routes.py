@@ -19,6 +19,7 @@ from neurogate import __version__
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.errors import MethodNotAllowedError
 from neurogate.gateway.dialects.refusals import refusal
+from neurogate.gateway.intake import RequestIds
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.reception import received
 from neurogate.gateway.records import Recorder
@@ -76,7 +77,14 @@ class Site:
             guard_workers=guard_workers,
         )
         recorder = Recorder(self.entries.append, edge, wall=lambda: 1e9, loop=loop)
-        self.app: ASGIApp = received(app, edge=edge, metrics=self.metrics, loop=loop, recorder=recorder)
+        self.app: ASGIApp = received(
+            app,
+            edge=edge,
+            request_ids=RequestIds(lambda: 42),
+            metrics=self.metrics,
+            loop=loop,
+            recorder=recorder,
+        )
 
     async def get(self, path: str, *, method: str = "GET", **headers: str) -> FakeClient:
         given = [(name.replace("_", "-"), value) for name, value in headers.items()]
@@ -353,6 +361,7 @@ def test_a_route_that_does_not_exist(method: str) -> None:
                 "error": "invalid_request_error",
                 "code": "not_found",
                 "message": f"{method} /nothing: there is no such route",
+                "request_id": "req-42",
             }
             openai = await made.get("/v1/embeddings", method=method)
             assert openai.status == 404
@@ -477,6 +486,47 @@ def test_requests_are_written_down_but_for_probes() -> None:
                 ("/nothing", 404, "", "refused"),
             ]
             assert made.entries[0].bytes > 0
+
+    run(main())
+
+
+def test_answers_and_their_entries_have_the_requests_id() -> None:
+    """The client's own when it is well-formed, and then in the error's body too."""
+
+    async def main() -> None:
+        async with site(address_requests_per_minute=5) as made:
+            told = await made.get("/v1/models", x_request_id="mine-1")
+            made_up = await made.get("/workers", x_request_id="no spaces\x1b")
+            missing = await made.get("/nothing", x_request_id="mine-2")
+            anthropic = await made.get("/v1/messages", x_request_id="mine-3", anthropic_version="2023-06-01")
+            _ = await made.get("/nothing")
+            held = await made.get("/nothing", x_request_id="mine-4")
+            clients = [told, made_up, missing, anthropic, held]
+            assert [client.status for client in clients] == [200, 200, 404, 404, 429]
+            assert [client.headers["x-request-id"] for client in clients] == [
+                "mine-1",
+                "req-42",
+                "mine-2",
+                "mine-3",
+                "mine-4",
+            ]
+            assert [client.json()["request_id"] for client in (missing, anthropic, held)] == [
+                "mine-2",
+                "mine-3",
+                "mine-4",
+            ]
+            written = [entry.request_id for entry in made.entries]
+            assert written == ["mine-1", "req-42", "mine-2", "mine-3", "req-43", "mine-4"]
+
+    run(main())
+
+
+def test_nothing_is_sent_to_a_head() -> None:
+    async def main() -> None:
+        async with site() as made:
+            await made.get("/v1/models", method="HEAD")
+            [entry] = made.entries
+            assert (entry.status, entry.bytes) == (200, 0)
 
     run(main())
 
