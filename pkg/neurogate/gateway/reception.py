@@ -6,6 +6,7 @@ Hot endpoints do the same for themselves, without a wrapped `send` for every tok
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -69,9 +70,8 @@ def received(
                 if status == 401:
                     visit.failed()
                 visit.end()
-            path = scope["path"] if scope["path"] in known else "other"
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            metrics.request(method, path, status, loop.time() - began_at)
+            metrics.request(method, _label(scope, known), status, loop.time() - began_at)
             if recorder is not None and scope["path"] not in PROBES:
                 recorder.write(
                     scope["method"],
@@ -86,6 +86,15 @@ def received(
                 )
 
     return receiving
+
+
+def _label(scope: Scope, known: Container[str]) -> str:
+    """The route's name in metrics; of a request that was refused before it was routed, its path where it is one."""
+    route = scope.get("route")
+    if isinstance(route, Route):
+        return route.path_format
+    path: str = scope["path"]
+    return path if path in known else "other"
 
 
 async def _refuse(error: RateLimitedError, scope: Scope, send: Send) -> None:

@@ -474,6 +474,22 @@ def test_requests_are_counted_under_a_bounded_number_of_names() -> None:
     run(main())
 
 
+def test_requests_of_one_route_are_counted_together() -> None:
+    async def main() -> None:
+        async with site(address_requests_per_minute=3) as made:
+            for model in ("a", "b/c"):
+                await made.get(f"/v1/models/{model}")
+            await made.get("/v1/models/a", method="POST")
+            assert made.count(method="GET", path="/v1/models/{model_id}", status="404") == 2
+            assert made.count(method="POST", path="/v1/models/{model_id}", status="405") == 1
+            for path in ("/v1/models", "/v1/models/a"):  # refused before they are routed
+                assert (await made.get(path)).status == 429
+            assert made.count(method="GET", path="/v1/models", status="429") == 1
+            assert made.count(method="GET", path="other", status="429") == 1
+
+    run(main())
+
+
 def test_requests_are_written_down_but_for_probes() -> None:
     async def main() -> None:
         async with site(keys=("a-long-key",)) as made:
