@@ -48,6 +48,7 @@ class WorkerReport:
     engine_restarts: int = 0
     models: tuple[ServedModel, ...] = ()
     slots_total: int = 0
+    """0 when it is not known how many the engine has: it is not bounded by them, then."""
     slots_busy: int = 0
     running: int = 0
     queued: int = 0

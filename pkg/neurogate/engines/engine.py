@@ -116,7 +116,8 @@ class Observation:
     """Why it is not ready; empty when it is."""
     version: str = ""
     models: tuple[ModelInfo, ...] = ()
-    slots_total: int = 1
+    slots_total: int = 0
+    """0 when the engine does not tell, nor its settings."""
     slots_busy: int | None = None
     """None when the engine does not tell."""
     queued: int | None = None

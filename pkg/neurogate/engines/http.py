@@ -93,7 +93,7 @@ class HttpEngine(ABC):
         *,
         model: str = "",
         api_key: str = "",
-        slots: int = 1,
+        slots: int = 0,
         connect_timeout_s: float = 5.0,
         paths: frozenset[str] = OPENAI_PATHS,
     ) -> None:

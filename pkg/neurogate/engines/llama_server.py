@@ -46,7 +46,7 @@ class _Generation(msgspec.Struct):
 
 
 class _Props(msgspec.Struct):
-    total_slots: int = 1
+    total_slots: int = 0
     build_info: str = ""
     model_alias: str = ""
     model_path: str = ""
@@ -151,7 +151,7 @@ class LlamaServerEngine(OpenAIEngine):
             if status in {401, 403, 503}:
                 return self._refused(status, body)
         try:
-            props = _PROPS.decode(props_body) if props_status == 200 else _Props(total_slots=self._slots)
+            props = _PROPS.decode(props_body) if props_status == 200 else _Props()
         except UNDECODABLE:
             return f"the server at {self.shown_url} answers /props with something else: is it a llama-server?"
         models = models_of(models_body) or (ModelInfo(props.model_alias or self._model),)
@@ -163,7 +163,7 @@ class LlamaServerEngine(OpenAIEngine):
         apis = await apis_of(post)
         return _Facts(
             version=props.build_info,
-            slots=props.total_slots,
+            slots=props.total_slots or self._slots,
             models=tuple(
                 replace(model, context_length=context or model.context_length, template=props.chat_template)
                 for model in models

@@ -89,7 +89,7 @@ class OllamaEngine(HttpEngine):
         *,
         model: str = "",
         api_key: str = "",
-        slots: int = 1,
+        slots: int = 0,
         connect_timeout_s: float = 5.0,
         paths: frozenset[str] = PATHS,
     ) -> None:

@@ -1,7 +1,7 @@
 """Any server with an OpenAI-compatible API, such as vLLM or SGLang, at a URL.
 
 Such a server need not have a health endpoint, so its list of models is its sign of life. It tells neither its slots nor
-its queue; the worker counts on the slots its settings name.
+its queue; the worker counts on the slots its settings name, if any.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from neurogate.operations import OPERATIONS
 EngineKind = Literal["llamacpp", "llama-server", "ollama", "openai", "sim"]
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+MANAGED_SLOTS = 4
+"""Slots of a managed engine when nobody says how many."""
 
 
 class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +58,15 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, env("NEUROGATE_ENGINE_THREADS", "CPU threads of a managed engine; 0 takes every core.", ge=0)
     ] = 0
     slots: Annotated[
-        int, env("NEUROGATE_ENGINE_SLOTS", "Requests a managed engine decodes at the same time.", ge=1, le=256)
-    ] = 4
+        int,
+        env(
+            "NEUROGATE_ENGINE_SLOTS",
+            "Requests the engine decodes at the same time. 0 takes 4 for a managed engine and what a llama-server"
+            " tells, and is not known of others: then the gateway holds nothing back for them.",
+            ge=0,
+            le=256,
+        ),
+    ] = 0
     context_length: Annotated[
         int, env("NEUROGATE_ENGINE_CONTEXT", "Context of each slot of a managed engine, in tokens.", ge=64)
     ] = 4096
@@ -106,6 +115,11 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: Annotated[
         float, env("NEUROGATE_ENGINE_CONNECT_TIMEOUT_S", "Seconds to connect to the engine.", gt=0)
     ] = 5.0
+
+    @property
+    def managed_slots(self) -> int:
+        """Slots of a managed engine."""
+        return self.slots or MANAGED_SLOTS
 
     @property
     def kind(self) -> EngineKind:

@@ -135,10 +135,11 @@ class Worker:
         """How the worker is, now.
 
         `queued` is the larger of two views: what the worker holds beyond the slots, and the engine's own queue, which
-        others may fill too.
+        others may fill too. Of slots that are not known none is busy, and whatever is held runs.
         """
         self._seq += 1
         seen, meter = self._observation, self._meter
+        within = min(meter.active, seen.slots_total) if seen.slots_total else meter.active
         busy = seen.slots_busy if seen.slots_busy is not None else min(meter.active, seen.slots_total)
         return WorkerReport(
             worker_id=self.name,
@@ -152,8 +153,8 @@ class Worker:
             models=tuple(_served(model) for model in seen.models),
             slots_total=seen.slots_total,
             slots_busy=busy,
-            running=min(meter.active, seen.slots_total),
-            queued=max(0, meter.active - seen.slots_total, seen.queued or 0),
+            running=within,
+            queued=max(meter.active - within, seen.queued or 0),
             tokens_outstanding=meter.tokens_outstanding,
             kv_used_ratio=seen.kv_used_ratio,
             decode_tokens_per_s=meter.decode_tokens_per_s,
@@ -278,7 +279,7 @@ class Worker:
         metrics, meter = self._metrics, self._meter
         metrics.engine_connected.set(seen.ready)
         metrics.engine_restarts.set(seen.restarts)
-        metrics.load.set(meter.active / max(1, seen.slots_total))
+        metrics.load.set(meter.active / seen.slots_total if seen.slots_total else 0)
         metrics.active_inferences.set(meter.active)
         for model in seen.models[:1]:
             metrics.tokens_per_second.labels(model.name).set(meter.decode_tokens_per_s)

@@ -63,7 +63,9 @@ class WorkerMetrics:
         self.engine_restarts = Gauge(
             "neurogate_worker_engine_restarts", "Restarts of a managed engine.", registry=registry
         )
-        self.load = Gauge("neurogate_worker_load", "Requests held over slots.", registry=registry)
+        self.load = Gauge(
+            "neurogate_worker_load", "Requests held over slots; 0 where the slots are not known.", registry=registry
+        )
         self._by_model: dict[str, ModelMetrics] = {}
         self.active_inferences = Gauge("neurogate_worker_active_inferences", "Requests held now.", registry=registry)
 

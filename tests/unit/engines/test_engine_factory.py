@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from neurogate.engines.engine import Engine
 from neurogate.engines.factory import build
+from neurogate.engines.llamacpp.engine import ManagedLlamaCppEngine
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
 from neurogate.errors import ConfigError, NeuroGateError
 
@@ -44,6 +46,30 @@ def test_each_kind_is_built_for_its_url(fields: dict[str, Any], kind: str, shown
 
     assert engine.kind == kind
     assert shown in repr(engine)
+
+
+@pytest.mark.parametrize(
+    ("fields", "slots"),
+    [
+        ({}, 4),
+        ({"slots": 9}, 9),
+        ({"engine": "openai", "url": "http://127.0.0.1:1"}, 0),
+        ({"engine": "openai", "url": "http://127.0.0.1:1", "slots": 9}, 9),
+        ({"engine": "ollama", "url": "http://127.0.0.1:1"}, 0),
+        ({"engine": "llama-server", "url": "http://127.0.0.1:1"}, 0),
+    ],
+)
+def test_slots_are_known_of_a_managed_engine_and_where_they_are_said(fields: dict[str, Any], slots: int) -> None:
+    async def main() -> None:
+        engine = built(**fields)
+        if not isinstance(engine, ManagedLlamaCppEngine):
+            await engine.start()
+        try:
+            assert (await engine.observe()).slots_total == slots
+        finally:
+            await engine.stop()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(("model", "reference"), [("", DEFAULT_MODEL), ("Tiny", "Tiny")])
@@ -103,6 +129,7 @@ def test_building_an_engine_imports_no_engines_library(fields: dict[str, Any]) -
 import random, sys
 from pathlib import Path
 from neurogate.engines.factory import build
+from neurogate.engines.llamacpp.engine import ManagedLlamaCppEngine
 from neurogate.engines.settings import EngineSettings, SimSettings
 build(EngineSettings(**{fields!r}), SimSettings(), resolve_model=lambda name: (name, Path("x")),
       rng=random.Random(1), now=lambda: 0.0)

@@ -414,6 +414,24 @@ def test_the_report_is_the_truth() -> None:
     run(main())
 
 
+def test_of_slots_that_are_not_known_none_is_busy_and_all_that_is_held_runs() -> None:
+    async def main() -> None:
+        setup = Setup(ScriptedEngine(replies=lambda _: Reply([HANG])))
+        setup.worker.take_observation(replace(READY, slots_total=0))
+        async with asyncio.TaskGroup() as tasks:
+            held = [tasks.create_task(setup.worker.answer(incoming(), FakeOutlet())) for _ in range(3)]
+            await setup.engine.active.until(lambda active: active == 3)
+            report = setup.worker.report()
+            assert (report.slots_total, report.slots_busy, report.running, report.queued) == (0, 0, 3, 0)
+            setup.worker.take_observation(replace(READY, slots_total=0, queued=2))
+            assert (setup.worker.report().running, setup.worker.report().queued) == (3, 2)
+            assert (setup.value("load"), setup.value("active_inferences")) == (0, 3)
+            for task in held:
+                task.cancel()
+
+    run(main())
+
+
 def test_an_engine_that_tells_its_slots_is_believed() -> None:
     async def main() -> None:
         setup = Setup(ScriptedEngine())

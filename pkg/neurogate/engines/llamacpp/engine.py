@@ -127,7 +127,7 @@ class ManagedLlamaCppEngine:
             ready=False,
             detail=self._supervisor.detail,
             models=(ModelInfo(self._model_name, loaded=False),),
-            slots_total=self._settings.slots,
+            slots_total=self._settings.managed_slots,
             restarts=restarts,
         )
 
@@ -149,7 +149,7 @@ class ManagedLlamaCppEngine:
             url,
             model=self._model_name,
             api_key=self._key,
-            slots=self._settings.slots,
+            slots=self._settings.managed_slots,
             connect_timeout_s=self._settings.connect_timeout_s,
         )
         await client.start()
@@ -187,7 +187,7 @@ class ManagedLlamaCppEngine:
             model_path=str(self._model_path),
             model_name=self._model_name,
             port=port,
-            slots=self._settings.slots,
+            slots=self._settings.managed_slots,
             context_length=self._settings.context_length,
             threads=self._settings.threads or usable_cores(),
             gpu_layers=self._settings.gpu_layers,
