@@ -129,49 +129,46 @@ class ClientResponse:
     async def run(self, dispatcher: Dispatcher, call: Call) -> None:
         """Dispatch the call and write its answer; returns when the client has it all, or is gone."""
         self._exchange = exchange = dispatcher.dispatch(call, self)
-        if self._done.done():
-            self.usage, self.worker_id, self.attempts = exchange.usage, exchange.worker_id, exchange.attempts
-            self._exchange = None
-            return
-        self._connection.on_lost(self._left)
         try:
-            await self._done
+            if not self._done.done():
+                self._connection.on_lost(self._left)
+                await self._done
         finally:
-            self._connection.on_lost(None)
             exchange.cancel()
-            if self._blocked is not None:
-                self._blocked.close()
-            if self._flush_timer is not None:
-                self._flush_timer.cancel()
+            self._let_go()
             self.usage, self.worker_id, self.attempts = exchange.usage, exchange.worker_id, exchange.attempts
             # The exchange and the coroutine refer back to this response: without a cycle it is freed here and now.
-            self._exchange = self._blocked = None
+            self._exchange = None
 
     async def wait(self, ticket: Ticket, deadline: float, *, comment_every_s: float = 0) -> bool:
         """Wait for the request's turn; False when there is nothing more to do: the client left, or was told why not.
 
         A streamed answer begins after `comment_every_s` and gets its place in the queue so often; 0 keeps silent.
         """
-        self._connection.on_lost(ticket.leave)
-        if comment_every_s > 0:
-            self._comment_later(ticket, comment_every_s)
+        come = False
         try:
-            come = await ticket.turn(deadline)
+            come = await self._turn(ticket, deadline, comment_every_s)
             if not come:
                 self.status = CLIENT_GONE
         except GatewayError as error:
             self.on_error(error)
+            self._connection.on_lost(self._left)
             await self._done
-            return False
-        except asyncio.CancelledError:
-            if self._blocked is not None:
-                self._blocked.close()
-            raise
+        finally:
+            if not come:
+                self._let_go()
+        return come
+
+    async def _turn(self, ticket: Ticket, deadline: float, comment_every_s: float) -> bool:
+        self._connection.on_lost(ticket.leave)
+        if comment_every_s > 0:
+            self._comment_later(ticket, comment_every_s)
+        try:
+            return await ticket.turn(deadline)
         finally:
             self._connection.on_lost(None)
             if self._comment_timer is not None:
                 self._comment_timer.cancel()
-        return come
 
     def on_chunk(self, data: bytes) -> None:
         """Write a piece of a streamed answer."""
@@ -329,6 +326,15 @@ class ClientResponse:
         _log.info("client given up", request_id=self._request_id, reason=reason)
         self._done.set_result(None)
         self._connection.abort()
+
+    def _let_go(self) -> None:
+        """Nothing is written any more, also what `send` still waits with."""
+        self._connection.on_lost(None)
+        blocked, self._blocked = self._blocked, None
+        if blocked is not None:
+            blocked.close()
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
 
     def _left(self) -> None:
         if not self._done.done():

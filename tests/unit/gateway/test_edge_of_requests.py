@@ -148,6 +148,51 @@ def test_after_comments_whatever_goes_wrong_is_an_event() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("ending", ["cut by the server", "left"])
+def test_whoever_is_too_late_and_does_not_read_that_holds_nothing(ending: str) -> None:
+    async def main() -> None:
+        async with edge(max_concurrent=1, queue_timeout_s=10) as made:
+            first = await occupied(made)
+            client = prompt()
+            client.stop_reading()
+            task = made.ask(client)
+            await asyncio.sleep(11)
+            assert client.connection.watched
+            if ending == "left":
+                client.connection.lose()
+            else:
+                task.cancel()
+            await turns()
+            assert (task.done(), client.connection.watched) == (True, False)
+            client.read_on()
+            await turns()
+            assert client.status == 0  # nobody writes any more
+            assert made.count(499 if ending == "left" else 503, "/prompt") == 1
+            first.end(GOOD)
+
+    run(main())
+
+
+def test_a_turn_that_comes_to_whom_nothing_could_be_told_asks_nobody_for_long() -> None:
+    """The connection failed while its place was told, and nobody had heard of its loss yet."""
+
+    async def main() -> None:
+        async with edge(max_concurrent=1, keepalive_s=5) as made:
+            first = await occupied(made)
+            client = chat()
+            made.ask(client)
+            client.send_error = RuntimeError("transport closed")
+            client.connection.lose = lambda: None  # type: ignore[method-assign]
+            await asyncio.sleep(6)
+            assert made.admission.waiting == 1
+            first.end(GOOD)
+            await turns()
+            assert [call.cancelled for call in calls(made)] == [False, True]
+            assert made.count(499) == 1
+
+    run(main())
+
+
 def test_a_client_that_leaves_the_queue_is_forgotten() -> None:
     async def main() -> None:
         async with edge(max_concurrent=1, keepalive_s=5) as made:
