@@ -13,15 +13,13 @@ from pathlib import Path
 
 import msgspec
 
+from neurogate.config.settled import SETTLE_S, settled
 from neurogate.edge.caller import Caller
 from neurogate.edge.keyfile import KEY_CHARS_MIN, Key, digest, parse, stored_digest
 from neurogate.edge.keys import KeyRing
 from neurogate.edge.settings import KeySettings
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
-SETTLE_S = 0.5
-"""How long a changed file must stay the same before it is read."""
-_SETTLE_LOOKS_MAX = 20
 _UNREADABLE = b""
 
 
@@ -87,18 +85,8 @@ class KeySource:
         while True:
             await asyncio.sleep(self._poll_s)
             if await asyncio.to_thread(self.changed):
-                await self._settled()
+                await settled(self._fingerprint, pause_s=min(SETTLE_S, self._poll_s))
                 tell(self.reload())
-
-    async def _settled(self) -> None:
-        """Wait until the content has stayed the same for a moment: until then the file may be half written."""
-        seen = self._seen
-        for _ in range(_SETTLE_LOOKS_MAX):
-            now = await asyncio.to_thread(self._fingerprint)
-            if now == seen:
-                return
-            seen = now
-            await asyncio.sleep(min(SETTLE_S, self._poll_s))
 
     def _fingerprint(self) -> bytes:
         try:

@@ -18,11 +18,9 @@ import msgspec
 import structlog
 
 from neurogate.config import Effective, Setting, sections, settings_of, value_of
+from neurogate.config.settled import SETTLE_S, settled
 from neurogate.errors import ConfigError, InvalidConfigError
 from neurogate.gateway.settings import GatewayConfig
-
-SETTLE_S = 0.5
-"""A changed file must stay the same for so long before it is read: until then it may be half written."""
 
 _NOT_BY_ADMIN = "admin"
 """The section that the admin API does not change: a stolen key must not lock its owner out."""
@@ -166,7 +164,7 @@ class Reloader:
             if not await self._is_asked(self.config.gateway.config_poll_s):
                 if await asyncio.to_thread(self._source.fingerprint) == self._seen:
                     continue
-                await self._settled()
+                await settled(self._source.fingerprint, pause_s=SETTLE_S)
                 by = "file"
             with contextlib.suppress(InvalidConfigError):  # it has been told
                 await self.reload(by)
@@ -179,13 +177,6 @@ class Reloader:
             return False
         self._asked.clear()
         return True
-
-    async def _settled(self) -> None:
-        """Wait until the file has stayed the same for a moment."""
-        seen, now = b"", await asyncio.to_thread(self._source.fingerprint)
-        while now != seen:
-            await asyncio.sleep(SETTLE_S)
-            seen, now = now, await asyncio.to_thread(self._source.fingerprint)
 
     def _refuse(self, values: Mapping[str, object]) -> None:
         own = [key for key in values if key in self._settings and self._settings[key].section == _NOT_BY_ADMIN]
