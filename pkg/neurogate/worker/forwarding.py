@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 from neurogate.channel import End, EndCode
 from neurogate.engines import accounting
-from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, Engine, EngineCall, EngineReply
+from neurogate.engines.engine import MAX_ANSWER_BYTES, Engine, EngineCall, EngineReply
 from neurogate.engines.payload import is_json, message_of
 from neurogate.engines.sse import MARKS, SseTap
 from neurogate.operations import OPERATIONS, Ending, Family, Operation
@@ -21,6 +21,7 @@ from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.worker.asked import end_marks, wants_stream
 from neurogate.worker.progress import Progress
 from neurogate.worker.refusals import KEY_REFUSED, key_refused
+from neurogate.worker.relaying import read_whole, relay
 
 _ERROR_BODY_BYTES = 64 * 1024
 
@@ -47,7 +48,10 @@ async def forward(
         if not 200 <= reply.status < 300:
             return await refused(reply, f"the engine {engine.kind} cannot do {call.path}")
         if reply.content_type == "text/event-stream":
-            return await _stream(reply, operation.ending, end_marks(operation, call.body), outlet, progress)
+            if operation.ending not in MARKS:
+                return End(EndCode.BROKEN, message="the engine streams events, which this API never does")
+            tap = SseTap(operation.ending, marks=end_marks(operation, call.body))
+            return await relay(tap, reply, outlet, progress)
         if wants_stream(operation, call.body):
             kind = reply.content_type or "something"
             return End(EndCode.BROKEN, message=f"a stream was asked for, and the engine answered with {kind} instead")
@@ -70,36 +74,8 @@ async def refused(reply: EngineReply, cannot: str = "the engine cannot do this")
     return End(http_status=reply.status, content_type=reply.content_type, body=body, retry_after_s=reply.retry_after_s)
 
 
-async def _stream(reply: EngineReply, mark: Ending, marks: int, outlet: Outlet, progress: Progress) -> End:
-    if mark not in MARKS:
-        return End(EndCode.BROKEN, message="the engine streams events, which this API never does")
-    tap = SseTap(mark, marks=marks)
-    seen = 0
-    async for data in reply.body:
-        events = tap.feed(data)
-        if events:
-            outlet.chunk(events)
-            progress.tokens(tap.events - seen)
-            seen = tap.events
-            if outlet.full:
-                await outlet.room()
-        if tap.error is not None:
-            break
-    ending = tap.finish()
-    if ending.error is not None:
-        return End(EndCode.BROKEN, usage=ending.usage, message=f"the engine reported: {ending.error}")
-    if not ending.complete:
-        return End(EndCode.BROKEN, usage=ending.usage, message="the engine's stream ended without its end mark")
-    return End(http_status=reply.status, usage=ending.usage, finish_reason=ending.finish_reason)
-
-
 async def _whole(reply: EngineReply, mark: Ending, outlet: Outlet, limit: int) -> End:
-    held = bytearray()
-    async for data in reply.body:
-        held += data
-        if len(held) > limit:
-            raise AnswerTooLargeError(limit)
-    body = bytes(held)
+    body = await read_whole(reply.body, limit)
     if _says_json(reply.content_type) and not is_json(body):  # a body without a length may be cut unnoticed
         return End(EndCode.BROKEN, message="the engine's answer is not whole: it is no valid JSON")
     outlet.chunk(body)

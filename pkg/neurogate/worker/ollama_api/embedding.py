@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from neurogate.channel import End
-from neurogate.engines.engine import AnswerTooLargeError, Engine, EngineBrokenError, EngineCall, EngineReply
+from neurogate.engines.engine import Engine, EngineBrokenError, EngineCall
 from neurogate.engines.http import refusal
 from neurogate.inference import Usage
 from neurogate.prompt_api import UNDECODABLE
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.worker.ollama_api.requests import EMBED, EMBEDDINGS, read
 from neurogate.worker.ollama_api.wording import nanoseconds
+from neurogate.worker.relaying import read_whole
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 
@@ -88,7 +89,7 @@ async def _ask(
     async with engine.forward(EngineCall(EMBEDDINGS_PATH, body, call.request_id, max_answer_bytes)) as reply:
         if not 200 <= reply.status < 300:
             raise await refusal(reply)
-        answered = await _whole(reply, max_answer_bytes)
+        answered = await read_whole(reply.body, max_answer_bytes)
     try:
         answer = _ANSWERS.decode(answered)
     except UNDECODABLE as error:
@@ -98,15 +99,6 @@ async def _ask(
     vectors = [entry.embedding for entry in sorted(answer.data, key=lambda entry: entry.index)]
     usage = Usage(prompt_tokens=answer.usage.prompt_tokens) if answer.usage is not None else None
     return _Embedded(vectors, usage)
-
-
-async def _whole(reply: EngineReply, limit: int) -> bytes:
-    held = bytearray()
-    async for piece in reply.body:
-        held += piece
-        if len(held) > limit:
-            raise AnswerTooLargeError(limit)
-    return bytes(held)
 
 
 def _shortened(vector: list[float], dimensions: int) -> list[float]:

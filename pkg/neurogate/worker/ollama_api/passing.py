@@ -8,7 +8,7 @@ asked for.
 from __future__ import annotations
 
 from neurogate.channel import End, EndCode
-from neurogate.engines.engine import AnswerTooLargeError, Engine, EngineCall, EngineReply
+from neurogate.engines.engine import Engine, EngineCall
 from neurogate.engines.ndjson import NdjsonTap, summary_of
 from neurogate.inference import Usage
 from neurogate.operations import OPERATIONS, Ending
@@ -17,6 +17,7 @@ from neurogate.worker.asked import asked
 from neurogate.worker.forwarding import refused
 from neurogate.worker.ollama_api.wording import STREAM_TYPE
 from neurogate.worker.progress import Progress
+from neurogate.worker.relaying import read_whole, relay
 
 
 async def pass_through(
@@ -28,8 +29,8 @@ async def pass_through(
         if not 200 <= reply.status < 300:
             return await refused(reply)
         if reply.content_type == STREAM_TYPE:
-            return await _stream(reply, outlet, progress)
-        body = await _whole(reply, max_answer_bytes)
+            return await relay(NdjsonTap(), reply, outlet, progress, end_mark="its last line")
+        body = await read_whole(reply.body, max_answer_bytes)
     summary = summary_of(body)
     if summary is None or (generates and not summary.done):
         return End(EndCode.BROKEN, message="the engine's answer is not whole: it does not say that it is done")
@@ -37,33 +38,3 @@ async def pass_through(
     outlet.chunk(body + b"\n" if line and not body.endswith(b"\n") else body)
     usage = summary.usage if summary.usage != Usage() else None
     return End(http_status=reply.status, usage=usage, finish_reason=summary.done_reason or "")
-
-
-async def _stream(reply: EngineReply, outlet: Outlet, progress: Progress) -> End:
-    tap = NdjsonTap()
-    seen = 0
-    async for data in reply.body:
-        lines = tap.feed(data)
-        if lines:
-            outlet.chunk(lines)
-            progress.tokens(tap.events - seen)
-            seen = tap.events
-            if outlet.full:
-                await outlet.room()
-        if tap.error is not None:
-            break
-    ending = tap.finish()
-    if ending.error is not None:
-        return End(EndCode.BROKEN, usage=ending.usage, message=f"the engine reported: {ending.error}")
-    if not ending.complete:
-        return End(EndCode.BROKEN, usage=ending.usage, message="the engine's stream ended without its last line")
-    return End(http_status=reply.status, usage=ending.usage, finish_reason=ending.finish_reason)
-
-
-async def _whole(reply: EngineReply, limit: int) -> bytes:
-    held = bytearray()
-    async for data in reply.body:
-        held += data
-        if len(held) > limit:
-            raise AnswerTooLargeError(limit)
-    return bytes(held)
