@@ -187,6 +187,7 @@ def _headers() -> Iterator[RawRequest]:
     yield RawRequest(name, _head(_length(name), host=False) + body_of(name), _only(400))
     yield _sized("two hosts", b"Host: y")
     yield _sized("two hosts, the same", b"host: x")
+    yield _sized("two credentials", b"Authorization: Bearer another")
     for host in (b"a b", b"a/b", b"a,b", b"u@h", b"a\xff", b"a?b", b"<a>"):
         name = f"host {host!r}"
         yield RawRequest(name, _head(b"Host: " + host, _length(name), host=False) + body_of(name), _only(400))

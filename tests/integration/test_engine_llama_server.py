@@ -123,6 +123,10 @@ def test_a_healthy_server_tells_slots_load_version_and_context() -> None:
     ("changes", "has", "has_not"),
     [
         ({"v1/rerank": REFUSED}, {"/v1/rerank"}, {"/v1/embeddings"}),
+        ({"v1/rerank": REFUSED, "v1/embeddings": told({"data": [{"embedding": [0.5]}]})},
+         {"/v1/rerank"}, {"/v1/embeddings"}),
+        ({"v1/rerank": REFUSED, "v1/embeddings": told({"data": [{"embedding": [0.5, 0.1]}]})},
+         {"/v1/rerank", "/v1/embeddings"}, set()),
         ({"infill": REFUSED}, {"/infill"}, set()),
         ({"v1/embeddings": NOT_SUPPORTED}, set(), {"/v1/embeddings"}),
         ({"v1/embeddings": http_answer(b'{"error":{"message":"Pooling type \'none\' is not OAI"}}', status="400 No")},

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 import pytest
 
 from cluster import KEY, Cluster, Process
-from neurogate.operations import OPERATIONS
-
-APIS = [operation.path for operation in OPERATIONS.values() if not operation.universal]
 
 
 @dataclass
@@ -35,10 +32,8 @@ def ports() -> Iterator[Ports]:
         with Cluster(
             1,
             gateway={"NEUROGATE_GRPC_PORT": "0"},
-            NEUROGATE_ENGINE="openai",
+            NEUROGATE_ENGINE="llama-server",
             NEUROGATE_ENGINE_URL=f"http://127.0.0.1:{port}",
-            NEUROGATE_ENGINE_APIS=",".join(APIS),
-            NEUROGATE_ENGINE_SLOTS="64",
         ) as cluster:
             cluster.workers[0].wait_for("engine ready")
             listens = cluster.gateway.wait_for("gateway listens")

@@ -32,9 +32,9 @@ class Room:
     def has_room(self, lane: tuple[str, str], taken: int) -> bool:
         """Whether one request more for this (model, API) may go, beside `taken` that are about to."""
         in_flight = self._dispatcher.in_flight + taken
-        if self._max_concurrent >= 0:
-            return in_flight < self._max_concurrent or not self._max_concurrent
         snapshot = self._dispatcher.pool.snapshot
+        if self._max_concurrent >= 0:
+            return in_flight < self._max_concurrent or not (self._max_concurrent and snapshot.admitting(*lane))
         if snapshot.generation != self._generation:
             self._generation = snapshot.generation
             self._slots = {}

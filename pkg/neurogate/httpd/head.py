@@ -29,7 +29,7 @@ class RefusedError(Exception):
 def check(version: str, headers: Headers) -> bool:
     """Whether the client waits for leave to send its body (100-continue).
 
-    Raises RefusedError for a head whose version, host or framing is not beyond doubt.
+    Raises RefusedError for a head whose version, host, framing or credentials are not beyond doubt.
     """
     if version not in {"1.1", "1.0"}:
         raise RefusedError(refusals.BAD_VERSION if version == "0.9" else refusals.UNSUPPORTED_VERSION)
@@ -40,6 +40,10 @@ def check(version: str, headers: Headers) -> bool:
             raise RefusedError(refusals.BAD_HOST)
     elif _HOST.fullmatch(headers[names.index(b"host")][1]) is None:
         raise RefusedError(refusals.BAD_HOST)
+    if (
+        names.count(b"authorization") > 1 or names.count(b"x-api-key") > 1
+    ):  # whoever reads it next may read the other one
+        raise RefusedError(refusals.TWO_CREDENTIALS)
     return not _SPECIAL.isdisjoint(names) and _check_special(version, headers)
 
 

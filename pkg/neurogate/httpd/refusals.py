@@ -44,6 +44,7 @@ def _malformed(message: str) -> Refusal:
 
 MALFORMED = _malformed("this is not an HTTP request")
 BAD_TARGET = _malformed("the request's target is not one that a server takes (RFC 9112, section 3.2)")
+TWO_CREDENTIALS = _malformed("Authorization and X-Api-Key may be given once each")
 BAD_HOST = _malformed("a request has exactly one Host header, with a host in it")
 BAD_VERSION = _malformed("HTTP/1.1 and HTTP/1.0 are spoken here")
 AMBIGUOUS_LENGTH = _malformed("HTTP/1.0 has no Transfer-Encoding: where the body ends is ambiguous")

@@ -110,6 +110,7 @@ def test_a_fixed_count_is_of_all_models_and_zero_is_no_bound():
             call, _ = made.send()
 
             assert not room.has_room(("", ""), 0)
+            assert room.has_room(("nobody has it", ""), 0)  # its 404 need not wait
             room.configure(max_concurrent=0, factor=1)
             assert room.has_room(("", ""), 1000)
             call.cancel()
