@@ -360,6 +360,122 @@ def test_a_torn_or_wrong_file_keeps_what_was_and_says_so_until_it_is_mended(torn
     with_fleet(test, config_file=file)
 
 
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    made = tmp_path / "api_keys.txt"
+    made.write_text("alice:sk-alice-xyz789\n")
+    made.chmod(0o600)
+    return made
+
+
+def overwrite(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
+async def may_call(made: Fleet, key: str) -> bool:
+    answer = await made.client.post(CHAT, json=ASKED, headers={"Authorization": f"Bearer {key}"})
+    return answer.status_code == 200
+
+
+def reloads(made: Fleet) -> tuple[float, float]:
+    """How many were ok, and how many invalid."""
+    registry = made.gateway.metrics.registry
+    name = "neurogate_gateway_config_reloads_total"
+    ok, invalid = (registry.get_sample_value(name, {"result": result}) or 0 for result in ("ok", "invalid"))
+    return ok, invalid
+
+
+@pytest.mark.parametrize("path", ["/reload", "/admin/reload"])
+def test_a_broken_key_file_is_told_wherever_a_broken_configuration_is(
+    path: str, key_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text("gateway: {retries: 1}\n")
+
+    async def test(made: Fleet) -> None:
+        file.write_text("gateway: {retries: 3}\n")
+        overwrite(key_file, b"\x00\xff garbage")
+        error = f"AUTH_KEYS_FILE: {key_file} is not UTF-8 text; the keys of before stay"
+        with capture_logs() as logs:
+            answer = await admin(made, "POST", path)
+        assert (answer.status_code, answer.json()) == (
+            400,
+            {
+                "status": "invalid",
+                "error": error,
+                "code": "invalid_config",
+                "message": error,
+                "changed": ["gateway.retries"],
+                "needs_restart": [],
+                "keys_loaded": 2,
+            },
+        )
+        assert [log["reason"] for log in logs if log["log_level"] == "error"] == [error]
+        assert reloads(made) == (0, 1)
+        for told in (
+            (await made.client.get("/health")).json()["config"],
+            (await admin(made, "GET", "/admin/config")).json(),
+        ):
+            assert (told["status"], told["error"]) == ("invalid", error)
+        assert await may_call(made, "sk-alice-xyz789")
+
+        overwrite(key_file, b"bob:sk-prod-abc123\n")
+        answer = await admin(made, "POST", path)
+        assert (answer.status_code, answer.json()["status"], answer.json()["keys_loaded"]) == (200, "ok", 2)
+        assert (await made.client.get("/health")).json()["config"]["status"] == "ok"
+        assert reloads(made) == (1, 1)
+        assert [await may_call(made, key) for key in ("sk-alice-xyz789", "sk-prod-abc123")] == [False, True]
+
+    with_fleet(test, config_file=file, keys_file=str(key_file))
+
+
+def test_keys_are_read_again_beside_a_configuration_that_is_wrong(key_file: Path, tmp_path: Path) -> None:
+    """A key that was taken out of its file is out, whatever else is wrong."""
+    file = tmp_path / "n.yaml"
+    file.write_text("gateway: {retries: 1}\n")
+
+    async def test(made: Fleet) -> None:
+        file.write_text("gateway: {retries: -1}\n")
+        overwrite(key_file, b"bob:sk-prod-abc123\n")
+        assert (await admin(made, "POST", "/reload")).status_code == 400
+        assert [await may_call(made, key) for key in ("sk-alice-xyz789", "sk-prod-abc123")] == [False, True]
+        assert reloads(made) == (0, 1)
+
+    with_fleet(test, config_file=file, keys_file=str(key_file))
+
+
+def test_a_file_of_keys_that_has_none_is_not_taken(key_file: Path, tmp_path: Path) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text("gateway: {retries: 1}\n")
+    comments, missing = tmp_path / "comments", tmp_path / "missing"
+    comments.write_text("# none\n")
+
+    async def test(made: Fleet) -> None:
+        for wrong, told in (
+            ("/etc/passwd", "/etc/passwd has no valid key"),
+            (str(missing), "cannot be read"),
+            (str(comments), "has no key"),
+        ):
+            answer = await change(made, keys__keys_file=wrong, gateway__retries=0)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_config")
+            assert answer.json()["message"].startswith("AUTH_KEYS_FILE: ")
+            assert told in answer.json()["message"]
+            file.write_text(f"gateway: {{retries: 0}}\nkeys: {{keys_file: {wrong}}}\n")
+            answer = await admin(made, "POST", "/reload")
+            assert (answer.status_code, told in answer.json()["message"]) == (400, True)
+            assert (await made.client.get("/health")).json()["config"]["status"] == "invalid"
+            file.write_text("gateway: {retries: 1}\n")
+            assert (await admin(made, "POST", "/reload")).json()["changed"] == []
+            config = made.gateway.reloader.config
+            assert (config.gateway.retries, config.keys.keys_file) == (1, str(key_file))
+            assert await may_call(made, "sk-alice-xyz789")
+        missing.write_text("bob:sk-prod-abc123\n")
+        assert (await change(made, keys__keys_file=str(missing))).json()["changed"] == ["keys.keys_file"]
+        assert [await may_call(made, key) for key in ("sk-alice-xyz789", "sk-prod-abc123")] == [False, True]
+
+    with_fleet(test, config_file=file, keys_file=str(key_file))
+
+
 def test_changes_under_load_lose_nothing(tmp_path: Path) -> None:
     """Streams and whole answers go on while workers, keys, limits, bounds and policy change under them."""
     file = tmp_path / "n.yaml"

@@ -205,6 +205,44 @@ def test_a_served_gateway_follows_sighup(tmp_path: Path) -> None:
         structlog.configure(**before)
 
 
+def test_a_served_gateway_tells_of_a_key_file_that_breaks_until_it_is_mended(tmp_path: Path) -> None:
+    file = tmp_path / "api_keys.txt"
+    file.write_text("alice:sk-alice-xyz789\n")
+
+    async def main() -> None:
+        config = gateway_config(
+            host="127.0.0.1",
+            http_port=0,
+            metrics_port=0,
+            grpc_port=-1,
+            grpc_tls_port=-1,
+            keys_file=str(file),
+            keys_poll_s=0.01,
+        )
+        stopping, ports = asyncio.Event(), asyncio.get_running_loop().create_future()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(app.serve(config, stopping, on_ports=lambda http, ops, *_: ports.set_result((http, ops))))
+            http, ops = await ports
+            async with httpx.AsyncClient() as client:
+
+                async def told() -> Any:
+                    return (await client.get(f"http://127.0.0.1:{http}/health")).json()["config"]
+
+                file.write_bytes(b"\xff")
+                while (await told())["status"] == "ok":
+                    await asyncio.sleep(0.01)
+                assert "is not UTF-8 text; the keys of before stay" in (await told())["error"]
+                file.write_text("bob:sk-prod-abc123\n")
+                while (await told())["status"] == "invalid":
+                    await asyncio.sleep(0.01)
+                metrics = (await client.get(f"http://127.0.0.1:{ops}/metrics")).text
+            assert 'neurogate_gateway_config_reloads_total{result="invalid"} 1.0' in metrics
+            assert 'neurogate_gateway_config_reloads_total{result="ok"} 1.0' in metrics
+            stopping.set()
+
+    run_real(main())
+
+
 def test_the_level_of_the_log_changes_while_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     before = structlog.get_config()
     root = logging.logging.getLogger()

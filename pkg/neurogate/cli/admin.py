@@ -33,7 +33,10 @@ class AdminClient:
             raise ConfigError("NEUROGATE_ADMIN_KEY: a digest opens nothing; give the key itself")
 
     def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The answer. Raises NeuroGateError with what the gateway has against it, or when it does not answer."""
+        """The answer. Raises NeuroGateError with what the gateway has against it, or when it does not answer.
+
+        What was done in part is an answer: its `status` is `invalid`, and its `error` says why.
+        """
         try:
             answer = httpx.request(
                 method,
@@ -48,7 +51,8 @@ class AdminClient:
             raise NeuroGateError(f"{self._url} does not answer ({error}): is it running?") from error
         except ValueError as error:
             raise NeuroGateError(f"{self._url} does not answer in JSON: is it a gateway?") from error
-        if answer.status_code >= 400:
+        in_part = isinstance(said, dict) and said.get("status") == "invalid"
+        if answer.status_code >= 400 and not in_part:
             raise NeuroGateError(_refusal(said, answer.status_code))
         found: dict[str, Any] = said
         return found
@@ -75,7 +79,7 @@ def show(client: AdminClient, keys: Sequence[str], *, as_json: bool) -> int:
 def change(client: AdminClient, assignments: Sequence[str]) -> int:
     """Set `section.key=value`; without a value the setting goes back to what file and environment say.
 
-    Returns the exit code: 1 when something needs a restart.
+    Returns the exit code: 1 when something needs a restart, or is wrong.
     """
     values: dict[str, object] = {}
     for assignment in assignments:
@@ -87,7 +91,7 @@ def change(client: AdminClient, assignments: Sequence[str]) -> int:
 
 
 def reload(client: AdminClient) -> int:
-    """Have the gateway read its files again. Returns the exit code: 1 when something needs a restart."""
+    """Have the gateway read its files again. Returns the exit code: 1 when one is wrong, or needs a restart."""
     answer = client.ask("POST", "/admin/reload")
     print(f"keys loaded: {answer['keys_loaded']}")
     return _changed(answer)
@@ -122,8 +126,9 @@ def _changed(answer: Mapping[str, Any]) -> int:
     print(f"changed: {', '.join(answer['changed']) or 'nothing'}")
     if answer["needs_restart"]:
         print(f"neurogate: not applied, needs a restart: {', '.join(answer['needs_restart'])}", file=sys.stderr)
-        return 1
-    return 0
+    if answer.get("error"):
+        print(f"neurogate: {answer['error']}", file=sys.stderr)
+    return 1 if answer["needs_restart"] or answer.get("error") else 0
 
 
 def _refusal(said: object, status: int) -> str:

@@ -9,7 +9,7 @@ import msgspec
 Priority = Literal["interactive", "batch"]
 
 
-class Quota(msgspec.Struct, frozen=True):
+class Quota(msgspec.Struct, frozen=True, gc=False):
     """Bounds of one key; 0 means unlimited."""
 
     requests_per_minute: int = 0
@@ -29,7 +29,7 @@ class Quota(msgspec.Struct, frozen=True):
 UNLIMITED = Quota()
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """One key, without the key."""
 
     key_id: str = ""

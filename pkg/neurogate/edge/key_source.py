@@ -1,6 +1,7 @@
 """Where the keys come from: API_KEYS and a file, read again when told to.
 
-A file that became unreadable or senseless changes nothing: the keys loaded before stay, and the result says why.
+Reading is slow with many keys and happens in a thread; what it found is put in force by one assignment on the loop. A
+file that became unreadable or senseless changes nothing: the keys loaded before stay, and the result says why.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import msgspec
 from neurogate.config.settled import SETTLE_S, settled
 from neurogate.edge.caller import Caller
 from neurogate.edge.keyfile import KEY_CHARS_MIN, Key, digest, parse, stored_digest
-from neurogate.edge.keys import KeyRing
+from neurogate.edge.keys import Held, KeyRing, held
 from neurogate.edge.settings import KeySettings
+from neurogate.errors import ConfigError
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
 _UNREADABLE = b""
@@ -38,75 +40,94 @@ class _FileError(Exception):
     """The file cannot be used."""
 
 
+class _File(msgspec.Struct, frozen=True):
+    """What a look at the file found, or what was left of the look before."""
+
+    seen: bytes = _UNREADABLE
+    keys: tuple[Key, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+class _Reading(msgspec.Struct, frozen=True):
+    """All keys of some settings, read and not yet in force."""
+
+    settings: KeySettings
+    file: _File
+    keys: Held
+    warnings: tuple[str, ...]
+
+
 class KeySource:
     """The ring of one gateway, and the way to fill it again."""
 
     def __init__(self, settings: KeySettings, *, now: Callable[[], float]) -> None:
-        self._own: tuple[Key, ...] = ()
-        self._own_warnings: tuple[str, ...] = ()
-        self._path: Path | None = None
-        self._poll_s = settings.keys_poll_s
-        self._seen = b""
-        self._file_keys: tuple[Key, ...] = ()
-        self._file_warnings: tuple[str, ...] = ()
+        """Reads the file at once: nothing is served before."""
+        self._file = _File()
+        self._settings = settings
         self.ring = KeyRing(enforced=enforces(settings), now=now)
-        self.loaded = self.reload(settings)
+        self.loaded = self._take(self._read(settings))
         """What the latest reading came to."""
 
     def __repr__(self) -> str:
         return f"<KeySource {self.ring!r}>"
 
-    def reload(self, settings: KeySettings | None = None) -> ReloadResult:
-        """Read the file again and put its keys in force, all at once; `settings`, where given, replace those of before.
-
-        Reads one small file; never raises. An error leaves the file's keys of before in force. Settings that would turn
-        authentication off are refused: that takes a restart.
-        """
-        if settings is not None:
-            if self.ring.enforced and not enforces(settings):
-                self.loaded = ReloadResult(len(self.ring), "a reload never turns authentication off: restart for that")
-                return self.loaded
-            self._own, self._own_warnings = _from_settings(settings.api_keys)
-            self._path = Path(settings.keys_file) if settings.keys_file else None
-            self._poll_s = settings.keys_poll_s
-        error = self._read_file()
-        keys, clashes = _merged(self._own, self._file_keys)
-        self.ring.replace(keys, enforced=self.ring.enforced if settings is None else enforces(settings))
-        warnings = (*self._own_warnings, *self._file_warnings, *clashes)
-        self.loaded = ReloadResult(len(self.ring), error, warnings)
+    async def reload(self) -> ReloadResult:
+        """Read the file again and put its keys in force, all at once. An error leaves its keys of before in force."""
+        reading = await asyncio.to_thread(self._read, self._settings)
+        if reading.settings == self._settings:  # else others came into force meanwhile, with keys of their own
+            self._take(reading)
         return self.loaded
+
+    async def stage(self, settings: KeySettings) -> Callable[[], ReloadResult]:
+        """Read the keys of these settings; what is returned puts them in force, all at once.
+
+        Raises ConfigError for settings that would turn authentication off, which takes a restart, and for another file
+        than before that has no key. The same file may have become unreadable: then its keys of before stay, and the
+        result says so.
+        """
+        if self.ring.enforced and not enforces(settings):
+            raise ConfigError("AUTH_ENABLED: a reload never turns authentication off; restart for that")
+        reading = await asyncio.to_thread(self._read, settings)
+        if settings.keys_file and settings.keys_file != self._settings.keys_file:
+            if reading.file.error:
+                raise ConfigError(reading.file.error)
+            if not reading.file.keys:
+                raise ConfigError(f"AUTH_KEYS_FILE: {settings.keys_file} has no key")
+        return lambda: self._take(reading)
 
     def changed(self) -> bool:
         """Whether the file has another content than when it was last read, however it was swapped. Reads it."""
-        return self._path is not None and self._fingerprint() != self._seen
+        return bool(self._settings.keys_file) and self._fingerprint() != self._file.seen
 
     async def watch(self, tell: Callable[[ReloadResult], None]) -> None:
         """Reload whenever the file's content has changed, for as long as the caller's task lives."""
         while True:
-            await asyncio.sleep(self._poll_s)
+            poll_s = self._settings.keys_poll_s
+            await asyncio.sleep(poll_s)
             if await asyncio.to_thread(self.changed):
-                await settled(self._fingerprint, pause_s=min(SETTLE_S, self._poll_s))
-                tell(self.reload())
+                await settled(self._fingerprint, pause_s=min(SETTLE_S, poll_s))
+                tell(await self.reload())
 
     def _fingerprint(self) -> bytes:
+        path = self._settings.keys_file
         try:
-            return digest(_read(self._path)[0]) if self._path else _UNREADABLE
+            return digest(_read(Path(path))[0]) if path else _UNREADABLE
         except _FileError:
             return _UNREADABLE
 
-    def _read_file(self) -> str:
-        """Take the file's keys, or say why those of before stay."""
-        if self._path is None:
-            self._file_keys = self._file_warnings = ()
-            return ""
-        self._seen = _UNREADABLE
-        try:
-            data, mode = _read(self._path)
-            self._seen = digest(data)
-            self._file_keys, self._file_warnings = _from_file(self._path, data, mode)
-        except _FileError as failure:
-            return f"AUTH_KEYS_FILE: {failure}" + ("; the keys of before stay" if self._file_keys else "")
-        return ""
+    def _read(self, settings: KeySettings) -> _Reading:
+        """Read all of it. Blocks, and changes nothing: it is called in threads."""
+        own, own_warnings = _from_settings(settings.api_keys)
+        file = _look(settings.keys_file, before=self._file)
+        keys, clashes = _merged(own, file.keys)
+        return _Reading(settings, file, held(keys), (*own_warnings, *file.warnings, *clashes))
+
+    def _take(self, reading: _Reading) -> ReloadResult:
+        self._settings, self._file = reading.settings, reading.file
+        self.ring.hold(reading.keys, enforced=enforces(reading.settings))
+        self.loaded = ReloadResult(len(self.ring), reading.file.error, reading.warnings)
+        return self.loaded
 
 
 def enforces(settings: KeySettings) -> bool:
@@ -124,6 +145,21 @@ def _from_settings(api_keys: tuple[str, ...]) -> tuple[tuple[Key, ...], tuple[st
             warnings.append(f"API_KEYS: key-{number} is shorter than {KEY_CHARS_MIN} characters, easy to guess")
         keys.append(Key(stored or digest(text.encode()), Caller(f"key-{number}")))
     return tuple(keys), tuple(warnings)
+
+
+def _look(name: str, *, before: _File) -> _File:
+    """The file's keys; those of before, and why, when it cannot be used."""
+    if not name:
+        return _File()
+    path, seen = Path(name), _UNREADABLE
+    try:
+        data, mode = _read(path)
+        seen = digest(data)
+        keys, warnings = _from_file(path, data, mode)
+    except _FileError as failure:
+        stay = "; the keys of before stay" if before.keys else ""
+        return _File(seen, before.keys, before.warnings, f"AUTH_KEYS_FILE: {failure}{stay}")
+    return _File(seen, keys, warnings)
 
 
 def _from_file(path: Path, data: bytes, mode: int) -> tuple[tuple[Key, ...], tuple[str, ...]]:

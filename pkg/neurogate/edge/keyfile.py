@@ -32,8 +32,11 @@ _SETS = ("models", "routes")
 _NUMBER_MAX = 10**15
 
 
-class Key(msgspec.Struct, frozen=True):
-    """One key as it is held: what it hashes to, and whom it stands for."""
+class Key(msgspec.Struct, frozen=True, gc=False):
+    """One key as it is held: what it hashes to, and whom it stands for.
+
+    Thousands of them are read at once: looking for cycles, which they cannot have, would stop every stream.
+    """
 
     digest: bytes
     caller: Caller
@@ -41,7 +44,7 @@ class Key(msgspec.Struct, frozen=True):
     """Seconds since 1970; None is never."""
 
 
-class KeyLine(msgspec.Struct, frozen=True):
+class KeyLine(msgspec.Struct, frozen=True, gc=False):
     """A valid line."""
 
     number: int

@@ -6,11 +6,22 @@ lies in memory for a dump or a log to find (ADR 0011).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.edge.keyfile import Key, digest
 from neurogate.errors import UnauthorizedError
+
+Held = Mapping[bytes, Key]
+"""Keys by their digest."""
+
+
+def held(keys: Iterable[Key]) -> Held:
+    """Keys as a ring holds them. Of two with the same digest the first counts."""
+    found: dict[bytes, Key] = {}
+    for key in keys:
+        found.setdefault(key.digest, key)
+    return found
 
 
 class KeyRing:
@@ -18,9 +29,7 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[Key] = (), *, enforced: bool, now: Callable[[], float]) -> None:
         self._now = now
-        self._held: dict[bytes, tuple[Caller, float | None]] = {}
-        self._enforced = enforced
-        self.replace(keys, enforced=enforced)
+        self.hold(held(keys), enforced=enforced)
 
     def __repr__(self) -> str:
         return f"<KeyRing {len(self._held)} keys, {'' if self._enforced else 'not '}enforced>"
@@ -33,12 +42,9 @@ class KeyRing:
         """Whether a key is asked for at all."""
         return self._enforced
 
-    def replace(self, keys: Iterable[Key], *, enforced: bool) -> None:
-        """Hold these keys and no others, from the next request on. Of two with the same digest the first counts."""
-        held: dict[bytes, tuple[Caller, float | None]] = {}
-        for key in keys:
-            held.setdefault(key.digest, (key.caller, key.expires_at))
-        self._held, self._enforced = held, enforced
+    def hold(self, keys: Held, *, enforced: bool) -> None:
+        """Hold these keys and no others, from the next request on."""
+        self._held, self._enforced = keys, enforced
 
     def authenticate(self, authorization: bytes, api_key: bytes = b"") -> Caller:
         """Whose key an Authorization (`Bearer KEY`, or the bare key) or else an X-Api-Key header carries.
@@ -62,12 +68,11 @@ class KeyRing:
             raise UnauthorizedError(
                 "Incorrect API key provided: it is not known here; check it for typing errors", param="authorization"
             )
-        caller, expires_at = found
-        if expires_at is not None and self._now() >= expires_at:
+        if found.expires_at is not None and self._now() >= found.expires_at:
             raise UnauthorizedError("this API key has expired; ask for a new one", param="authorization")
-        return caller
+        return found.caller
 
-    def _find(self, presented: bytes) -> tuple[Caller, float | None] | None:
+    def _find(self, presented: bytes) -> Key | None:
         scheme, space, key = presented.partition(b" ")
         if space and scheme.lower() == b"bearer":
             presented = key.strip()

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.discovery.listed import ListedResolver
-from neurogate.errors import BadRequestError, TooLargeError, UnauthorizedError
+from neurogate.errors import BadRequestError, InvalidConfigError, TooLargeError, UnauthorizedError
 from neurogate.gateway.admin_keys import AdminKeys
 from neurogate.gateway.intake import ClientGoneError, read_body
 from neurogate.gateway.reload import Reloaded, Reloader
@@ -86,8 +86,12 @@ class Admin:
             answer = await call(request, key_id)
             if request.method != "GET":
                 _log.info("admin call", key=key_id, method=request.method, path=path)
+            status = InvalidConfigError.status if answer.get("code") == InvalidConfigError.code else 200
             return Response(
-                msgspec.json.encode(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
+                msgspec.json.encode(answer),
+                status,
+                media_type="application/json",
+                headers={"Cache-Control": "no-store"},
             )
 
         return endpoint
@@ -137,7 +141,12 @@ class Admin:
 
 
 def _told(result: Reloaded) -> dict[str, object]:
-    return {"status": "ok", "changed": result.changed, "needs_restart": result.needs_restart}
+    """What came of a change; a refusal's fields too when a part of it could not be done."""
+    done = {"changed": result.changed, "needs_restart": result.needs_restart}
+    if not result.error:
+        return {"status": "ok", **done}
+    failed = {"error": result.error, "code": InvalidConfigError.code, "message": result.error}
+    return {"status": "invalid", **failed, **done}
 
 
 async def _body(request: Request, kind: type[Any]) -> Any:

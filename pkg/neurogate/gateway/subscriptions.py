@@ -13,11 +13,9 @@ from neurogate.dataplane.room import Room
 from neurogate.discovery.listed import ListedResolver
 from neurogate.edge.address_limits import AddressLimits
 from neurogate.edge.admission import Admission
-from neurogate.edge.key_source import KeySource, enforces
+from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import defaults
 from neurogate.edge.limits import Limiter
-from neurogate.edge.settings import KeySettings
-from neurogate.errors import ConfigError
 from neurogate.gateway.admin_keys import AdminKeys
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.intake import BodyBudget
@@ -98,19 +96,20 @@ def follow_edge(
 ) -> None:
     """Who may call, how much, and who waits; `tell_keys` is called when the keys were read again."""
 
-    def check_keys(config: GatewayConfig) -> None:
-        if keys.ring.enforced and not enforces(config.keys):
-            raise ConfigError("AUTH_ENABLED: a reload never turns authentication off; restart for that")
+    async def stage_keys(config: GatewayConfig) -> Callable[[], None]:
+        put_in_force = await keys.stage(config.keys)
+
+        def take_keys() -> None:
+            put_in_force()
+            tell_keys()
+
+        return take_keys
 
     def check_models(config: GatewayConfig) -> None:
         ModelNames(config.models)
 
     def check_limits(config: GatewayConfig) -> None:
         AddressLimits(config.limits, loop=asyncio.get_running_loop())
-
-    def take_keys(settings: KeySettings | None = None) -> None:
-        keys.reload(settings)
-        tell_keys()
 
     def take_limits(config: GatewayConfig) -> None:
         limiter.reload(defaults(config.limits))
@@ -120,8 +119,7 @@ def follow_edge(
         room.configure(max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
         admission.configure(config.admission)
 
-    reloader.subscribe(["keys"], lambda config: take_keys(config.keys), check=check_keys)
-    reloader.also(take_keys)
+    reloader.subscribe_file(["keys"], stage_keys, problem=lambda: keys.loaded.error)
     reloader.subscribe(["limits"], take_limits, check=check_limits)
     reloader.subscribe(["admission"], take_admission)
     reloader.subscribe(["models"], lambda config: names.configure(config.models), check=check_models)

@@ -195,6 +195,15 @@ def test_a_refusal_is_told_in_the_gateways_words(admin: Run, gateway: FakeAdmin)
     assert admin("workers", "drain", "worker-9") == (1, "", "neurogate: the gateway answered with 500\n")
 
 
+def test_keys_that_could_not_be_read_are_a_failure_beside_what_was_changed(admin: Run, gateway: FakeAdmin) -> None:
+    error = "AUTH_KEYS_FILE: keys is empty; the keys of before stay"
+    done = {"changed": ["gateway.retries"], "needs_restart": [], "keys_loaded": 4}
+    gateway.status = 400
+    gateway.answer = {"status": "invalid", "error": error, "code": "invalid_config", "message": error, **done}
+
+    assert admin("reload") == (1, "keys loaded: 4\nchanged: gateway.retries\n", f"neurogate: {error}\n")
+
+
 def test_nobody_there_and_something_else_there_are_said(admin: Run, gateway: FakeAdmin) -> None:
     gateway.answer = b"<html>"
     assert "is it a gateway?" in admin("reload")[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from neurogate.config import load
 from neurogate.edge import key_source
 from neurogate.edge.key_source import KeySource, ReloadResult
-from neurogate.edge.keyfile import hashed
+from neurogate.edge.keyfile import KeyLines, hashed
 from neurogate.edge.settings import KeySettings
 from neurogate.errors import ConfigError, UnauthorizedError
 
@@ -33,6 +34,19 @@ def file(tmp_path: Path) -> Path:
 def source(file: Path | None = None, **settings: Any) -> KeySource:
     named = {"keys_file": str(file)} if file else {}
     return KeySource(KeySettings(**named, **settings), now=lambda: 0.0)
+
+
+def reloaded(keys: KeySource) -> ReloadResult:
+    return asyncio.run(keys.reload())
+
+
+def taken(keys: KeySource, settings: KeySettings) -> ReloadResult:
+    """What came of other settings. Raises ConfigError."""
+
+    async def main() -> ReloadResult:
+        return (await keys.stage(settings))()
+
+    return asyncio.run(main())
 
 
 def who(keys: KeySource, key: str) -> str:
@@ -139,7 +153,7 @@ def test_a_file_that_breaks_later_changes_nothing_and_says_so(
 ) -> None:
     keys = source(file)
     broken(file)
-    found = keys.reload()
+    found = reloaded(keys)
     assert who(keys, ALICE) == "alice"
     assert found == keys.loaded
     assert found.keys_loaded == 1
@@ -162,7 +176,7 @@ def test_removing_the_last_key_is_obeyed(file: Path) -> None:
     """Only comments are left: nobody writes those by mistake."""
     keys = source(file)
     file.write_text("# keys\n")
-    assert keys.reload() == ReloadResult(0)
+    assert reloaded(keys) == ReloadResult(0)
     assert who(keys, ALICE) == MISCONFIGURED
 
 
@@ -170,7 +184,7 @@ def test_a_repaired_file_counts_again(file: Path) -> None:
     file.rename(file.with_suffix(".away"))
     keys = source(file)
     file.with_suffix(".away").rename(file)
-    assert keys.reload() == ReloadResult(1)
+    assert reloaded(keys) == ReloadResult(1)
     assert who(keys, ALICE) == "alice"
 
 
@@ -207,7 +221,7 @@ def test_a_change_is_seen_by_content_even_when_a_directory_link_is_swapped(tmp_p
     (tmp_path / "next").symlink_to("two")
     (tmp_path / "next").rename(data)
     assert keys.changed()
-    assert keys.reload().keys_loaded == 1
+    assert reloaded(keys).keys_loaded == 1
     assert not keys.changed()
     assert who(keys, BOB) == "x"
 
@@ -216,7 +230,7 @@ def test_a_file_that_vanishes_is_a_change_once(file: Path) -> None:
     keys = source(file)
     file.unlink()
     assert keys.changed()
-    keys.reload()
+    reloaded(keys)
     assert not keys.changed()
 
 
@@ -285,23 +299,113 @@ def test_a_file_that_never_settles_is_read_all_the_same(file: Path) -> None:
 
 def test_new_settings_count_all_at_once(file: Path) -> None:
     keys = source(api_keys=(LETTERS,))
-    assert keys.reload(KeySettings(keys_file=str(file), api_keys=(BOB,))) == ReloadResult(2)
+    assert taken(keys, KeySettings(keys_file=str(file), api_keys=(BOB,))) == ReloadResult(2)
     assert [who(keys, key) for key in (LETTERS, BOB, ALICE)] == [NOT_KNOWN, "key-1", "alice"]
-    assert keys.reload(KeySettings(api_keys=(BOB,))) == ReloadResult(1)
+    assert taken(keys, KeySettings(api_keys=(BOB,))) == ReloadResult(1)
     assert who(keys, ALICE) == NOT_KNOWN
+
+
+def test_staged_settings_change_nothing_before_they_are_put_in_force(file: Path) -> None:
+    async def main() -> None:
+        keys = source(api_keys=(LETTERS,))
+        put_in_force = await keys.stage(KeySettings(keys_file=str(file)))
+        assert [who(keys, key) for key in (LETTERS, ALICE)] == ["key-1", NOT_KNOWN]
+        assert put_in_force() == ReloadResult(1)
+        assert [who(keys, key) for key in (LETTERS, ALICE)] == [NOT_KNOWN, "alice"]
+
+    asyncio.run(main())
+
+
+@BREAK
+def test_another_file_that_cannot_be_used_is_refused(
+    file: Path, tmp_path: Path, broken: Callable[[Path], None], why: str
+) -> None:
+    keys = source(file)
+    other = tmp_path / "other.txt"
+    other.write_text(f"bob:{BOB}\n")
+    broken(other)
+    with pytest.raises(ConfigError, match=r"^AUTH_KEYS_FILE: ") as refused:
+        taken(keys, KeySettings(keys_file=str(other), api_keys=(LETTERS,)))
+    assert why in str(refused.value)
+    assert [who(keys, key) for key in (ALICE, LETTERS)] == ["alice", NOT_KNOWN]
+    assert keys.loaded == ReloadResult(1)
+
+
+def test_another_file_without_a_key_is_refused(file: Path, tmp_path: Path) -> None:
+    keys = source(file)
+    (tmp_path / "other").write_text("# keys\n")
+    with pytest.raises(ConfigError, match=r"^AUTH_KEYS_FILE: .*other has no key$"):
+        taken(keys, KeySettings(keys_file=str(tmp_path / "other")))
+    assert who(keys, ALICE) == "alice"
+
+
+def test_a_broken_file_does_not_keep_other_settings_of_keys_from_their_change(file: Path) -> None:
+    """A key of the environment that leaked can be taken away all the same."""
+    keys = source(file, api_keys=(LETTERS,))
+    blank(file)
+    found = taken(keys, KeySettings(keys_file=str(file)))
+    assert (found.keys_loaded, "is empty; the keys of before stay" in found.error) == (1, True)
+    assert [who(keys, key) for key in (ALICE, LETTERS)] == ["alice", NOT_KNOWN]
+
+
+def test_the_loop_goes_on_while_keys_are_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read waits for the loop: on the loop itself it would wait for ever."""
+    keys = source(file)
+    turned = threading.Event()
+    parse = key_source.parse
+
+    def slowly(text: str) -> KeyLines:
+        assert turned.wait(10)
+        return parse(text)
+
+    async def main() -> None:
+        settings = KeySettings(keys_file=str(file), keys_poll_s=1)
+        for read in (keys.reload, lambda: keys.stage(settings)):
+            turned.clear()
+            asyncio.get_running_loop().call_later(0.01, turned.set)
+            await read()
+
+    monkeypatch.setattr(key_source, "parse", slowly)
+    asyncio.run(main())
+    assert who(keys, ALICE) == "alice"
+
+
+def test_a_reading_under_settings_that_were_replaced_meanwhile_is_dropped(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = source(file)
+    replaced = threading.Event()
+    parse = key_source.parse
+
+    def slowly(text: str) -> KeyLines:
+        assert replaced.wait(10)
+        return parse(text)
+
+    async def main() -> None:
+        put_in_force = await keys.stage(KeySettings(api_keys=(LETTERS,)))
+        monkeypatch.setattr(key_source, "parse", slowly)
+        reading = asyncio.create_task(keys.reload())
+        await asyncio.sleep(0)
+        put_in_force()
+        replaced.set()
+        assert await reading == ReloadResult(1)
+        assert [who(keys, key) for key in (ALICE, LETTERS)] == [NOT_KNOWN, "key-1"]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("settings", [KeySettings(), KeySettings(auth_enabled=False)])
 def test_a_reload_never_turns_authentication_off(settings: KeySettings) -> None:
     keys = source(api_keys=(LETTERS,))
-    assert "never turns authentication off" in keys.reload(settings).error
+    with pytest.raises(ConfigError, match=r"^AUTH_ENABLED: a reload never turns authentication off"):
+        taken(keys, settings)
     assert who(keys, LETTERS) == "key-1"
     assert keys.ring.enforced
 
 
 def test_a_reload_may_turn_authentication_on() -> None:
     keys = source()
-    assert keys.reload(KeySettings(api_keys=(LETTERS,))) == ReloadResult(1)
+    assert taken(keys, KeySettings(api_keys=(LETTERS,))) == ReloadResult(1)
     assert who(keys, "other") == NOT_KNOWN
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from neurogate.edge.caller import ANYBODY, Caller, Quota
 from neurogate.edge.keyfile import Key, digest
-from neurogate.edge.keys import KeyRing
+from neurogate.edge.keys import KeyRing, held
 from neurogate.errors import UnauthorizedError
 
 
 def ring(*keys: str, enforced: bool = True) -> KeyRing:
-    held = [Key(digest(key.encode()), Caller(f"key-{number}")) for number, key in enumerate(keys, 1)]
-    return KeyRing(held, enforced=enforced, now=lambda: 0.0)
+    made = [Key(digest(key.encode()), Caller(f"key-{number}")) for number, key in enumerate(keys, 1)]
+    return KeyRing(made, enforced=enforced, now=lambda: 0.0)
 
 
 RING = ring("first-secret", "second-secret", "with space", "schlüssel")
@@ -100,7 +100,8 @@ def test_the_caller_carries_what_the_key_may_use() -> None:
 
 def test_replaced_keys_count_at_once_and_those_of_before_no_more() -> None:
     changing = ring("first-secret")
-    changing.replace([Key(digest(b"other"), Caller("other")), Key(digest(b"other"), Caller("later"))], enforced=True)
+    keys = [Key(digest(b"other"), Caller("other")), Key(digest(b"other"), Caller("later"))]
+    changing.hold(held(keys), enforced=True)
     assert changing.authenticate(b"other").key_id == "other"
     with pytest.raises(UnauthorizedError):
         changing.authenticate(b"first-secret")
@@ -133,4 +134,5 @@ def reachable(root: object) -> Iterable[object]:
             continue
         seen[id(thing)] = thing
         left += gc.get_referents(thing)
+        left += [getattr(thing, field) for field in getattr(thing, "__struct_fields__", ())]  # unseen by the collector
     return seen.values()

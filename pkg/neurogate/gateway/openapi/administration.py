@@ -34,6 +34,10 @@ _FAILURES = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
 }
+_CHANGE_FAILURES = {
+    **_FAILURES,
+    400: "Something is wrong: nothing was changed. With `status: invalid` only the key file is, and the rest was done.",
+}
 _NO_WORKER = {404: "There is no such worker."}
 _ID = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
 
@@ -43,15 +47,15 @@ def admin_paths() -> dict[str, Any]:
     return {
         "/admin/config": {
             "get": _call("The settings in force, and where each comes from", answer=_CONFIG),
-            "put": _call("Change settings that need no restart", body=_CHANGES),
+            "put": _call("Change settings that need no restart", body=_CHANGES, failures=_CHANGE_FAILURES),
         },
         "/admin/workers": {"post": _call("Add a worker", body=_ADDRESS)},
         "/admin/workers/{id}": _of_worker("delete", "Remove a worker, once it has finished what it holds"),
         "/admin/workers/{id}/drain": _of_worker("post", "Give a worker nothing new"),
         "/admin/workers/{id}/resume": _of_worker("post", "Take that back"),
         "/admin/breakers/{id}/reset": _of_worker("post", "Close a worker's breaker"),
-        "/admin/reload": {"post": _call("Read configuration and keys again")},
-        "/reload": {"post": _call("The same")},
+        "/admin/reload": {"post": _call("Read configuration and keys again", failures=_CHANGE_FAILURES)},
+        "/reload": {"post": _call("The same", failures=_CHANGE_FAILURES)},
     }
 
 
