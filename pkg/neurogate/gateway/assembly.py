@@ -54,12 +54,14 @@ from neurogate.gateway.subscriptions import (
     follow_fleet,
     follow_process,
 )
+from neurogate.gateway.vitals import Vitals
 from neurogate.httpd import cors
 from neurogate.operations import OPERATIONS
 from neurogate.resilience.retry import RetryBudget
 from neurogate.rpc.call_channel import Dial
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.telemetry import ops
+from neurogate.telemetry.machine import Machine
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -242,6 +244,15 @@ class Gateway:
             self.metrics.registry,
             health=lambda: health(self.pool, self._details()),
             ready=lambda: readiness(self.lifecycle),
+            vitals=Vitals(
+                self.metrics,
+                pool=self.pool,
+                ready=lambda: readiness(self.lifecycle)[0],
+                in_flight=lambda: self.dispatcher.in_flight,
+                waiting=lambda: self.admission.waiting,
+                machine=Machine(now=loop.time).vitals,
+                now=loop.time,
+            ),
         )
 
     def _endpoints(self, settings: GatewaySettings) -> dict[str, ASGIApp]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.samples import Sample
 
 _BREAKER_VALUES = {"closed": 0, "open": 1, "half-open": 2}
 
@@ -113,6 +114,22 @@ class GatewayMetrics:
         """A request left the queue: `turn`, `timeout`, `left`, or at once with `full`."""
         self._queue_waits.labels(outcome).observe(seconds)
 
+    def requests_by_status(self) -> dict[int, int]:
+        """Requests so far."""
+        found: dict[int, int] = {}
+        for sample in _samples(self._requests, "_total"):
+            status = int(sample.labels["status"])
+            found[status] = found.get(status, 0) + int(sample.value)
+        return found
+
+    def queue_waits(self) -> dict[str, tuple[int, float]]:
+        """(requests, seconds of all of them together) that were queued so far, by how it ended."""
+        seconds = {sample.labels["outcome"]: sample.value for sample in _samples(self._queue_waits, "_sum")}
+        return {
+            sample.labels["outcome"]: (int(sample.value), seconds[sample.labels["outcome"]])
+            for sample in _samples(self._queue_waits, "_count")
+        }
+
     def request(self, method: str, path: str, status: int, duration_s: float) -> None:
         """A request ended; 499 stands for a client that left."""
         key = (method, path, status)
@@ -172,3 +189,7 @@ class GatewayMetrics:
             self._worker_up.labels(worker_id).set(event == "linked")
             if event == "added":
                 self._breakers.labels(worker_id).set(0)
+
+
+def _samples(metric: Counter | Histogram, suffix: str) -> Iterator[Sample]:
+    return (sample for family in metric.collect() for sample in family.samples if sample.name.endswith(suffix))

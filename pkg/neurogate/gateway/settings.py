@@ -29,7 +29,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, env("NEUROGATE_HOST", "Address the HTTP and ops ports listen on.")] = "0.0.0.0"
     http_port: Annotated[int, env("HTTP_PORT", "HTTP API port.", ge=0, le=65535)] = 8080
-    metrics_port: Annotated[int, env("METRICS_PORT", "Ops port: /metrics, /health, /ready.", ge=0, le=65535)] = 9091
+    metrics_port: Annotated[
+        int, env("METRICS_PORT", "Ops port: /metrics, /telemetry, /vitals, /health, /ready.", ge=0, le=65535)
+    ] = 9091
     worker_addresses: Annotated[
         tuple[str, ...],
         env("WORKER_ADDRESSES", "Comma-separated host:port of the workers.", reloads=True, min_length=1),

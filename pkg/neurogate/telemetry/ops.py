@@ -1,11 +1,16 @@
-"""The ops port of a process: metrics for Prometheus, health and readiness for whoever restarts and routes."""
+"""The ops port of a process: metrics for Prometheus, health and readiness for whoever restarts and routes.
+
+`/metrics` speaks to two kinds of readers: who names JSON gets vitals, a few figures for people and pollers; everybody
+else gets Prometheus' text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,14 +19,35 @@ from starlette.routing import Route
 Health = Callable[[], tuple[bool, Mapping[str, object]]]
 """Gives (well, what to say)."""
 
+_NO_STORE = {"Cache-Control": "no-store"}
+_TEXTS = ("text/plain", "text/*", "application/openmetrics-text")
+"""What names Prometheus' formats."""
 
-def build_app(registry: CollectorRegistry, *, health: Health, ready: Health) -> Starlette:
-    """`/metrics`, `/health`, `/ready` (503 when not) and `/ping` (200, checks nothing)."""
 
-    async def metrics(_: Request) -> Response:
-        return Response(
-            generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"}
-        )
+def build_app(
+    registry: CollectorRegistry, *, health: Health, ready: Health, vitals: Callable[[], Mapping[str, object]]
+) -> Starlette:
+    """`/metrics`, `/health`, `/ready` (503 when not) and `/ping` (200, checks nothing).
+
+    `/metrics` is Prometheus' text, or `vitals` for who prefers JSON; `/telemetry` and `/vitals` are one of them each.
+    """
+
+    async def metrics(request: Request) -> Response:
+        answer = said() if prefers_json(request.headers.getlist("accept")) else text(CONTENT_TYPE_LATEST)
+        answer.headers["Vary"] = "Accept"
+        return answer
+
+    async def telemetry_endpoint(_: Request) -> Response:
+        return text(CONTENT_TYPE_PLAIN_0_0_4)
+
+    async def vitals_endpoint(_: Request) -> Response:
+        return said()
+
+    def text(media_type: str) -> Response:
+        return Response(generate_latest(registry), media_type=media_type, headers=_NO_STORE)
+
+    def said() -> Response:
+        return Response(msgspec.json.encode(vitals()), media_type="application/json", headers=_NO_STORE)
 
     async def ping(_: Request) -> Response:
         return Response(b"")
@@ -29,11 +55,39 @@ def build_app(registry: CollectorRegistry, *, health: Health, ready: Health) -> 
     return Starlette(
         routes=[
             Route("/metrics", metrics),
+            Route("/telemetry", telemetry_endpoint),
+            Route("/vitals", vitals_endpoint),
             Route("/health", _endpoint(health)),
             Route("/ready", _endpoint(ready)),
             Route("/ping", ping),
         ]
     )
+
+
+def prefers_json(accept: Iterable[str]) -> bool:
+    """Whether Accept headers name `application/json`, rather than any text or OpenMetrics.
+
+    A wildcard names nothing, unless it weighs more than JSON does.
+    """
+    weights: dict[str, float] = {}
+    for entry in ",".join(accept).split(","):
+        media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
+        weights[media_range] = max(weights.get(media_range, 0.0), _weight(parameters))
+    json = weights.pop("application/json", 0.0)
+    anything = max(weights.get("*/*", 0.0), weights.get("application/*", 0.0))
+    named = max(weights.get(name, 0.0) for name in _TEXTS)
+    return json > named and json >= anything
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
 
 
 def _endpoint(check: Health) -> Callable[[Request], object]:

@@ -24,11 +24,13 @@ from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from neurogate.telemetry import logging, ops, tracing
 from neurogate.telemetry.certificates import CertificateMetrics
 from neurogate.telemetry.log_files import EngineLog, boot_log, engine_log
+from neurogate.telemetry.machine import Machine
 from neurogate.tls.live import LiveTls
 from neurogate.tls.settings import LinkTlsSettings, link_files
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.settings import WorkerConfig, WorkerSettings
+from neurogate.worker.vitals import vitals
 
 _log = structlog.get_logger("neurogate.worker")
 
@@ -86,9 +88,19 @@ async def serve(
         max_message_bytes=settings.grpc_max_message_bytes,
         limits=GenerationLimits(settings.request_timeout_s, settings.max_answer_bytes),
     )
+    machine = Machine(now=loop.time)
     http = HttpServer(
         ops.build_app(
-            metrics.registry, health=lambda: (True, _state(worker)), ready=lambda: (worker.ready, _state(worker))
+            metrics.registry,
+            health=lambda: (True, _state(worker)),
+            ready=lambda: (worker.ready, _state(worker)),
+            vitals=lambda: vitals(
+                worker.report(),
+                active=worker.active,
+                failed=metrics.failed_total(),
+                links=server.servicer.sessions,
+                machine=machine.vitals(),
+            ),
         ),
         name="METRICS_PORT",
         host=settings.host,

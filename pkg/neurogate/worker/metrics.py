@@ -69,6 +69,11 @@ class WorkerMetrics:
         self._by_model: dict[str, ModelMetrics] = {}
         self.active_inferences = Gauge("neurogate_worker_active_inferences", "Requests held now.", registry=registry)
 
+    def failed_total(self) -> int:
+        """Requests that failed so far."""
+        samples = (sample for family in self.errors.collect() for sample in family.samples)
+        return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
+
     def of_model(self, model: str) -> ModelMetrics:
         """The metrics of one model's requests."""
         found = self._by_model.get(model)

@@ -22,7 +22,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: Annotated[str, env("NEUROGATE_WORKER_ID", "Name in logs and status; empty takes host:port.")] = ""
     host: Annotated[str, env("NEUROGATE_WORKER_HOST", "Address both ports listen on.")] = "0.0.0.0"
     grpc_port: Annotated[int, env("GRPC_PORT", "gRPC port: link, health, reflection.", ge=0, le=65535)] = 50051
-    metrics_port: Annotated[int, env("METRICS_PORT", "Ops port: /metrics, /health, /ready.", ge=0, le=65535)] = 9090
+    metrics_port: Annotated[
+        int, env("METRICS_PORT", "Ops port: /metrics, /telemetry, /vitals, /health, /ready.", ge=0, le=65535)
+    ] = 9090
     max_requests: Annotated[
         int, env("NEUROGATE_WORKER_MAX_REQUESTS", "Requests held at once; more are refused as busy.", ge=1)
     ] = 1024
