@@ -6,7 +6,7 @@ import asyncio
 
 import httpx
 
-from fleet_in_process import fleet
+from fleet_in_process import KEY, fleet
 from neurogate import __version__
 from neurogate.testing.engines import ScriptedEngine
 from neurogate.worker.app import serve
@@ -51,6 +51,20 @@ def test_a_gateways_vitals_are_what_happened() -> None:
                     "queue_wait_seconds_total": 0.0,
                 },
             }
+
+    run_real(main())
+
+
+def test_health_tells_of_the_queue_and_of_keys_and_gives_none_away() -> None:
+    async def main() -> None:
+        async with fleet(1) as made:
+            answer = await made.client.get("/health", headers={"Authorization": ""})
+            told = answer.json()
+            assert told["queue"] == {"depth": 0}
+            assert told["authentication"] == {"enabled": True, "keys_loaded": 1}
+            assert told["config"]["status"] == "ok"
+            assert KEY not in answer.text
+            assert "key-1" not in answer.text
 
     run_real(main())
 

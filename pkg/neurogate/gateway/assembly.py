@@ -275,7 +275,11 @@ class Gateway:
 
     def _details(self) -> dict[str, object]:
         """What is wrong, or right, beside the workers."""
-        found: dict[str, object] = {"config": self.reloader.status()}
+        found: dict[str, object] = {
+            "queue": {"depth": self.admission.waiting},
+            "authentication": {"enabled": self.keys.ring.enforced, "keys_loaded": len(self.keys.ring)},
+            "config": self.reloader.status(),
+        }
         if self.certificates.problem:
             found["certificates"] = {"status": "invalid", "error": self.certificates.problem}
         return found

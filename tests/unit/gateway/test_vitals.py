@@ -23,7 +23,7 @@ def test_answers_are_summed_by_how_they_ended() -> None:
                 ready=lambda: False,
                 in_flight=lambda: 3,
                 waiting=lambda: 2,
-                machine=lambda: {},
+                machine=dict,
                 now=loop.time,
             )
             for method, status in [("POST", 200), ("GET", 200), ("POST", 401), ("POST", 499), ("GRPC", 503)]:

@@ -117,7 +117,17 @@ _WORKER = _object(
 _OPENAI_MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT})
 _OLLAMA_MODELS = _object({"models": _array(_object({"name": _TEXT, "model": _TEXT}))})
 
-HEALTH = _object({"status": {"enum": ["healthy", "degraded", "unhealthy"]}, "version": _TEXT})
+HEALTH = _object(
+    {
+        "status": {"enum": ["healthy", "degraded", "unhealthy"]},
+        "version": _TEXT,
+        "workers": _object({"total": _COUNT, "available": _COUNT}),
+        "queue": _object({"depth": _COUNT}),
+        "authentication": _object({"enabled": _FLAG, "keys_loaded": _COUNT}),
+        "config": _object({"status": {"enum": ["ok", "invalid"]}, "error": _TEXT, "loaded_at": _TEXT}),
+    },
+    {"certificates": _object({"status": {"const": "invalid"}, "error": _TEXT})},
+)
 READY = _object({"ready": _FLAG, "draining": _FLAG, "version": _TEXT})
 WORKERS = _object({"workers": _array(_WORKER), "count": _COUNT})
 MODELS = _object({"object": {"const": "list"}, "data": _array(_OPENAI_MODEL)})
