@@ -18,7 +18,7 @@ MASK = "********"
 def convert(raw: object, hint: Any, key: str, *, secret: bool = False) -> object:
     """`raw` as the type of a setting, within its bounds; text is split at commas where a list is wanted.
 
-    Raises ConfigError naming `key` and what the value must be; a secret's value is not told.
+    Raises ConfigError naming `key` and what the value must be; a secret's value is not told, and its mask is none.
     """
     if isinstance(raw, str) and "tuple" in str(hint):
         raw = [item.strip() for item in raw.split(",") if item.strip()]
@@ -34,6 +34,8 @@ def convert(raw: object, hint: Any, key: str, *, secret: bool = False) -> object
         raise ConfigError(f"{key}: {must}{got}") from error
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}: must be a finite number{got}")
+    if secret and MASK in (value if isinstance(value, tuple) else (value,)):  # shown, edited, and given back
+        raise ConfigError(f"{key}: {MASK} stands for a secret where it is shown, and is none; give the secret itself")
     return value
 
 
