@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
 from neurogate.config import Bundle, Setting, Source, declared, env_names, flag, load
+from neurogate.config.convert import convert
 from neurogate.local import sources
 
 SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
@@ -30,8 +31,14 @@ class Flags:
 
     def load(self, settings: type[SettingsT]) -> SettingsT:
         """The settings from the environment and the flags. Raises ConfigError naming what is wrong."""
-        fields = {env: field for field, env in env_names(settings).items()}
-        return load(settings, overrides={fields[env]: value for env, value in self.given.items() if env in fields})
+        given = [(setting, self.given[setting.env]) for setting in declared(settings) if setting.env in self.given]
+        return load(
+            settings,
+            overrides={
+                setting.field: convert(value, setting.hint, setting.flag, secret=setting.secret)
+                for setting, value in given
+            },
+        )
 
     def source(self, config: type[ConfigT]) -> Source[ConfigT]:
         """Every layer of a process's configuration, these flags among them."""
@@ -42,11 +49,17 @@ class Flags:
         return self.source(config).read().config
 
 
-def takes(*settings: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, beside its own parameters, a flag for each setting; it gets them as `flags`."""
+def takes(
+    *settings: type[msgspec.Struct], also: Sequence[Setting] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, beside its own parameters, a flag for each setting; it gets them as `flags`.
+
+    `also` are single settings of other structs.
+    """
+    offered = [*(setting for struct in settings for setting in declared(struct)), *also]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        names = {_parameter(env): env for struct in settings for env in env_names(struct).values()}
+        names = {_parameter(setting.env): setting.env for setting in offered}
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
@@ -58,7 +71,7 @@ def takes(*settings: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Ca
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
             if parameter.name != "flags"
         ]
-        parameters = own + [_option(setting) for struct in settings for setting in declared(struct)]
+        parameters = own + [_option(setting) for setting in offered]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run

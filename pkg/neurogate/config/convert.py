@@ -54,4 +54,4 @@ def _choices(hint: Any) -> str:
     words = [word for part in (kind, *get_args(kind)) if get_origin(part) is Literal for word in get_args(part)]
     if bool in get_args(kind):
         words += ["true", "false"]
-    return f"must be one of {', '.join(map(str, words))}" if words else ""
+    return f"must be one of {', '.join(str(word) for word in words if word != '')}" if words else ""

@@ -17,7 +17,7 @@ from neurogate.config.convert import convert, shown
 from neurogate.config.declare import Bundle, Problem, Setting, declared, env_names, sections, settings_of
 from neurogate.config.environment import is_service_link
 from neurogate.config.file import Document, fingerprint, read
-from neurogate.config.names import meant, nearest, unknown_variables
+from neurogate.config.names import lookalikes, meant, nearest, unknown_variables
 from neurogate.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Bundle)
@@ -40,6 +40,8 @@ class Effective(Generic[ConfigT]):
     """What it was read from, to be read again."""
     fingerprint: bytes
     """Of the file that it was read from."""
+    warnings: tuple[str, ...] = ()
+    """What its author may have meant otherwise."""
 
     def rows(self) -> Iterator[tuple[Setting, object, str]]:
         """(setting, value as it may be shown, source) of every setting."""
@@ -125,14 +127,14 @@ class Source(Generic[ConfigT]):
         problems = [self._told(problem, sources) for problem in config.problems()]
         if problems:
             raise ConfigError("\n".join(problems))
-        return Effective(config, sources, self, seen)
+        return Effective(config, sources, self, seen, tuple(lookalikes(self._environ, self._variables)))
 
     def _given(self, setting: Setting, document: Document, overlay: Mapping[str, object]) -> _Given | None:
         """The value of the last layer that has one."""
         if setting.key in overlay:
             return _Given(overlay[setting.key], ADMIN, setting.key)
         if setting.env in self._flags:
-            return _Given(self._flags[setting.env], f"flag {setting.flag}", setting.env)
+            return _Given(self._flags[setting.env], f"flag {setting.flag}", setting.flag)
         text = self._environ.get(setting.env, "").strip()
         if text and not is_service_link(setting.env, text):
             return _Given(text, f"env {setting.env}", setting.env)

@@ -11,6 +11,10 @@ PREFIX = "NEUROGATE_"
 """What the name of a variable begins with that belongs to nobody else."""
 
 
+_SO_CLOSE = 0.9
+"""How like one of ours a name without the prefix must be (API_KEY and API_KEYS: 0.93); most such names are others'."""
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the nearest known name; empty when none is near."""
     near = nearest(name, known)
@@ -27,3 +31,15 @@ def unknown_variables(environ: Mapping[str, str], known: Collection[str]) -> Ite
     for name, value in sorted(environ.items()):
         if name.startswith(PREFIX) and name not in known and value.strip() and not is_service_link(name, value):
             yield f"{name}: there is no such setting{meant(name, known)}"
+
+
+def lookalikes(environ: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
+    """A warning for each variable without the prefix that somebody may have taken for one of the settings."""
+    plain = [name for name in known if not name.startswith(PREFIX)]
+    for name, value in sorted(environ.items()):
+        if name.startswith(PREFIX) or name in known or not value.strip() or is_service_link(name, value):
+            continue
+        near = difflib.get_close_matches(name.upper(), plain, n=1, cutoff=_SO_CLOSE)
+        if near:
+            ours = f"{PREFIX}{name}" if f"{PREFIX}{name}" in known else near[0]
+            yield f"{name}: is no setting and is not read (did you mean {ours}?)"

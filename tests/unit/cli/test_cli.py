@@ -108,11 +108,11 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["gateway", "--http-port", "many"], "HTTP_PORT: "),
-        (["gateway", "--balancer", "best"], "NEUROGATE_BALANCER: "),
-        (["worker", "--grpc-port", "70000"], "GRPC_PORT: "),
-        (["worker", "--engine", "magic"], "NEUROGATE_ENGINE: "),
-        (["worker", "--sim-slots", "0"], "NEUROGATE_SIM_SLOTS: "),
+        (["gateway", "--http-port", "many"], "--http-port: "),
+        (["gateway", "--balancer", "best"], "--balancer: "),
+        (["worker", "--grpc-port", "70000"], "--grpc-port: "),
+        (["worker", "--engine", "magic"], "--engine: "),
+        (["worker", "--sim-slots", "0"], "--sim-slots: "),
     ],
 )
 def test_wrong_setting_exits_with_78_and_names_it(neurogate, arguments, told):
@@ -152,8 +152,10 @@ def test_flag_wins_over_the_environment(monkeypatch):
     found = Flags({"HTTP_PORT": "3", "API_KEYS": "a,b", "GRPC_PORT": "4"}).load_config(GatewayConfig)
 
     assert (found.gateway.http_port, found.gateway.metrics_port, found.keys.api_keys) == (3, 2, ("a", "b"))
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"^--http-port: "):
         Flags({"HTTP_PORT": "-1"}).load(GatewaySettings)
+    with pytest.raises(ConfigError, match=r"^--http-port: "):
+        Flags({"HTTP_PORT": "-1"}).load_config(GatewayConfig)
 
 
 def test_health_is_what_the_gateway_says(neurogate, answers):

@@ -23,7 +23,11 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     level: Annotated[Literal["low", "high"], env("NEUROGATE_T_LEVEL", "Level.")] = "low"
     api_key: Annotated[str, env("NEUROGATE_T_API_KEY", "Key.", min_length=4)] = ""
     key_file: Annotated[str, env("NEUROGATE_T_KEY_FILE", "Its file.")] = ""
+    api_keys: Annotated[tuple[str, ...], env("NEUROGATE_T_API_KEYS", "Keys.")] = ()
     redis: Annotated[str, env("NEUROGATE_T_REDIS", "URL.")] = ""
+    kind: Annotated[Literal["a", "b", ""], env("NEUROGATE_T_KIND", "Kind.")] = ""
+    addresses: Annotated[str, env("T_WORKER_ADDRESSES", "Addresses.")] = ""
+    more: Annotated[str, env("NEUROGATE_T_WORKERS_ADDRESSES", "More of them.")] = ""
 
     def __post_init__(self) -> None:
         if self.port == 13:
@@ -96,7 +100,11 @@ def test_each_layer_wins_over_those_before_and_is_told_as_the_source(tmp_path: P
         "server.level": "flag --t-level",
         "server.api_key": "default",
         "server.key_file": "default",
+        "server.api_keys": "default",
         "server.redis": "default",
+        "server.kind": "default",
+        "server.addresses": "default",
+        "server.more": "default",
         "other.port": "default",
         "other.free": "default",
     }
@@ -209,6 +217,57 @@ def test_a_secret_is_never_told(tmp_path: Path):
     assert rows["server.key_file"] == "/a/b"
     assert rows["server.redis"] == "redis://host:1/0"
     assert rows["server.names"] == ["a"]
+
+
+def test_the_mask_of_a_secret_is_no_secret_wherever_it_comes_from(tmp_path: Path):
+    file = yaml(tmp_path, f"server: {{api_key: '{MASK}'}}")
+
+    told = [
+        *problems(source(file)),
+        *problems(source(environ={"NEUROGATE_T_API_KEY": MASK})),
+        *problems(source(flags={"NEUROGATE_T_API_KEYS": f"a-key, {MASK} "})),
+        *problems(source(), {"server.api_keys": [MASK]}),
+    ]
+
+    assert [line.partition(":")[0] for line in told] == [
+        "server.api_key (n.yaml",
+        "NEUROGATE_T_API_KEY",
+        "--t-api-keys",
+        "server.api_keys",
+    ]
+    assert all(f"{MASK} stands for a secret where it is shown" in line for line in told)
+    assert source().read({"server.names": [MASK]}).config.server.names == (MASK,)
+
+
+def test_a_value_that_came_by_flag_is_told_by_its_flag():
+    assert problems(source(flags={"NEUROGATE_T_PORT": "x"})) == ["--t-port: Expected `int`, got `str` (got 'x')"]
+
+
+def test_choices_are_told_without_the_empty_one():
+    assert problems(source(environ={"NEUROGATE_T_KIND": "c"})) == ["NEUROGATE_T_KIND: must be one of a, b (got 'c')"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("T_WORKER_ADDRESS", "T_WORKER_ADDRESSES"),
+        ("t_worker_addresses", "T_WORKER_ADDRESSES"),
+        ("T_WORKERS_ADDRESSES", "NEUROGATE_T_WORKERS_ADDRESSES"),
+    ],
+)
+def test_a_name_without_the_prefix_that_is_like_one_of_ours_is_a_warning(name: str, meant: str):
+    found = source(environ={name: "x", "T_BLANK": " "}).read()
+
+    assert found.config == Config()
+    assert found.warnings == (f"{name}: is no setting and is not read (did you mean {meant}?)",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("T_WORKER_ADDRESS", " "), ("T_WORKER_PORT", "tcp://10.0.0.1:80"), ("WORKER", "x"), ("T_WORKER_ADDRESSES", "x")],
+)
+def test_names_that_are_ours_or_unlike_ours_are_no_warning(name: str, value: str):
+    assert source(environ={name: value}).read().warnings == ()
 
 
 def test_an_unset_secret_shows_as_unset_and_a_list_of_them_by_its_length():
