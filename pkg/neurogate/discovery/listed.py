@@ -11,7 +11,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
-from neurogate.discovery.addresses import is_address, wrong
+from neurogate.discovery.addresses import is_address, not_an_address, wrong
 from neurogate.endpoint import Endpoint
 from neurogate.errors import BadRequestError, ConfigError, WorkerExistsError, WorkerNotFoundError
 
@@ -53,7 +53,7 @@ class ListedResolver:
         Raises BadRequestError for what is no address and WorkerExistsError for one that is listed.
         """
         if not is_address(address):
-            raise BadRequestError(f"{address!r} is not host:port, for example localhost:50051", param="address")
+            raise BadRequestError(not_an_address(address), param="address")
         if address in self._names:
             raise WorkerExistsError(f"{address} is {self._names[address]} already")
         self._removed.discard(address)

@@ -19,6 +19,7 @@ from neurogate.edge.settings import (
     TlsSettings,
 )
 from neurogate.gateway.admin_keys import weak
+from neurogate.httpd import origins
 from neurogate.httpd.settings import HttpSettings
 from neurogate.telemetry.settings import LogFileSettings
 from neurogate.tls.settings import LinkTlsSettings
@@ -160,9 +161,16 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     admin: AdminSettings = AdminSettings()
 
     def problems(self) -> Iterable[Problem]:
-        """Addresses and keys that are none, and listeners that want the same port."""
+        """Addresses, keys and origins that are none, TLS that lacks a part, and listeners that want the same port."""
         yield from (Problem(("gateway.worker_addresses",), text) for text in wrong(self.gateway.worker_addresses))
         yield from (Problem(("admin.admin_key",), text) for text in weak(self.admin.admin_key))
+        yield from (Problem(("http.cors_origins",), text) for text in origins.wrong(self.http.cors_origins))
+        if self.tls.https_port >= 0 and not (self.tls.cert or self.tls.key):
+            yield Problem(
+                ("tls.https_port",), "HTTPS needs a certificate; set NEUROGATE_TLS_CERT and NEUROGATE_TLS_KEY"
+            )
+        if self.link_tls.name and not self.link_tls.ca:
+            yield Problem(("link_tls.name",), "is compared only where NEUROGATE_LINK_TLS_CA says who signs workers")
         host = self.gateway.host
         yield from shared_ports(
             [

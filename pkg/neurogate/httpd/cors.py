@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ANY = "*"
+from neurogate.httpd.origins import ANY
 
 _METHODS = b"GET, POST, OPTIONS"
 _REQUEST_HEADERS = b"Authorization, Content-Type, X-API-Key, X-Request-ID"

@@ -68,7 +68,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         env(
             "NEUROGATE_CORS_ORIGINS",
-            "Comma-separated origins whose pages may call the API from a browser; * is any, none turns CORS off.",
+            "Comma-separated origins, scheme://host[:port], whose pages may call the API from a browser; * is any, none"
+            " turns CORS off.",
             reloads=True,
         ),
     ] = ()

@@ -104,6 +104,17 @@ def test_check_tells_all_that_is_wrong_once_and_exits_with_78(
         ({"HTTP_PORT": "9091"}, "HTTP_PORT (env HTTP_PORT) and METRICS_PORT (default): both are 9091"),
         ({"GRPC_PORT": "9090"}, "GRPC_PORT (env GRPC_PORT) and METRICS_PORT (default): both are 9090"),
         ({"WORKER_ADDRESSES": "a"}, "WORKER_ADDRESSES (env WORKER_ADDRESSES): 'a' is not host:port"),
+        (
+            {"WORKER_ADDRESSES": "http://box:50051"},
+            "'http://box:50051' is not host:port, for example localhost:50051; leave the scheme out",
+        ),
+        (
+            {"NEUROGATE_HTTPS_PORT": "8444"},
+            "NEUROGATE_HTTPS_PORT (env NEUROGATE_HTTPS_PORT): HTTPS needs a certificate; set NEUROGATE_TLS_CERT",
+        ),
+        ({"NEUROGATE_LINK_TLS_NAME": "w"}, "NEUROGATE_LINK_TLS_NAME (env NEUROGATE_LINK_TLS_NAME): is compared only"),
+        ({"NEUROGATE_CORS_ORIGINS": "*,example.com"}, "'example.com' is no origin: it must be * or scheme://host"),
+        ({"NEUROGATE_CORS_ORIGINS": "https://example.com/"}, "'https://example.com/' is no origin"),
         ({"NEUROGATE_ENGINE": "openai"}, "NEUROGATE_ENGINE_URL: must be set for NEUROGATE_ENGINE=openai"),
         ({"NEUROGATE_ADMIN_KEY": "short"}, "NEUROGATE_ADMIN_KEY (env NEUROGATE_ADMIN_KEY): key 1 must have at least"),
         ({"NEUROGATE_ADMIN_KEY": "x" * 20 + "," + "x" * 20}, "a key comes twice"),
