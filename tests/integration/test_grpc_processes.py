@@ -27,13 +27,12 @@ def test_a_worker_that_is_gone_never_ends_a_proxied_stream_well(signum: int) -> 
         async with made.client() as client, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             await made.until_ready(client)
             stub: Any = worker_pb2_grpc.WorkerStub(channel)  # type: ignore[no-untyped-call]
-            asked = pb.GenerateRequest(prompt="Why?", max_tokens=100_000)
-            streams = [stub.Generate(asked, metadata=AUTH) for _ in range(4)]
-            for stream in streams:
-                assert (await stream.read()).token.text
-            held = {state["id"]: state["in_flight"] for state in await made.states(client)}
+            status = channel.stream_stream("/neurogate.v1.Worker/GetStatus")
+            streams = [status(metadata=AUTH) for _ in range(4)]  # each waits for a message that never comes
+            held: dict[str, int] = {}
+            while sum(held.values()) < 4:
+                held = {state["id"]: state["in_flight"] for state in await made.states(client)}
             lost = held["worker-0"]
-            assert sum(held.values()) == 4
             assert 0 < lost < 4
             made.workers[0].send(signum)
 
@@ -57,8 +56,7 @@ def test_a_worker_that_is_gone_never_ends_a_proxied_stream_well(signum: int) -> 
             await asyncio.wait(ends)
             for stream in streams:
                 stream.cancel()
-            status = await stub.GetStatus(pb.StatusRequest(), metadata=AUTH)
-            assert status.ready
+            assert (await stub.GetStatus(pb.StatusRequest(), metadata=AUTH)).ready
 
     with Cluster(2, gateway={"NEUROGATE_GRPC_PORT": "0"}, NEUROGATE_SIM_DECODE_TPS="5") as made:
         run_real(main(made))

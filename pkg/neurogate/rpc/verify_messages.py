@@ -12,21 +12,16 @@ from neurogate.api.v1 import worker_pb2
 GENERATE_TEXT = "/llm.v1.LLMService/GenerateText"
 STREAM_TEXT = "/llm.v1.LLMService/StreamGenerateText"
 HEALTH = "/llm.v1.LLMService/HealthCheck"
-GENERATE = "/neurogate.v1.Worker/Generate"
 STATUS = "/neurogate.v1.Worker/GetStatus"
 
 NORMALISED = (
-    "inference_time_ms, cached_tokens: time, and the state of the engine's cache",
+    "inference_time_ms: time",
     f"the answers of {HEALTH} and {STATUS}: state; that there is one is compared",
 )
 
 
-def prompt(method: str, text: str, *, request_id: str, max_tokens: int, model: str) -> bytes:
-    """A request to generate, for any of the methods that do."""
-    if method == GENERATE:
-        own = worker_pb2.GenerateRequest(request_id=request_id, prompt=text, model=model)
-        own.max_tokens, own.temperature = max_tokens, 0.0
-        return own.SerializeToString()
+def prompt(text: str, *, request_id: str, max_tokens: int, model: str) -> bytes:
+    """A request to generate, for either of the methods that do."""
     asked = llm_pb2.PromptRequest(request_id=request_id, prompt=text, model=model)
     asked.max_tokens, asked.temperature = max_tokens, 0.0
     return asked.SerializeToString()
@@ -49,8 +44,6 @@ def unstamped(method: str, message: bytes) -> bytes:
 
 def text_of(method: str, messages: tuple[bytes, ...]) -> str:
     """The text that the messages of an answer carry together."""
-    if method == GENERATE:
-        return "".join(worker_pb2.GenerateEvent.FromString(message).token.text for message in messages)
     if method == STREAM_TEXT:
         return "".join(llm_pb2.TokenResponse.FromString(message).token for message in messages)
     return "".join(llm_pb2.PromptResponse.FromString(message).response for message in messages)
@@ -74,14 +67,6 @@ def _token_response(message: bytes) -> bytes:
     return read.SerializeToString(deterministic=True)
 
 
-def _generate_event(message: bytes) -> bytes:
-    read = worker_pb2.GenerateEvent.FromString(message)
-    if read.HasField("finished"):
-        read.finished.ClearField("inference_time_ms")
-        read.finished.usage.ClearField("cached_tokens")
-    return read.SerializeToString(deterministic=True)
-
-
 def _varint(number: int) -> bytes:
     made = bytearray()
     while number > 0x7F:
@@ -94,7 +79,6 @@ def _varint(number: int) -> bytes:
 _STAMPS: Mapping[str, Callable[[bytes], bytes]] = {
     GENERATE_TEXT: _prompt_response,
     STREAM_TEXT: _token_response,
-    GENERATE: _generate_event,
     HEALTH: lambda _: b"",
     STATUS: lambda _: b"",
 }
