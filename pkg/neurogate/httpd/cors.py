@@ -17,6 +17,7 @@ _REQUEST_HEADERS = b"Authorization, Content-Type, X-API-Key, X-Request-ID"
 _EXPOSED = b", ".join(
     [
         b"X-Request-ID",
+        b"Request-ID",
         b"X-NeuroGate-Worker",
         b"X-NeuroGate-Attempts",
         b"Retry-After",
