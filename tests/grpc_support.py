@@ -164,6 +164,11 @@ class Public:
     def member(self, index: int = 0) -> Any:
         return self.gateway.pool.snapshot.members[index]
 
+    def requests(self, path: str, status: int) -> float | None:
+        """How many were counted."""
+        labels = {"method": "GRPC", "path": path, "status": str(status)}
+        return self.gateway.metrics.registry.get_sample_value("neurogate_gateway_requests_total", labels)
+
     def assert_nothing_held(self) -> None:
         assert repr(self.gateway.pool).endswith("Requests: 0 in flight, 0 waiting]>")
         assert self.gateway.grpc.fleet().active_requests == 0

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -58,6 +59,10 @@ def test_the_gateways_key_stays_at_the_gateway() -> None:
         async with public(api_keys=(KEY,)) as made:
             with refused(grpc.StatusCode.UNAUTHENTICATED, "an API key is needed"):
                 await made.unary("Unary")(b"x")
+            with refused(grpc.StatusCode.UNAUTHENTICATED):  # and no message is waited for, nor read
+                await made.both("Both")().read()
+            with refused(grpc.StatusCode.UNAUTHENTICATED):
+                await made.channel.stream_stream("/neurogate.v1.Worker/Link")().read()
             assert made.worker.echo.calls.value == 0
             assert await made.unary("Unary")(b"x", metadata=(BEARER,)) == b"x"
             assert "authorization" not in made.worker.echo.metadata[0]
@@ -440,6 +445,88 @@ def test_proxied_calls_take_slots() -> None:
     run_real(main())
 
 
+def test_messages_on_their_way_fill_the_memory_that_bodies_share() -> None:
+    async def main() -> None:
+        async with public(max_bodies_bytes=4096, failfast_s=0) as made:
+            for call, message in ((made.unary("Unary"), b"x" * 5000), (made.unary("Large"), b"5000")):
+                with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "NEUROGATE_MAX_BODIES_BYTES"):
+                    await call(message)
+                await eventually(lambda: made.member().in_flight == 0)
+                assert made.gateway.bodies.held == 0
+            await made.worker.echo.ended.until(lambda ended: ended == made.worker.echo.calls.value)
+            assert made.member().breaker.consecutive_failures == 0
+            assert await all_of(made.both("Both")(each(*[b"x" * 1000] * 20))) == [b"x" * 1000] * 20
+
+    run_real(main())
+
+
+def test_a_message_that_may_not_pass_ends_the_call_of_a_client_that_does_not_read() -> None:
+    async def main() -> None:
+        async with public(max_bodies_bytes=200_000) as made:
+            call = made.both("Flood")()
+            await call.write(b"x" * 100_000)
+            written = -1
+            while written != made.worker.echo.written.value:  # until its answers come to a stand
+                written = made.worker.echo.written.value
+                await asyncio.sleep(0.3)
+            await call.write(b"x" * 150_000)
+            await made.worker.echo.ended.until(lambda ended: ended == 1)
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+
+    run_real(main())
+
+
+# Limits: bytes stand for tokens
+
+
+def test_the_bytes_of_both_directions_are_charged_as_tokens() -> None:
+    async def main() -> None:
+        async with public(api_keys=(KEY,), tokens_per_minute=1000, tokens_per_month=10_000) as made:
+            key_id = made.gateway.keys.ring.authenticate(BEARER[1].encode(), b"").key_id
+            limiter = made.gateway.limiter
+            assert await made.unary("Unary")(b"x" * 1600, metadata=(BEARER,)) == b"x" * 1600
+            await eventually(lambda: limiter.standing(key_id).concurrent == 0)
+            standing = limiter.standing(key_id)
+            assert (standing.tokens, standing.month_tokens, standing.requests) == (800, 800, 1)
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "tokens"):  # what is left is less than the estimate
+                await made.unary("Unary")(b"x", metadata=(BEARER,))
+            assert made.worker.echo.calls.value == 1
+
+    run_real(main())
+
+
+def test_a_call_that_reached_nobody_costs_its_key_nothing() -> None:
+    async def main() -> None:
+        async with public(api_keys=(KEY,), tokens_per_minute=1000) as made:
+            key_id = made.gateway.keys.ring.authenticate(BEARER[1].encode(), b"").key_id
+            made.member().channel.calls._address = "127.0.0.1:1"
+            with refused(grpc.StatusCode.UNAVAILABLE):
+                await made.unary("Unary")(b"x" * 1600, metadata=(BEARER,))
+            standing = made.gateway.limiter.standing(key_id)
+            assert (standing.tokens, standing.requests, standing.concurrent) == (0, 0, 0)
+
+    run_real(main())
+
+
+def test_a_key_bound_to_models_must_name_one_of_them(tmp_path: Path) -> None:
+    """Whatever the default: the gateway does not look into the message, so a model must at least be named."""
+
+    async def main() -> None:
+        file = tmp_path / "keys"
+        file.write_text(f"alice:{KEY}:: models=tiny\n")
+        file.chmod(0o600)
+        async with public(keys_file=str(file), default_model="tiny") as made:
+            for metadata in ((), (("x-neurogate-model", "other"),)):
+                with refused(grpc.StatusCode.PERMISSION_DENIED, "it may use tiny"):
+                    await made.unary("Unary")(b"x", metadata=(BEARER, *metadata))
+            assert await made.unary("Unary")(b"x", metadata=(BEARER, ("x-neurogate-model", "tiny"))) == b"x"
+            assert made.worker.echo.calls.value == 1
+
+    run_real(main())
+
+
 # What is not passed on
 
 
@@ -452,17 +539,21 @@ def test_private_methods_are_refused(method: str) -> None:
             with refused(grpc.StatusCode.PERMISSION_DENIED, "private"):
                 await call.read()
             assert made.worker.server.servicer.sessions == sessions
+            assert made.requests("proxied", 403) == 1
 
     run_real(main())
 
 
-def test_the_plain_methods_of_a_worker_pass() -> None:
+def test_a_workers_own_generation_is_refused_and_its_status_passes() -> None:
+    """Over that method neither model nor tokens would be known to the limits."""
+
     async def main() -> None:
         async with public() as made:
             stub = worker_pb2_grpc.WorkerStub(made.channel)  # type: ignore[no-untyped-call]
             assert (await stub.GetStatus(pb.StatusRequest())).worker_id == "w-1"
-            events = [event async for event in stub.Generate(pb.GenerateRequest(prompt="Why?"))]
-            assert [event.token.text for event in events[:-1]] == ["Hel", "lo"]
+            with refused(grpc.StatusCode.PERMISSION_DENIED, r"llm\.v1\.LLMService"):
+                await stub.Generate(pb.GenerateRequest(prompt="Why?")).read()
+            assert made.worker.backend.active.value == 0
 
     run_real(main())
 

@@ -36,7 +36,7 @@ from neurogate.errors import (
     UnauthorizedError,
     UnsupportedError,
 )
-from neurogate.gateway.grpc_edge import host_of
+from neurogate.gateway.grpc_served import host_of
 from neurogate.inference import Finished, Prompt, Token
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.status import status_of, trailers_of
@@ -156,6 +156,8 @@ def test_the_trace_and_the_prompts_fields_reach_the_worker() -> None:
     ("fields", "metadata", "code", "match"),
     [
         ({"prompt": "x"}, (), Code.UNAUTHENTICATED, "API key is needed"),
+        ({}, (), Code.UNAUTHENTICATED, "API key is needed"),
+        ({"prompt": "x" * 2000}, (), Code.UNAUTHENTICATED, "API key is needed"),
         ({"prompt": "x"}, (("authorization", "Bearer wrong"),), Code.UNAUTHENTICATED, "not known"),
         ({}, (BEARER,), Code.INVALID_ARGUMENT, "prompt: is required"),
         ({"prompt": "x", "max_tokens": 0}, (BEARER,), Code.INVALID_ARGUMENT, "max_tokens: "),
@@ -180,6 +182,67 @@ def test_refusals(fields: dict[str, Any], metadata: Sequence[Any], code: grpc.St
                 assert told["x-request-id"] == "r-9"
                 assert told["x-neurogate-code"]
             assert it.made.calls == []
+            counted = it.made.gateway.metrics.registry.collect()
+            requests = [sample for family in counted for sample in family.samples if "requests_total" in sample.name]
+            assert sorted(sample.labels["path"] for sample in requests if sample.value == 1) == [
+                f"{PATH}/GenerateText",
+                f"{PATH}/StreamGenerateText",
+            ]
+
+    run_real(main())
+
+
+@pytest.mark.parametrize("method", ["GenerateText", "StreamGenerateText"])
+def test_who_calls_is_asked_before_a_message_is_read(method: str) -> None:
+    async def main() -> None:
+        async with served(body_timeout_s=0.1) as it:
+            begin = it.channel.stream_stream(f"{PATH}/{method}")
+            with refused(Code.UNAUTHENTICATED):
+                await begin().read()
+            with refused(Code.DEADLINE_EXCEEDED, r"did not arrive within 0\.1 s"):
+                await begin(metadata=(BEARER,)).read()
+            empty = begin(metadata=(BEARER,))
+            await empty.done_writing()
+            with refused(Code.INVALID_ARGUMENT, "no message"):
+                await empty.read()
+            gibberish = begin(metadata=(BEARER,))
+            await gibberish.write(b"\xff\xff")
+            with refused(Code.INVALID_ARGUMENT, r"no llm\.v1\.PromptRequest"):
+                await gibberish.read()
+
+    run_real(main())
+
+
+def test_failed_keys_count_for_their_address_whatever_else_is_wrong() -> None:
+    async def main() -> None:
+        async with served(address_failures_per_minute=2) as it:
+            for _ in range(2):
+                with refused(Code.UNAUTHENTICATED):
+                    await it.llm.GenerateText(llm_pb2.PromptRequest())
+            with refused(Code.RESOURCE_EXHAUSTED, "failed authentications"):
+                await it.llm.GenerateText(llm_pb2.PromptRequest())
+
+    run_real(main())
+
+
+def test_the_memory_of_prompts_is_bounded() -> None:
+    async def main() -> None:
+        async with served(max_bodies_bytes=1024) as it:
+            with refused(Code.RESOURCE_EXHAUSTED, "NEUROGATE_MAX_BODIES_BYTES"):
+                await it.llm.GenerateText(llm_pb2.PromptRequest(prompt="x" * 1100), metadata=(BEARER,))
+            assert it.made.gateway.bodies.held == 0
+            assert (await it.llm.GenerateText(ASK, metadata=(BEARER,))).completion_tokens == 12
+
+    run_real(main())
+
+
+def test_an_id_in_the_message_is_the_calls() -> None:
+    async def main() -> None:
+        async with served() as it:
+            request = llm_pb2.PromptRequest(prompt="Why?", request_id="r-2", model="nobody")
+            with refused(Code.NOT_FOUND) as caught:
+                await it.llm.GenerateText(request, metadata=(BEARER, ("x-request-id", "r-1")))
+            assert dict(caught.value.trailing_metadata())["x-request-id"] == "r-2"
 
     run_real(main())
 
@@ -394,9 +457,9 @@ def test_health_and_reflection_need_no_key() -> None:
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1alpha.ServerReflection",
             }
-            newer = it.channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")()
-            with refused(Code.UNIMPLEMENTED):
-                await newer.read()
+            for newer in ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",):
+                with refused(Code.UNIMPLEMENTED):
+                    await it.channel.stream_stream(newer)().read()
             it.made.gateway.pool.cordon("worker-0")
             it.made.gateway.pool.cordon("worker-1")
             assert not (await it.llm.HealthCheck(llm_pb2.HealthCheckRequest())).healthy
@@ -447,24 +510,41 @@ def test_an_alias_names_another_model() -> None:
 def test_every_call_is_in_the_access_log(tmp_path: Path) -> None:
     async def main() -> None:
         log = tmp_path / "access.log"
-        async with served(access_log=str(log), access_log_format="json") as it:
+        settings = {"access_log": str(log), "access_log_format": "json", "access_log_prompts": True}
+        async with served(**settings, max_body_bytes=1024) as it:
             written = it.made.gateway.access_log
             assert written is not None
             written.start()
             sent = (BEARER, ("x-request-id", "r-1"))
-            _ = [message async for message in it.llm.StreamGenerateText(ASK, metadata=sent)]
+            messages = [message async for message in it.llm.StreamGenerateText(ASK, metadata=sent)]
             with refused(Code.UNAUTHENTICATED):
                 await it.llm.GenerateText(ASK)
             with refused(Code.UNIMPLEMENTED):
                 await it.channel.unary_unary("/test.Echo/Unary")(b"x", metadata=(BEARER,))
+            with refused(Code.RESOURCE_EXHAUSTED):
+                await it.llm.GenerateText(llm_pb2.PromptRequest(prompt="x" * 2000), metadata=(BEARER,))
+            with refused(Code.PERMISSION_DENIED):
+                await it.channel.unary_unary("/neurogate.v1.Worker/Link")(b"x", metadata=(BEARER,))
+            answer = await it.llm.GenerateText(ASK, metadata=(BEARER,))
+            status = it.channel.unary_unary("/neurogate.v1.Worker/GetStatus")
+            size = len(await status(b"", metadata=(BEARER,)))
             await asyncio.to_thread(written.close)
-            first, second, third = map(msgspec.json.decode, (await asyncio.to_thread(log.read_bytes)).splitlines())
+            first, second, third, large, private, whole, own = map(
+                msgspec.json.decode, (await asyncio.to_thread(log.read_bytes)).splitlines()
+            )
         assert (first["method"], first["path"], first["status"]) == ("GRPC", f"{PATH}/StreamGenerateText", 200)
         assert (first["worker"], first["attempts"], first["request_id"]) == ("worker-0", 1, "r-1")
         assert (first["completion_tokens"], first["outcome"], first["client"]) == (12, "answered", "127.0.0.1")
         assert first["ttft_ms"] >= 0
         assert (second["status"], second["outcome"], second["key_id"]) == (401, "refused", "-")
         assert (third["path"], third["status"], third["worker"]) == ("/test.Echo/Unary", 200, "worker-0")
+        assert (first["bytes"], second["bytes"]) == (sum(message.ByteSize() for message in messages), 0)
+        assert msgspec.json.decode(first["prompt"])["query"] == ASK.prompt
+        assert "prompt" not in second, "it was not read"
+        assert (large["status"], large["outcome"]) == (413, "refused")
+        assert (private["status"], private["path"]) == (403, "/neurogate.v1.Worker/Link")
+        assert (whole["bytes"], whole["ttft_ms"]) == (answer.ByteSize(), None)
+        assert (own["bytes"], own["outcome"]) == (size, "answered")
 
     run_real(main())
 

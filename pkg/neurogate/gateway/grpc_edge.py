@@ -1,7 +1,8 @@
 """The gateway behind its public gRPC listener: the same edge and the same dispatcher as over HTTP.
 
 A prompt becomes the `Call` that `POST /prompt` makes, so that whatever the data plane does for one it does for the
-other. A proxied call gets what every attempt of an exchange has, a lease, and settles it itself.
+other. A proxied call gets what every attempt of an exchange has, a lease, and settles it itself. Of either, the head
+goes through the edge before a message is read.
 """
 
 from __future__ import annotations
@@ -9,20 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from urllib.parse import unquote
 
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
-from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.member import Member
-from neurogate.edge.address_limits import Visit
-from neurogate.edge.caller import ANYBODY, Caller
-from neurogate.edge.limits import Reservation
-from neurogate.errors import GatewayError, TooLargeError
+from neurogate.edge.permissions import may_use
+from neurogate.errors import BodyTimeoutError, GatewayError, TooLargeError
 from neurogate.gateway.dialects.prompt import PromptDialect
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.grpc_answers import StreamedAnswer, WholeAnswer
 from neurogate.gateway.grpc_candidates import Candidates
+from neurogate.gateway.grpc_served import ServedRpc
+from neurogate.gateway.grpc_traffic import ProxiedTraffic, tokens_in
 from neurogate.gateway.intake import BodyBudget, trace_context
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import with_model
@@ -30,11 +29,10 @@ from neurogate.gateway.records import Recorder
 from neurogate.gateway.response import CLIENT_GONE
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import FLUSH_TIMEOUT_S
-from neurogate.inference import Usage
-from neurogate.prompt_api import PromptAnswer
 from neurogate.rpc.call_channel import CallChannel
-from neurogate.rpc.public_backend import Begin, Fleet, IncomingRpc, Write
-from neurogate.rpc.status import Metadata, SlowClientError
+from neurogate.rpc.proxying import refuse_private
+from neurogate.rpc.public_backend import Begin, Fleet, IncomingRpc, Proxied, Read, WriteAnswer, WriteEvent
+from neurogate.rpc.status import SlowClientError
 
 MODEL_KEY = "x-neurogate-model"
 """Metadata of a proxied call: only workers with this model may get it."""
@@ -63,7 +61,6 @@ class GrpcEdge:
         loop: asyncio.AbstractEventLoop,
         recorder: Recorder | None = None,
     ) -> None:
-        self._recorder = recorder
         self._dispatcher = dispatcher
         self._edge = edge
         self._channel_of = channel_of
@@ -71,6 +68,7 @@ class GrpcEdge:
         self._metrics = metrics
         self._settings = settings
         self._loop = loop
+        self._recorder = recorder
         self._dialect = PromptDialect()
 
     def configure(self, settings: GatewaySettings) -> None:
@@ -88,11 +86,12 @@ class GrpcEdge:
             active_requests=self._dispatcher.in_flight,
         )
 
-    async def answer(self, rpc: IncomingRpc, body: bytes, begin: Begin) -> PromptAnswer:
+    async def answer(self, rpc: IncomingRpc, read: Read, begin: Begin, write: WriteAnswer) -> None:
         """Answer a prompt whole. Raises GatewayError."""
-        async with self._prompt(rpc, body) as served:
+        async with self._serving(rpc, rpc.method) as served:
+            call = await self._prompt(served, read, stream=False)
             receiver = WholeAnswer(self._loop)
-            exchange = self._dispatcher.dispatch(self._call(rpc, body, served, stream=False), receiver)
+            exchange = self._dispatcher.dispatch(call, receiver)
             try:
                 answer = await receiver.wait()
             finally:
@@ -100,184 +99,149 @@ class GrpcEdge:
                 served.asked(exchange)
             answer.worker_id = exchange.worker_id
             await begin(served.head(exchange))
-            return answer
+            served.bytes_sent = await write(answer)
 
-    async def stream(self, rpc: IncomingRpc, body: bytes, begin: Begin, write: Write) -> None:
+    async def stream(self, rpc: IncomingRpc, read: Read, begin: Begin, write: WriteEvent) -> None:
         """Answer a prompt token by token. Raises GatewayError, after some tokens too; then no event was `done`."""
-        async with self._prompt(rpc, body) as served:
+        async with self._serving(rpc, rpc.method) as served:
+            call = await self._prompt(served, read, stream=True)
             receiver = StreamedAnswer(
                 self._loop, buffer_bytes=self._settings.stream_buffer_bytes, flush_timeout_s=FLUSH_TIMEOUT_S
             )
             async with receiver.patience():
-                exchange = self._dispatcher.dispatch(self._call(rpc, body, served, stream=True), receiver)
+                exchange = self._dispatcher.dispatch(call, receiver)
                 try:
                     async with aclosing(receiver.events()) as events:
                         async for event in events:
-                            if not served.events:
-                                served.first_s = self._loop.time() - served.began_at
-                                self._metrics.first_byte(rpc.method, served.first_s)
+                            if not served.chunks:
+                                served.first_byte_at = self._loop.time()
+                                self._metrics.first_byte(rpc.method, served.first_byte_at - served.began_at)
                                 await begin(served.head(exchange))
-                            served.events += 1
-                            await write(event)
+                            served.chunks += 1
+                            served.bytes_sent += await write(event)
                 finally:
                     exchange.cancel()
                     served.asked(exchange)
 
     @asynccontextmanager
-    async def proxy(self, rpc: IncomingRpc) -> AsyncIterator[Candidates]:
+    async def proxy(self, rpc: IncomingRpc) -> AsyncIterator[Proxied]:
         """Let a proxied call in; it may ask one worker after the other. Raises GatewayError."""
-        model = rpc.header(MODEL_KEY).decode("utf-8", "replace")
-        async with self._let_in(rpc, _PROXIED, model, prompt_bytes=0, max_tokens=0, generates=False) as served:
+        async with self._serving(rpc, _PROXIED) as served:
+            refuse_private(rpc.method)
+            model = rpc.header(MODEL_KEY).decode("utf-8", "replace")
+            if served.caller.models is not None and not model:
+                may_use(served.caller, "")  # a default model would be another than its message's
+            await self._admit(served, model, prompt_bytes=0, max_tokens=None)
             call = Call(rpc.method, b"", stream=True, deadline=served.deadline, model=served.model)
             candidates = Candidates(self._dispatcher, call, self._channel_of, self._settings, self._loop)
             with self._dispatcher.beside():
                 try:
-                    yield candidates
+                    yield Proxied(candidates, ProxiedTraffic(served, self._edge, self._bodies, self._loop))
                 finally:
                     served.worker_id, served.attempts = candidates.worker_id, candidates.attempts
 
     @asynccontextmanager
-    async def _prompt(self, rpc: IncomingRpc, body: bytes) -> AsyncIterator[_Served]:
-        """Let a prompt in, once the body is known to be good, and hold its memory until it is over."""
-        size = len(body)
-        if size > self._settings.max_body_bytes:
-            raise TooLargeError(
-                f"the prompt is larger than {self._settings.max_body_bytes} bytes; send less, "
-                "or raise NEUROGATE_MAX_BODY_BYTES"
-            )
-        head = self._dialect.read(body)
-        self._bodies.take(size)
-        try:
-            async with self._let_in(
-                rpc, rpc.method, head.model, prompt_bytes=size, max_tokens=head.max_tokens, generates=True
-            ) as served:
-                yield served
-        finally:
-            self._bodies.give(size)
-
-    @asynccontextmanager
-    async def _let_in(
-        self, rpc: IncomingRpc, label: str, model: str, *, prompt_bytes: int, max_tokens: int | None, generates: bool
-    ) -> AsyncIterator[_Served]:
-        """Through the edge, in the order that it names; and whatever happens, settled and counted at the end."""
+    async def _serving(self, rpc: IncomingRpc, label: str) -> AsyncIterator[ServedRpc]:
+        """Whose call it is, before anything of it is read; and whatever happens, settled and counted at the end."""
         edge = self._edge
-        served = _Served(rpc.request_id, self._loop.time(), self._settings.request_timeout_s)
-        served.asked_model = model
-        visit: Visit | None = None
-        reservation: Reservation | None = None
+        began_at, timeout_s = self._loop.time(), self._settings.request_timeout_s
+        served = ServedRpc(rpc, bodies=self._bodies, began_at=began_at, timeout_s=timeout_s)
         try:
-            visit = edge.arrive(host_of(rpc.peer), rpc.header("x-forwarded-for"))
-            served.caller = caller = edge.identify(
-                rpc.header("authorization"), rpc.header("x-api-key"), rpc.method, visit
-            )
-            served.model = edge.route(caller, model)
-            reservation = await edge.reserve(
-                caller, prompt_bytes=prompt_bytes, max_tokens=max_tokens, n=1, generates=generates
-            )
-            if reservation is not None:
-                served.quota = tuple((name.decode(), value.decode()) for name, value in reservation.headers)
-            ticket = edge.ticket(caller, (served.model, ""), batch=rpc.header("x-neurogate-priority") == b"batch")
-            if ticket is not None:
-                await ticket.turn(served.deadline)
+            served.visit = edge.arrive(served.peer, served.forwarded_for)
+            authorization, api_key = rpc.header("authorization"), rpc.header("x-api-key")
+            served.caller = edge.identify(authorization, api_key, rpc.method, served.visit)
             yield served
             served.status = 200
         except GatewayError as error:
             served.status = error.status
             if isinstance(error, SlowClientError):
                 self._metrics.slow_client()
-            elif served.events:
+            elif served.broken:
                 self._metrics.broken_stream()
             raise
         except Exception:
             served.status = 500
             raise
         finally:
-            if reservation is not None:
-                reservation.settle(self._used(served, prompt_bytes))
-            if visit is not None:
-                visit.end()
+            served.let_go(tokens=_used(edge, served))
             edge.over()
-            self._record(rpc, label, served)
+            self._record(label, served)
 
-    def _record(self, rpc: IncomingRpc, label: str, served: _Served) -> None:
-        usage = served.usage
-        self._metrics.request("GRPC", label, served.status, self._loop.time() - served.began_at)
-        if usage is not None:
-            self._metrics.usage(usage.prompt_tokens, usage.completion_tokens)
-        if self._recorder is not None:
-            self._recorder.write(
-                "GRPC",
-                rpc.method,
-                served.status,
-                began_at=served.began_at,
-                peer=host_of(rpc.peer),
-                forwarded_for=rpc.header("x-forwarded-for"),
-                request_id=rpc.request_id,
-                key_id=served.caller.key_id,
-                model=served.model,
-                usage=usage,
-                ttft_s=served.first_s,
-                worker=served.worker_id,
-                attempts=served.attempts,
-                broken=served.status >= 400 and served.events > 0,
-            )
+    async def _prompt(self, served: ServedRpc, read: Read, *, stream: bool) -> Call:
+        """Read a prompt and see it through the edge, up to its turn."""
+        limit, body_timeout_s = self._settings.max_body_bytes, self._settings.body_timeout_s
 
-    def _used(self, served: _Served, prompt_bytes: int) -> int | None:
-        """Tokens to charge; None when the request was not served, through no fault of its client."""
-        if served.usage is not None:
-            return served.usage.total_tokens
-        if served.events:
-            return self._edge.charge(prompt_bytes, served.events)
-        return None if served.status >= 500 else 0
+        def take(size: int) -> None:
+            if size > limit:
+                raise TooLargeError(
+                    f"the prompt is larger than {limit} bytes; send less, or raise NEUROGATE_MAX_BODY_BYTES"
+                )
+            served.hold(size)
 
-    def _call(self, rpc: IncomingRpc, body: bytes, served: _Served, *, stream: bool) -> Call:
-        time_s = self._settings.request_timeout_s
+        try:
+            async with asyncio.timeout(body_timeout_s):
+                body = await read(take)
+        except TimeoutError as error:
+            raise BodyTimeoutError(f"the prompt did not arrive within {body_timeout_s:g} s") from error
+        take(len(body))
+        served.body = body
+        head = self._dialect.read(body)
+        await self._admit(served, head.model, prompt_bytes=len(body), max_tokens=head.max_tokens)
+        if served.model != head.model:
+            served.body = body = with_model(body, served.model)
+        rpc, time_s = served.rpc, self._settings.request_timeout_s
         if rpc.time_left_s is not None:
             time_s = min(time_s, rpc.time_left_s + _LATER_S)
         trace = trace_context(rpc.header("traceparent"))
-        if served.model != served.asked_model:
-            body = with_model(body, served.model)
         return Call(_PROMPT_PATH, body, stream, served.began_at + time_s, rpc.request_id, trace, served.model)
 
+    async def _admit(self, served: ServedRpc, model: str, *, prompt_bytes: int, max_tokens: int | None) -> None:
+        """Model, quota and turn, in the order that the edge names. The turn is used before anything else is awaited."""
+        edge, caller = self._edge, served.caller
+        served.model = edge.route(caller, model)
+        served.reservation = await edge.reserve(
+            caller, prompt_bytes=prompt_bytes, max_tokens=max_tokens, n=1, generates=True
+        )
+        batch = served.rpc.header("x-neurogate-priority") == b"batch"
+        ticket = edge.ticket(caller, (served.model, ""), batch=batch)
+        if ticket is not None:
+            await ticket.turn(served.deadline)
 
-class _Served:
-    """What is known of one call that was let in."""
-
-    def __init__(self, request_id: str, began_at: float, timeout_s: float) -> None:
-        self.request_id = request_id
-        self.began_at = began_at
-        self.deadline = began_at + timeout_s
-        self.status = CLIENT_GONE
-        self.caller: Caller = ANYBODY
-        self.asked_model = ""
-        self.model = ""
-        """The one that is meant by it."""
-        self.quota: Metadata = ()
-        self.usage: Usage | None = None
-        self.worker_id = ""
-        self.attempts = 0
-        self.first_s: float | None = None
-        """From the call to its first token."""
-        self.events = 0
-        """Written to the client."""
-
-    def asked(self, exchange: Exchange) -> None:
-        """What the exchange has come to."""
-        self.usage = exchange.usage
-        self.worker_id = exchange.worker_id
-        self.attempts = exchange.attempts
-
-    def head(self, exchange: Exchange) -> Metadata:
-        """The initial metadata of an answer."""
-        return (
-            ("x-request-id", self.request_id),
-            ("x-neurogate-worker", exchange.worker_id),
-            ("x-neurogate-attempts", str(exchange.attempts)),
-            *self.quota,
+    def _record(self, label: str, served: ServedRpc) -> None:
+        rpc, usage = served.rpc, served.usage
+        self._metrics.request("GRPC", label, served.status, self._loop.time() - served.began_at)
+        if usage is not None:
+            self._metrics.usage(usage.prompt_tokens, usage.completion_tokens)
+        if self._recorder is None:
+            return
+        self._recorder.write(
+            "GRPC",
+            rpc.method,
+            served.status,
+            began_at=served.began_at,
+            peer=served.peer,
+            forwarded_for=served.forwarded_for,
+            request_id=rpc.request_id,
+            key_id=served.caller.key_id,
+            model=served.model,
+            usage=usage,
+            ttft_s=served.first_byte_at - served.began_at if served.first_byte_at is not None else None,
+            worker=served.worker_id,
+            attempts=served.attempts,
+            size=served.bytes_sent,
+            broken=served.broken,
+            prompt=served.body,
         )
 
 
-def host_of(peer: str) -> str:
-    """The address in a peer as gRPC writes it: `ipv4:10.0.0.7:51312`, `ipv6:%5B::1%5D:51312`."""
-    host = unquote(peer).partition(":")[2].rpartition(":")[0]
-    return host.strip("[]") or peer
+def _used(edge: Edge, served: ServedRpc) -> int | None:
+    """Tokens to charge; None when the request was not served, through no fault of its client."""
+    if served.usage is not None:
+        return served.usage.total_tokens
+    if served.carried:
+        return tokens_in(served.carried)
+    if served.chunks:
+        return edge.charge(len(served.body), served.chunks)
+    if served.attempts and served.body and served.status == CLIENT_GONE:
+        return edge.charge(len(served.body), 0)  # what the engine did is not known, but it had the prompt
+    return None if served.status >= 500 else 0

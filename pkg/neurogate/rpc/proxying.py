@@ -13,17 +13,18 @@ import grpc
 import grpc.aio
 import structlog
 
-from neurogate.errors import ForbiddenError, NoWorkerError
+from neurogate.errors import ForbiddenError, GatewayError, NoWorkerError
 from neurogate.resilience.breaker import Outcome
 from neurogate.rpc.call_channel import BytesCall, connected, send, was_cut
-from neurogate.rpc.public_backend import Candidates, Hold, IncomingRpc
+from neurogate.rpc.public_backend import Hold, IncomingRpc, Proxied, Traffic
 from neurogate.rpc.status import Metadata
 
 ProxyContext = grpc.aio.ServicerContext[bytes, bytes]
 
 _log = structlog.get_logger("neurogate.rpc")
 
-_OPEN_TO_CLIENTS = frozenset({"/neurogate.v1.Worker/Generate", "/neurogate.v1.Worker/GetStatus"})
+_OPEN_TO_CLIENTS = frozenset({"/neurogate.v1.Worker/GetStatus"})
+_GENERATE = "/neurogate.v1.Worker/Generate"
 
 _NOT_FORWARDED = frozenset(
     {
@@ -69,26 +70,29 @@ class _WorkerLostError(Exception):
 def refuse_private(method: str) -> None:
     """Raise ForbiddenError for what only gateways and workers may call of each other.
 
-    Whoever may open a link is a gateway to the worker, and no key is asked of it.
+    Whoever may open a link is a gateway to the worker, and no key is asked of it. Generation passes no link only where
+    there is no gateway: its model, its tokens and its limits are known to `llm.v1.LLMService` alone.
     """
+    if method == _GENERATE:
+        raise ForbiddenError(f"{method} is not called through a gateway: call llm.v1.LLMService")
     if method.startswith("/neurogate.") and method not in _OPEN_TO_CLIENTS:
         raise ForbiddenError(f"{method} is private: it is not called through a gateway")
 
 
-async def proxy(rpc: IncomingRpc, context: ProxyContext, candidates: Candidates) -> None:
+async def proxy(rpc: IncomingRpc, context: ProxyContext, proxied: Proxied) -> None:
     """Join a client's call to one of a worker's; sets the status that the worker gave.
 
-    Another worker is tried only while none had the call. Raises GatewayError when there is none, or when the worker was
-    lost. Cancelled, it cancels the worker's call.
+    Another worker is tried only while none had the call. Raises GatewayError when there is none, when the worker was
+    lost, or when a message may not pass. Cancelled, it cancels the worker's call.
     """
     while True:
-        hold = await candidates.next()
+        hold = await proxied.candidates.next()
         outcome = Outcome.IGNORED  # unless something better is known: this client was cancelled
         try:
             call = hold.channel.call(rpc.method, timeout_s=_time_left(context), metadata=_forwarded(rpc.metadata))
             try:
                 await _reach(call)
-                await _join(call, context, hold)
+                await _join(call, context, hold, proxied.traffic)
                 outcome = _OUTCOMES.get(await call.code(), Outcome.SUCCESS)
             finally:
                 call.cancel()
@@ -116,17 +120,20 @@ async def _reach(call: BytesCall) -> None:
         raise _NotReachedError("the channel was closed") from None
 
 
-async def _join(call: BytesCall, context: ProxyContext, hold: Hold) -> None:
-    """Carry everything both ways, until the worker has given its status."""
+async def _join(call: BytesCall, context: ProxyContext, hold: Hold, traffic: Traffic) -> None:
+    """Carry everything both ways, until the worker has given its status, or a message may not pass."""
     failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        upload = tasks.create_task(_upload(context, call), name="proxy-upload")
-        try:
-            await _download(call, context, hold)
-        except Exception as error:  # noqa: BLE001 - raised below: out of the group it would come wrapped
-            failure = error
-        finally:
-            upload.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            upload = tasks.create_task(_upload(context, call, traffic), name="proxy-upload")
+            try:
+                await _download(call, context, hold, traffic)
+            except Exception as error:  # noqa: BLE001 - raised below: out of the group it would come wrapped
+                failure = error
+            finally:
+                upload.cancel()
+    except* GatewayError as refused:
+        failure = refused.exceptions[0]
     if failure is not None:
         raise failure
     code, details, trailers = await call.code(), await call.details(), await call.trailing_metadata()
@@ -135,23 +142,34 @@ async def _join(call: BytesCall, context: ProxyContext, hold: Hold) -> None:
     context.set_code(code)
 
 
-async def _upload(context: ProxyContext, call: BytesCall) -> None:
-    """The client's messages to the worker, and the end of them. Never raises: the worker's status tells what failed."""
+async def _upload(context: ProxyContext, call: BytesCall, traffic: Traffic) -> None:
+    """The client's messages to the worker, and the end of them.
+
+    Raises GatewayError for one that may not pass, and nothing else: the worker's status tells what failed.
+    """
     with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
         while isinstance(message := await context.read(), bytes):
-            await send(call, message)
+            await traffic.up(len(message))
+            try:
+                await send(call, message)
+            finally:
+                traffic.passed(len(message))
         await asyncio.sleep(_HALF_CLOSE_GRACE_S)
         await call.done_writing()
 
 
-async def _download(call: BytesCall, context: ProxyContext, hold: Hold) -> None:
+async def _download(call: BytesCall, context: ProxyContext, hold: Hold, traffic: Traffic) -> None:
     """The worker's metadata and messages to the client."""
     head = tuple(await call.initial_metadata() or ())
     if head or not call.done():
         hold.answered()
         await context.send_initial_metadata(head)
     while isinstance(message := await _read(call), bytes):
-        await context.write(message)
+        await traffic.down(len(message))
+        try:
+            await context.write(message)
+        finally:
+            traffic.passed(len(message))
 
 
 async def _read(call: BytesCall) -> object:

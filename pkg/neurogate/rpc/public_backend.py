@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -19,9 +19,9 @@ from neurogate.rpc.call_channel import CallChannel
 from neurogate.rpc.status import Metadata
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class IncomingRpc:
-    """A call as it came in."""
+    """A call as it came in: its head, for its messages are read later, if at all."""
 
     method: str
     """For example `/llm.v1.LLMService/GenerateText`."""
@@ -29,6 +29,7 @@ class IncomingRpc:
     peer: str
     """Address of the client as gRPC writes it, for example `ipv4:10.0.0.7:51312`."""
     request_id: str
+    """That of the metadata, or a made one; once a message that has one was read, the message's."""
     time_left_s: float | None
     """Seconds until the client's deadline when the call came in; None means it named none."""
 
@@ -64,11 +65,21 @@ class Fleet:
     active_requests: int
 
 
+Read = Callable[[Callable[[int], None]], Awaitable[bytes]]
+"""Reads a call's one message and gives it as the body of `POST /prompt`; called once.
+
+The function given hears the message's size before anything is made of it, and may refuse it with an error of its own.
+Raises BadRequestError for a message that is none.
+"""
+
 Begin = Callable[[Metadata], Awaitable[None]]
 """Sends the initial metadata of an answer; called at most once, before the answer."""
 
-Write = Callable[[PromptEvent], Awaitable[None]]
-"""Sends one event; returns when the client's connection has taken it."""
+WriteAnswer = Callable[[PromptAnswer], Awaitable[int]]
+"""Sends a whole answer; returns its size in bytes when the client's connection has taken it."""
+
+WriteEvent = Callable[[PromptEvent], Awaitable[int]]
+"""Sends one event; returns its size in bytes when the client's connection has taken it."""
 
 
 class Hold(Protocol):
@@ -101,21 +112,47 @@ class Candidates(Protocol):
         ...
 
 
+class Traffic(Protocol):
+    """The messages of one proxied call, each from when it is read until it is written."""
+
+    async def up(self, size: int) -> None:
+        """The client sent a message. Raises GatewayError when it may not pass; then the call is over."""
+        ...
+
+    async def down(self, size: int) -> None:
+        """The worker sent one. Raises GatewayError like `up`."""
+        ...
+
+    def passed(self, size: int) -> None:
+        """One of those that were let through is written, or never will be."""
+        ...
+
+
+class Proxied(NamedTuple):
+    """A call that was let in."""
+
+    candidates: Candidates
+    traffic: Traffic
+
+
 class PublicBackend(Protocol):
-    """The gateway behind the listener. Everything but `fleet` raises GatewayError for a call it refuses."""
+    """The gateway behind the listener. Everything but `fleet` raises GatewayError for a call it refuses.
+
+    A call is looked at before its messages are: `read` and the context of `proxy` are used only for one that is let in.
+    """
 
     def fleet(self) -> Fleet:
         """How the workers are, now."""
         ...
 
-    async def answer(self, rpc: IncomingRpc, body: bytes, begin: Begin) -> PromptAnswer:
-        """Answer a prompt whole; `body` is that of `POST /prompt`. Cancelling it stops the engine."""
+    async def answer(self, rpc: IncomingRpc, read: Read, begin: Begin, write: WriteAnswer) -> None:
+        """Answer a prompt whole. Cancelling it stops the engine."""
         ...
 
-    async def stream(self, rpc: IncomingRpc, body: bytes, begin: Begin, write: Write) -> None:
+    async def stream(self, rpc: IncomingRpc, read: Read, begin: Begin, write: WriteEvent) -> None:
         """Answer a prompt token by token; returns after the event that is `done`. Cancelling it stops the engine."""
         ...
 
-    def proxy(self, rpc: IncomingRpc) -> AbstractAsyncContextManager[Candidates]:
+    def proxy(self, rpc: IncomingRpc) -> AbstractAsyncContextManager[Proxied]:
         """Let a call in, and out again when the context ends, whose error says how it went."""
         ...

@@ -7,10 +7,9 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from neurogate.api.llm.v1 import llm_pb2_grpc
-from neurogate.rpc.proxying import ProxyContext, proxy, refuse_private
+from neurogate.rpc.proxying import ProxyContext, proxy
 from neurogate.rpc.public_backend import PublicBackend
-from neurogate.rpc.public_service import LLM_SERVICE, ChooseId, PublicLLMServicer, incoming, telling
+from neurogate.rpc.public_service import LLM_SERVICE, ChooseId, PublicLLMService, incoming, telling
 
 
 class PublicServer:
@@ -27,11 +26,10 @@ class PublicServer:
                 ("grpc.keepalive_timeout_ms", 10_000),
             )
         )
-        servicer = PublicLLMServicer(backend, choose_id, version)
-        llm_pb2_grpc.add_LLMServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((LLM_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self._server.add_generic_rpc_handlers((_Passage(backend, choose_id),))
+        service = PublicLLMService(backend, choose_id, version)
+        self._server.add_generic_rpc_handlers((service.handlers(), _Passage(backend, choose_id)))
 
     def listen(self, name: str, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Open a port, host:port, before `start`; port 0 takes a free one. Without credentials it is plain.
@@ -74,9 +72,7 @@ class _Passage(grpc.GenericRpcHandler):  # type: ignore[type-arg] # it has no ty
 
         async def pass_through(_: object, context: ProxyContext) -> None:
             rpc = incoming(method, context, self._choose_id)
-            async with telling(context, rpc):
-                refuse_private(method)
-                async with self._backend.proxy(rpc) as candidates:
-                    await proxy(rpc, context, candidates)
+            async with telling(context, rpc), self._backend.proxy(rpc) as proxied:
+                await proxy(rpc, context, proxied)
 
         return grpc.stream_stream_rpc_method_handler(pass_through)
