@@ -16,8 +16,9 @@ from config_support import gateway_config
 from link_support import READY, Answering, ScriptedBackend, echo
 from neurogate import __version__
 from neurogate.gateway.assembly import Gateway
+from neurogate.gateway.public_listeners import listener_limits
 from neurogate.rpc.link_server import LinkServerSettings
-from neurogate.rpc.public_server import PublicServer
+from neurogate.rpc.public_server import ListenerLimits, PublicServer
 from neurogate.rpc.worker_service import WorkerServer
 from neurogate.testing.watched import Watched
 from real_loop import eventually
@@ -26,6 +27,8 @@ MIB = 1 << 20
 
 KEY = "a-secret-key"
 BEARER = ("authorization", f"Bearer {KEY}")
+
+LIMITS = listener_limits(gateway_config())
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -177,14 +180,14 @@ class Public:
 
 @asynccontextmanager
 async def listening(
-    gateway: Gateway, max_message_bytes: int = 26 * MIB, options: tuple[tuple[str, Any], ...] = ()
+    gateway: Gateway, limits: ListenerLimits = LIMITS, options: tuple[tuple[str, Any], ...] = ()
 ) -> AsyncIterator[tuple[str, grpc.aio.Channel]]:
     """A gateway's public listener: its address, and a channel to it."""
     server = PublicServer(
         gateway.grpc,
         choose_id=gateway.request_ids.choose,
         version=__version__,
-        max_message_bytes=max_message_bytes,
+        limits=limits,
     )
     address = f"127.0.0.1:{server.listen('NEUROGATE_GRPC_PORT', '127.0.0.1:0')}"
     await server.start()
@@ -212,7 +215,7 @@ async def public(
         pool = tasks.create_task(gateway.pool.run(gateway.resolver))
         await eventually(lambda: len(gateway.pool.snapshot.admitting("")) == len(made))
         stack.callback(pool.cancel)
-        async with listening(gateway, config.grpc.grpc_max_message_bytes, options) as (address, channel):
+        async with listening(gateway, listener_limits(config), options) as (address, channel):
             found = Public(gateway, made, address, channel)
             yield found
         await eventually(lambda: found.gateway.grpc.fleet().active_requests == 0)

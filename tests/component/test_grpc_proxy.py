@@ -445,6 +445,25 @@ def test_proxied_calls_take_slots() -> None:
     run_real(main())
 
 
+def test_calls_at_once_are_bounded_and_a_strangers_take_no_place() -> None:
+    async def main() -> None:
+        async with public(api_keys=(KEY,), grpc_max_calls=1) as made:
+            first = made.both("Both")(metadata=(BEARER,))
+            await first.write(b"x")
+            assert await first.read() == b"x"
+            with refused(grpc.StatusCode.UNAUTHENTICATED):
+                await made.unary("Unary")(b"y")
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "NEUROGATE_GRPC_MAX_CALLS"):
+                await made.unary("Unary")(b"y", metadata=(BEARER,))
+            assert made.requests("proxied", 503) == 1
+            await first.done_writing()
+            assert await first.read() is grpc.aio.EOF
+            await eventually(lambda: made.gateway.dispatcher.in_flight == 0)
+            assert await made.unary("Unary")(b"y", metadata=(BEARER,)) == b"y"
+
+    run_real(main())
+
+
 def test_messages_on_their_way_fill_the_memory_that_bodies_share() -> None:
     async def main() -> None:
         async with public(max_bodies_bytes=4096, failfast_s=0) as made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from fleet_in_process import KEY, Fleet, fleet
-from grpc_support import BEARER, EchoWorker, listening, public
+from grpc_support import BEARER, LIMITS, EchoWorker, listening, public
 from neurogate.api.llm.v1 import llm_pb2, llm_pb2_grpc
 from neurogate.channel import End, EndCode
 from neurogate.engines.settings import SimSettings
@@ -38,6 +38,7 @@ from neurogate.errors import (
 )
 from neurogate.gateway.grpc_served import host_of
 from neurogate.inference import Finished, Prompt, Token
+from neurogate.rpc import keyless_calls
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.status import status_of, trailers_of
 from real_loop import eventually, run_real
@@ -243,6 +244,78 @@ def test_an_id_in_the_message_is_the_calls() -> None:
             with refused(Code.NOT_FOUND) as caught:
                 await it.llm.GenerateText(request, metadata=(BEARER, ("x-request-id", "r-1")))
             assert dict(caught.value.trailing_metadata())["x-request-id"] == "r-2"
+
+    run_real(main())
+
+
+# Connections, and calls that need no key
+
+
+def test_connections_are_bounded() -> None:
+    async def main() -> None:
+        async with fleet() as made, listening(made.gateway, replace(LIMITS, connections=1)) as (address, channel):
+            llm: Any = llm_pb2_grpc.LLMServiceStub(channel)  # type: ignore[no-untyped-call]
+            assert (await llm.HealthCheck(llm_pb2.HealthCheckRequest())).healthy
+            apart = (("grpc.use_local_subchannel_pool", 1),)
+            async with grpc.aio.insecure_channel(address, options=apart) as another:
+                second: Any = llm_pb2_grpc.LLMServiceStub(another)  # type: ignore[no-untyped-call]
+                with refused(Code.UNAVAILABLE):
+                    await second.HealthCheck(llm_pb2.HealthCheckRequest(), timeout=5)
+            assert (await llm.HealthCheck(llm_pb2.HealthCheckRequest())).healthy
+
+    run_real(main())
+
+
+def test_calls_of_one_connection_are_bounded() -> None:
+    async def main() -> None:
+        async with public() as made, listening(made.gateway, replace(LIMITS, streams=1)) as (_, channel):
+            first = channel.stream_stream("/test.Echo/Both")()
+            await first.write(b"x")
+            assert await first.read() == b"x"
+            second = asyncio.ensure_future(channel.unary_unary("/test.Echo/Unary")(b"y"))
+            await asyncio.sleep(0.05)
+            assert made.worker.echo.calls.value == 1, "its client holds the second back"
+            await first.done_writing()
+            assert await second == b"y"
+
+    run_real(main())
+
+
+def test_calls_without_a_key_are_bounded_apart_from_those_with_one() -> None:
+    async def main() -> None:
+        async with fleet() as made, listening(made.gateway, replace(LIMITS, keyless_calls=2)) as (_, channel):
+            health = health_pb2_grpc.HealthStub(channel)
+            watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+            for watch in watches:
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            with refused(Code.RESOURCE_EXHAUSTED, "NEUROGATE_GRPC_MAX_KEYLESS_CALLS"):
+                await health.Check(health_pb2.HealthCheckRequest())
+            llm: Any = llm_pb2_grpc.LLMServiceStub(channel)  # type: ignore[no-untyped-call]
+            assert (await llm.GenerateText(ASK, metadata=(BEARER,))).completion_tokens == 12
+            watches[0].cancel()
+            bare = channel.stream_stream("/grpc.health.v1.Health/Check")
+
+            async def code_of_an_empty_call() -> grpc.StatusCode:
+                call = bare()
+                await call.done_writing()
+                return await call.code()
+
+            while (code := await code_of_an_empty_call()) is Code.RESOURCE_EXHAUSTED:  # until the watch is gone
+                await asyncio.sleep(0)
+            assert code is Code.INVALID_ARGUMENT
+            assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1
+            watches[1].cancel()
+
+    run_real(main())
+
+
+def test_a_call_without_a_key_has_little_time_for_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyless_calls, "_MESSAGE_TIMEOUT_S", 0.05)
+
+    async def main() -> None:
+        async with fleet() as made, listening(made.gateway) as (_, channel):
+            with refused(Code.DEADLINE_EXCEEDED, "no message"):
+                await channel.stream_stream("/grpc.health.v1.Health/Check")().read()
 
     run_real(main())
 
@@ -457,7 +530,7 @@ def test_health_and_reflection_need_no_key() -> None:
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1alpha.ServerReflection",
             }
-            for newer in ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",):
+            for newer in ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.health.v1.Health/List"):
                 with refused(Code.UNIMPLEMENTED):
                     await it.channel.stream_stream(newer)().read()
             it.made.gateway.pool.cordon("worker-0")

@@ -254,6 +254,32 @@ class PublicGrpcSettings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_max_message_bytes: Annotated[
         int, env("NEUROGATE_GRPC_MAX_MESSAGE_BYTES", "Largest gRPC message taken from a client or a worker.", ge=1024)
     ] = 26 * 1024 * 1024
+    grpc_max_connections: Annotated[
+        int, env("NEUROGATE_GRPC_MAX_CONNECTIONS", "Connections at once on each gRPC port; beyond it, closed.", ge=1)
+    ] = 1000
+    grpc_max_streams: Annotated[
+        int,
+        env("NEUROGATE_GRPC_MAX_STREAMS", "Calls at once on one gRPC connection; its client holds others back.", ge=1),
+    ] = 1000
+    grpc_max_calls: Annotated[
+        int,
+        env(
+            "NEUROGATE_GRPC_MAX_CALLS",
+            "gRPC calls at once, waiting ones included; beyond it RESOURCE_EXHAUSTED.",
+            ge=1,
+        ),
+    ] = 4096
+    grpc_max_keyless_calls: Annotated[
+        int,
+        env(
+            "NEUROGATE_GRPC_MAX_KEYLESS_CALLS",
+            "Calls at once of gRPC health and reflection, which need no key; beyond it RESOURCE_EXHAUSTED.",
+            ge=1,
+        ),
+    ] = 64
+    grpc_idle_timeout_s: Annotated[
+        float, env("NEUROGATE_GRPC_IDLE_TIMEOUT_S", "Seconds a gRPC connection is kept without a call.", gt=0)
+    ] = 300.0
 
 
 class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):

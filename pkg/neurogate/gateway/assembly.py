@@ -198,6 +198,7 @@ class Gateway:
             bodies=self.bodies,
             metrics=self.metrics,
             settings=settings,
+            max_calls=config.grpc.grpc_max_calls,
             loop=self._loop,
             recorder=self._recorder,
         )

@@ -15,7 +15,7 @@ from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.member import Member
 from neurogate.edge.permissions import may_use
-from neurogate.errors import BodyTimeoutError, GatewayError, TooLargeError
+from neurogate.errors import BodyTimeoutError, BusyError, GatewayError, TooLargeError
 from neurogate.gateway.dialects.prompt import PromptDialect
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.grpc_answers import StreamedAnswer, WholeAnswer
@@ -58,18 +58,22 @@ class GrpcEdge:
         bodies: BodyBudget,
         metrics: GatewayMetrics,
         settings: GatewaySettings,
+        max_calls: int,
         loop: asyncio.AbstractEventLoop,
         recorder: Recorder | None = None,
     ) -> None:
+        """`max_calls` are let in at once, whether they wait or not."""
         self._dispatcher = dispatcher
         self._edge = edge
         self._channel_of = channel_of
         self._bodies = bodies
         self._metrics = metrics
         self._settings = settings
+        self._max_calls = max_calls
         self._loop = loop
         self._recorder = recorder
         self._dialect = PromptDialect()
+        self._calls = 0
 
     def configure(self, settings: GatewaySettings) -> None:
         """Take other bounds, for the calls that come."""
@@ -146,10 +150,12 @@ class GrpcEdge:
         edge = self._edge
         began_at, timeout_s = self._loop.time(), self._settings.request_timeout_s
         served = ServedRpc(rpc, bodies=self._bodies, began_at=began_at, timeout_s=timeout_s)
+        self._calls += 1
         try:
             served.visit = edge.arrive(served.peer, served.forwarded_for)
             authorization, api_key = rpc.header("authorization"), rpc.header("x-api-key")
             served.caller = edge.identify(authorization, api_key, rpc.method, served.visit)
+            self._bound_calls()
             yield served
             served.status = 200
         except GatewayError as error:
@@ -163,9 +169,17 @@ class GrpcEdge:
             served.status = 500
             raise
         finally:
+            self._calls -= 1
             served.let_go(tokens=_used(edge, served))
             edge.over()
             self._record(label, served)
+
+    def _bound_calls(self) -> None:
+        """After the key is known, so that no stranger is among those that take the others' places for long."""
+        if self._calls > self._max_calls:
+            raise BusyError(
+                f"{self._max_calls} gRPC calls are under way already (NEUROGATE_GRPC_MAX_CALLS); come later"
+            )
 
     async def _prompt(self, served: ServedRpc, read: Read, *, stream: bool) -> Call:
         """Read a prompt and see it through the edge, up to its turn."""

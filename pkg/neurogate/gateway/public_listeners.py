@@ -12,8 +12,21 @@ from neurogate.gateway.certificates import Certificates
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.httpd import HttpLimits, HttpServer
 from neurogate.rpc.public_backend import PublicBackend
-from neurogate.rpc.public_server import PublicServer
+from neurogate.rpc.public_server import ListenerLimits, PublicServer
 from neurogate.rpc.public_service import ChooseId
+
+
+def listener_limits(config: GatewayConfig) -> ListenerLimits:
+    """The bounds of the gRPC listener."""
+    grpc = config.grpc
+    return ListenerLimits(
+        message_bytes=grpc.grpc_max_message_bytes,
+        connections=grpc.grpc_max_connections,
+        streams=grpc.grpc_max_streams,
+        keyless_calls=grpc.grpc_max_keyless_calls,
+        idle_timeout_s=grpc.grpc_idle_timeout_s,
+        handshake_timeout_s=config.http.tls_handshake_timeout_s,
+    )
 
 
 class PublicListeners:
@@ -59,9 +72,7 @@ class PublicListeners:
             else None
         )
         self._grpc_task: asyncio.Task[None] | None = None
-        self._grpc = PublicServer(
-            grpc, choose_id=choose_id, version=__version__, max_message_bytes=config.grpc.grpc_max_message_bytes
-        )
+        self._grpc = PublicServer(grpc, choose_id=choose_id, version=__version__, limits=listener_limits(config))
 
     @property
     def http_servers(self) -> list[HttpServer]:
