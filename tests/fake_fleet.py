@@ -1,7 +1,8 @@
 """A gateway and a worker in miniature, to be run as the processes of a fleet. FAKE says who misbehaves, and how.
 
 FAKE is a comma-separated list of `name=behaviour`, for example `worker-1=die`. It looks like the real thing from the
-outside: GET /workers, POST /prompt and a streamed POST /v1/chat/completions on the gateway, a listener on each worker.
+outside: POST /prompt and a streamed POST /v1/chat/completions on the gateway, a listener on each worker, and what is
+asked of each ops port. Clients need a key, and nothing else is answered without one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,13 +33,7 @@ class Gateway(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self) -> None:
-        listed = []
-        for index, address in enumerate(self.workers):
-            up = self.how != "never-ready" and reachable(address)
-            breaker = "closed" if up or self.how == "no-breaker" else "open"
-            worker = {"id": f"w{index}", "address": address, "healthy": up, "ready": up, "detail": self.how}
-            listed.append({**worker, "circuit_breaker_state": breaker})
-        self.answer(json.dumps({"workers": listed, "count": len(listed)}).encode())
+        self.answer(b'{"error": "no key"}', 401)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -66,6 +62,40 @@ class Gateway(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+class GatewayOps(Gateway):
+    def do_GET(self) -> None:
+        linked = [self.how != "never-ready" and reachable(address) for address in self.workers]
+        if self.how == "garbage":
+            self.answer(b"garbage" if self.path != "/metrics" else b"# nothing yet\n")
+        elif self.path == "/metrics":
+            self.answer("".join(f"{line}\n" for line in self.metrics(linked)).encode())
+        elif self.path == "/health":
+            self.answer(json.dumps({"workers": {"total": len(linked), "available": sum(linked)}}).encode())
+        else:
+            self.answer(b"{}", 503 if self.how == "starting" else 200)
+
+    def metrics(self, linked: list[bool]) -> Iterator[str]:
+        for index, up in enumerate(linked):
+            breaker = 0 if up or self.how == "no-breaker" else 1
+            yield f'neurogate_gateway_worker_linked{{worker="worker-{index}"}} {int(up)}'
+            yield f'neurogate_gateway_circuit_breaker_state{{worker="worker-{index}"}} {breaker}'
+
+
+class WorkerOps(Gateway):
+    how = FAKE.get(ENVIRON.get("NEUROGATE_WORKER_ID", ""), "")
+
+    def do_GET(self) -> None:
+        status = {"loading": "unhealthy", "draining": "draining"}.get(self.how, "healthy")
+        self.answer(
+            json.dumps({"status": status, "detail": self.how}).encode() if self.how != "garbage" else b"garbage"
+        )
+
+
+def serve(handler: type[Gateway], host: str, port: str) -> None:
+    server = ThreadingHTTPServer((host, int(port)), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def reachable(address: str) -> bool:
@@ -98,9 +128,10 @@ def main(role: str) -> None:
     if how == "deaf":
         signal.pause()
     if role == "gateway":
-        server = ThreadingHTTPServer((ENVIRON["NEUROGATE_HOST"], int(ENVIRON["HTTP_PORT"])), Gateway)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        serve(GatewayOps, ENVIRON["NEUROGATE_HOST"], ENVIRON["METRICS_PORT"])
+        serve(Gateway, ENVIRON["NEUROGATE_HOST"], ENVIRON["HTTP_PORT"])
     else:
+        serve(WorkerOps, "127.0.0.1", ENVIRON["METRICS_PORT"])
         listener = socket.create_server(("127.0.0.1", int(ENVIRON["GRPC_PORT"])), backlog=64)
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
     while True:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from neurogate.config import child_environment
 from neurogate.local import processes
+from tls_support import Pki
 
 NEUROGATE = [sys.executable, "-m", "neurogate"]
 
@@ -32,10 +34,27 @@ def environment(tmp_path: Path) -> dict[str, str]:
     )
 
 
+@pytest.fixture
+def guarded(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """Keys in a file, asked for even at /workers, and a certificate for another name."""
+    keys = tmp_path / "keys.txt"
+    keys.write_text("alice:alices-secret-key\n")
+    pki = Pki(tmp_path / "pki")
+    cert, key = pki.issue("gateway", sans=["DNS:gateway.example"])
+    return environment | {
+        "AUTH_KEYS_FILE": str(keys),
+        "WORKERS_AUTH": "true",
+        "NEUROGATE_TLS_CERT": cert,
+        "NEUROGATE_TLS_KEY": key,
+        "NEUROGATE_TLS_CLIENT_CA": pki.ca,
+        "NEUROGATE_GRPC_TLS_PORT": "0",
+    }
+
+
 @contextlib.contextmanager
-def running_up(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def running_up(environment: dict[str, str], *flags: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`neurogate up` with two simulated workers, once it is ready."""
-    command = [*NEUROGATE, "up", "--workers", "2", "--engine", "sim", "--key", "secret"]
+    command = [*NEUROGATE, "up", "--workers", "2", "--engine", "sim", *(flags or ("--key", "secret"))]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         lines: list[str] = []
         try:
@@ -64,6 +83,43 @@ def test_up_runs_until_a_signal_and_leaves_nothing(environment, signum):
     assert "gateway  http://127.0.0.1:" in lines[0]
     assert rest.endswith("stopping\nstopped\n")
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_up_with_keys_and_tls_is_ready_and_says_so(guarded):
+    with running_up(guarded, "--port-health", "-1", "--grpc-port", "-1") as (process, lines):
+        process.terminate()
+        process.communicate(timeout=60)
+
+    told = {line[:8].strip(): line[9:].strip() for line in lines}
+    assert lines[-1].startswith("ready")
+    assert told["gateway"].startswith("https://127.0.0.1:")
+    assert told["grpc tls"].startswith("127.0.0.1:")
+    assert "grpc" not in told
+    assert told["tls"].endswith(f"clients must show one that {guarded['NEUROGATE_TLS_CLIENT_CA']} has signed")
+    assert told["key"] == f"(one of those in {guarded['AUTH_KEYS_FILE']})"
+
+
+def test_up_reads_the_file_that_is_named(environment, tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("keys: {api_keys: [key-of-the-file]}\nhttp: {health_port: -1}\n")
+
+    with running_up(environment, "--config", str(file)) as (process, lines):
+        process.terminate()
+        process.communicate(timeout=60)
+
+    assert "key      key-of-the-file\n" in lines
+
+
+def test_port_that_is_set_and_taken_fails_the_start(environment):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [*NEUROGATE, "up", "--engine", "sim", "--metrics-port", port],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"neurogate: METRICS_PORT (flag --metrics-port): cannot listen on 127.0.0.1:{port}: ")
 
 
 def test_second_signal_ends_it_at_once(environment):
@@ -113,6 +169,17 @@ def test_demo_with_simulated_engines(environment):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "engine  sim" in done.stdout
+    assert done.stdout.endswith("All of it worked.\n")
+
+
+def test_demo_needs_neither_the_keys_nor_the_certificates(guarded):
+    guarded["NEUROGATE_ENGINE"] = "sim"
+
+    done = subprocess.run(
+        [*NEUROGATE, "demo", "--workers", "2"], env=guarded, check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("All of it worked.\n")
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from neurogate.config import Bundle, Setting, Source, declared, env_names, flag, load
+from neurogate.config import Bundle, Setting, Source, declared, flag, load
 from neurogate.config.convert import convert
 from neurogate.local import sources
 

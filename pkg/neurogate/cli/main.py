@@ -20,6 +20,7 @@ from neurogate.config import FileSettings, default_environment, sections
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
 from neurogate.errors import EXIT_CONFIG, ConfigError, NeuroGateError
 from neurogate.gateway.settings import GatewayConfig
+from neurogate.local.plan import GATEWAY_PORTS, FleetRequest
 from neurogate.worker.settings import WorkerConfig
 
 app = typer.Typer(
@@ -106,18 +107,24 @@ def worker(flags: Flags) -> None:
 
 
 @app.command()
-@takes(EngineSettings, SimSettings)
+@takes(FileSettings, EngineSettings, SimSettings, also=GATEWAY_PORTS)
 def up(
     flags: Flags,
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 3,
-    host: Annotated[str, typer.Option(help="Address of the gateway's HTTP API.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address of the gateway's ports. [NEUROGATE_HOST, default 127.0.0.1]")] = "",
     key: Annotated[list[str] | None, typer.Option(help="A bearer key; may be given several times.")] = None,
 ) -> None:
-    """Run a gateway and workers on this machine until Ctrl-C."""
-    from neurogate.local import up as local_up
-    from neurogate.local.plan import FleetRequest
+    """Run a gateway and workers on this machine until Ctrl-C.
 
-    request = FleetRequest(workers=workers, host=host, keys=tuple(key or ()), settings=flags.given)
+    The ports are the gateway's. One that is set, by flag, environment or file, is used or is an error; the others move
+    on when they are taken. Workers listen on 127.0.0.1: gRPC on GRPC_PORT (50051) and the ports after it, one each; ops
+    on the ports after METRICS_PORT, or in a file from worker.metrics_port (9090) on. WORKER_ADDRESSES are chosen here.
+    All other settings come from the environment and the file.
+    """
+    from neurogate.local import up as local_up
+
+    settings = flags.given | ({"NEUROGATE_HOST": host} if host else {})
+    request = FleetRequest(workers=workers, keys=tuple(key or ()), settings=settings)
     raise typer.Exit(local_up.main(request))
 
 

@@ -14,12 +14,15 @@ from typing import Any
 from rich.console import Console
 
 from neurogate.errors import NeuroGateError
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.local.fleet import POLL_S, Child, Fleet, FleetError
 from neurogate.local.plan import FleetRequest
 from neurogate.local.ports import is_free
 from neurogate.local.prepare import Prepared, prepare
 from neurogate.local.request import Post, has_curl, send
-from neurogate.local.table import workers_table
+from neurogate.local.sources import source
+from neurogate.local.state import FleetState
+from neurogate.local.table import table_of
 from neurogate.process import EXIT_FAILURE, run, run_until
 
 KEY = "neurogate-secret-key-1"
@@ -38,8 +41,8 @@ def main(*, workers: int) -> int:
     """Run it. Returns the exit code."""
     console = Console(soft_wrap=True, highlight=False)
     console.print("NeuroGate demo: one gateway, some workers, a real model", style="bold")
-    prepared = prepare(FleetRequest(workers=workers, keys=(KEY,)), console)
-    fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S, key=prepared.key)
+    prepared = prepare(_request(workers), console)
+    fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S)
     outcome: list[bool] = []
 
     async def service(stopping: asyncio.Event) -> None:
@@ -47,6 +50,13 @@ def main(*, workers: int) -> int:
 
     code = run(service)
     return code if outcome == [True] else code or EXIT_FAILURE
+
+
+def _request(workers: int) -> FleetRequest:
+    """With a certificate, HTTPS gets a port beside HTTP_PORT, which stays plain: whoever asks there needs none."""
+    tls = source(GatewayConfig, {}).read().config.tls
+    beside = {"NEUROGATE_HTTPS_PORT": "0"} if tls.cert and tls.https_port < 0 else {}
+    return FleetRequest(workers=workers, keys=(KEY,), settings=beside)
 
 
 class Demo:
@@ -89,7 +99,7 @@ class Demo:
         await self._stream()
         victim = self._fleet.workers[0]
         self._step("The workers")
-        self._console.print(workers_table(await self._status()))
+        self._console.print(table_of((await self._state()).rows))
         await self._kill(victim)
 
     async def _start(self) -> None:
@@ -143,16 +153,17 @@ class Demo:
         began = loop.time()
         asked = 0
         while True:
-            status = await self._status()
-            if asked >= len(_MORE_QUESTIONS) and _breaker(status, victim) == "open":
+            state = await self._state()
+            breaker = next((row.breaker for row in state.rows if row.worker == victim.name), "missing")
+            if asked >= len(_MORE_QUESTIONS) and breaker == "open":
                 break
             if loop.time() - began > self._breaker_s:
-                raise DemoError(f"the breaker of {victim.name} is {_breaker(status, victim)!r}, and not open")
+                raise DemoError(f"the breaker of {victim.name} is {breaker!r}, and not open")
             await self._ask(_MORE_QUESTIONS[asked % len(_MORE_QUESTIONS)])
             asked += 1
             await asyncio.sleep(POLL_S)
         self._say("")
-        self._console.print(workers_table(status))
+        self._console.print(table_of(state.rows))
         self._say(f"all {asked} prompts were answered, and the breaker of {victim.name} is open")
 
     async def _ask(self, question: str) -> None:
@@ -174,14 +185,14 @@ class Demo:
             raise DemoError(f"somebody still listens on {', '.join(taken)}")
         self._say("no process is left, and every port is free again")
 
-    async def _status(self) -> dict[str, Any]:
-        status = await self._fleet.status()
-        if status is None:
-            raise DemoError("the gateway does not answer GET /workers")
-        return status
+    async def _state(self) -> FleetState:
+        state = await self._fleet.state()
+        if state is None:
+            raise DemoError("the gateway's ops port does not answer")
+        return state
 
     def _post(self, path: str, body: dict[str, Any]) -> Post:
-        return Post(url=f"{self._fleet.plan.url}{path}", key=self._prepared.key, body=body)
+        return Post(url=f"{self._fleet.plan.url}{path}", key=KEY, body=body)
 
     def _show(self, post: Post) -> None:
         if not self._curl:
@@ -213,10 +224,3 @@ def _delta(line: bytes) -> str:
         return ""
     choices = json.loads(data).get("choices") or [{}]
     return str(choices[0].get("delta", {}).get("content") or "")
-
-
-def _breaker(status: dict[str, Any], victim: Child) -> str:
-    for worker in status.get("workers", []):
-        if worker.get("address") == victim.address:
-            return str(worker.get("circuit_breaker_state", ""))
-    return "missing"

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import httpx
 
@@ -23,7 +23,7 @@ from neurogate.errors import NeuroGateError
 from neurogate.local import processes
 from neurogate.local.plan import ChildPlan, FleetPlan
 from neurogate.local.run_directory import tail
-from neurogate.local.table import rows
+from neurogate.local.state import FleetState, observe
 
 POLL_S = 0.2
 _ANSWER_TIMEOUT_S = 2.0
@@ -99,7 +99,7 @@ class Fleet:
     """A running fleet. `grace_s` is how long its processes may take to finish when it stops."""
 
     def __init__(
-        self, plan: FleetPlan, directory: Path, *, grace_s: float, command: Sequence[str] | None = None, key: str = ""
+        self, plan: FleetPlan, directory: Path, *, grace_s: float, command: Sequence[str] | None = None
     ) -> None:
         self.plan = plan
         self.directory = directory
@@ -110,9 +110,7 @@ class Fleet:
         """What had to be killed when the fleet stopped: names of children, command lines of what they left behind."""
         self._grace_s = grace_s
         self._command = tuple(command or launcher())
-        self._client = httpx.AsyncClient(
-            timeout=_ANSWER_TIMEOUT_S, trust_env=False, headers={"Authorization": f"Bearer {key}"} if key else {}
-        )
+        self._client = httpx.AsyncClient(timeout=_ANSWER_TIMEOUT_S, trust_env=False)
 
     async def __aenter__(self) -> Self:
         try:
@@ -133,25 +131,20 @@ class Fleet:
         """Every process: the gateway first."""
         return [self.gateway, *self.workers]
 
-    async def status(self) -> dict[str, Any] | None:
-        """The answer of GET /workers; None while the gateway does not answer."""
-        try:
-            answer = await self._client.get(f"{self.plan.url}/workers")
-            body: dict[str, Any] = answer.raise_for_status().json()
-        except (httpx.HTTPError, ValueError):
-            return None
-        return body
+    async def state(self) -> FleetState | None:
+        """How it is now; None while the gateway does not answer."""
+        return await observe(self._client, self.plan)
 
-    async def wait_ready(self, timeout_s: float, seen: Callable[[dict[str, Any] | None], None]) -> None:
-        """Return when the gateway calls every worker ready; `seen` gets each status on the way.
+    async def wait_ready(self, timeout_s: float, seen: Callable[[FleetState | None], None]) -> None:
+        """Return when every worker is ready and the gateway may send it requests; `seen` gets each state on the way.
 
         Raises FleetError with the logs when a process ends before, or when it takes longer than `timeout_s`.
         """
-        last: list[dict[str, Any] | None] = [None]
+        last: list[FleetState | None] = [None]
 
-        def keep(status: dict[str, Any] | None) -> None:
-            last[0] = status
-            seen(status)
+        def keep(state: FleetState | None) -> None:
+            last[0] = state
+            seen(state)
 
         try:
             async with asyncio.timeout(timeout_s):
@@ -159,18 +152,17 @@ class Fleet:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             unready = [child for child in self.children if child.ending is None]
-            states = _told(last[0])
+            told = last[0] or "the gateway does not answer"
             logs = "\n".join(child.report() for child in unready)
-            raise FleetError(f"the fleet is not ready after {timeout_s:g} s: {states}\n{logs}") from None
+            raise FleetError(f"the fleet is not ready after {timeout_s:g} s: {told}\n{logs}") from None
 
-    async def _ready(self, seen: Callable[[dict[str, Any] | None], None]) -> bool:
+    async def _ready(self, seen: Callable[[FleetState | None], None]) -> bool:
         for child in self.children:
             if child.ending is not None:
                 raise FleetError(child.report())
-        status = await self.status()
-        seen(status)
-        states = [row.state for row in rows(status)]
-        return states == ["ready"] * len(self.workers)
+        state = await self.state()
+        seen(state)
+        return state is not None and state.ready
 
     async def stop(self) -> None:
         """End every process: the gateway first, so that it can finish its requests. Idempotent.
@@ -206,15 +198,6 @@ class Fleet:
                 break
             await asyncio.sleep(_LEFT_POLL_S)
         return left
-
-
-def _told(status: dict[str, Any] | None) -> str:
-    """What the gateway says of each worker, in one line."""
-    if status is None:
-        return "the gateway does not answer"
-    details = [str(worker.get("detail") or "") for worker in status.get("workers", [])]
-    pairs = zip(rows(status), details, strict=True)
-    return ", ".join(f"{row.worker} is {row.state}{f' ({detail})' if detail else ''}" for row, detail in pairs)
 
 
 async def _ended(children: Sequence[Child], timeout_s: float) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from neurogate.config import load
-from neurogate.edge.keyfile import HASHED
 from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.engines.settings import DEFAULT_MODEL
 from neurogate.errors import ConfigError
@@ -28,8 +27,8 @@ class Prepared:
 
     plan: FleetPlan
     directory: Path
-    key: str
-    """A key that the gateway will accept; empty when it asks for none."""
+    gateway: GatewayConfig
+    """As it was read; `plan` has the ports that were chosen."""
     engine: str
     model: str
 
@@ -37,15 +36,16 @@ class Prepared:
 def prepare(request: FleetRequest, console: Console) -> Prepared:
     """Check, fetch and choose. Blocks while a missing model is fetched, with its progress on `console`.
 
-    Raises ConfigError for a wrong setting, and for a model that cannot be had.
+    Raises ConfigError for a wrong setting, and for a model that cannot be had; PortError for a port that is set and
+    taken.
     """
-    worker = source(WorkerConfig, request.settings).read().config
-    gateway = source(GatewayConfig, {}).read().config
-    engine = worker.engine
+    worker = source(WorkerConfig, request.settings).read()
+    gateway = source(GatewayConfig, request.flags).read()
+    engine = worker.config.engine
     managed = engine.kind == "llamacpp"
     model = engine.model or (DEFAULT_MODEL if managed else "")
     if managed:
-        store = ModelStore(worker.models.directory)
+        store = ModelStore(worker.config.models.directory)
         if store.path(model) is None:
             console.print(f"fetching the model {model} into {store.directory}, this once")
         try:
@@ -54,11 +54,10 @@ def prepare(request: FleetRequest, console: Console) -> Prepared:
         except ModelError as error:
             raise ConfigError(f"NEUROGATE_MODEL: {error}") from error
     threads = fair_threads(usable_cores(), request.workers) if managed and not engine.threads else None
-    keys = request.keys or gateway.keys.api_keys
     return Prepared(
-        plan=plan(request, http_port=gateway.gateway.http_port, threads=threads),
+        plan=plan(request, gateway=gateway, worker=worker, threads=threads),
         directory=new_run_directory(load(StateSettings)),
-        key=next((key for key in keys if not key.startswith(HASHED)), ""),
+        gateway=gateway.config,
         engine=engine.kind,
         model=model,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rich.table import Table
@@ -21,17 +21,17 @@ class Row(NamedTuple):
     breaker: str
 
 
-def rows(answer: Mapping[str, Any] | None) -> list[Row]:
-    """The answer of GET /workers, shortened; empty while there is none."""
-    return [_row(worker) for worker in (answer or {}).get("workers", [])]
-
-
 def workers_table(answer: Mapping[str, Any]) -> Table:
+    """The answer of GET /workers, shortened to a table."""
+    return table_of(_row(worker) for worker in answer.get("workers", []))
+
+
+def table_of(rows: Iterable[Row]) -> Table:
     """The rows as a table for a narrow terminal."""
     table = Table(box=None, pad_edge=False)
     for column in Row._fields:
         table.add_column(column, no_wrap=True)
-    for row in rows(answer):
+    for row in rows:
         table.add_row(row.worker, row.address, _coloured(row.state), _coloured(row.breaker))
     return table
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from neurogate.local.banner import banner
 from neurogate.local.fleet import Fleet, FleetError
 from neurogate.local.plan import FleetRequest
 from neurogate.local.prepare import Prepared, prepare
-from neurogate.local.table import Row, rows, workers_table
+from neurogate.local.state import FleetState
+from neurogate.local.table import Row, table_of
 from neurogate.process import EXIT_FAILURE, run, run_until
 
 READY_TIMEOUT_S = 300.0
@@ -21,14 +23,12 @@ _GRACE_S = 35.0
 """A little more than the processes' own drain timeout."""
 _REFRESH_S = 1.0
 
-Status = Mapping[str, Any] | None
-
 
 class View(Protocol):
     """Where the state of the fleet is shown."""
 
-    def __call__(self, status: Status) -> None:
-        """Show this status instead of the one before; None is a gateway that does not answer."""
+    def __call__(self, state: FleetState | None) -> None:
+        """Show this state instead of the one before; None is a gateway that does not answer."""
         ...
 
 
@@ -36,7 +36,7 @@ def main(request: FleetRequest) -> int:
     """Run it to its end. Returns the exit code: 1 when the fleet could not start, or does not work any more."""
     console = Console(soft_wrap=True, highlight=False)
     prepared = prepare(request, console)
-    fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S, key=prepared.key)
+    fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S)
     failed: list[str] = []
 
     async def service(stopping: asyncio.Event) -> None:
@@ -51,11 +51,8 @@ def main(request: FleetRequest) -> int:
 
 async def up(prepared: Prepared, fleet: Fleet, stopping: asyncio.Event, console: Console) -> str:
     """Start the fleet, show it until `stopping` is set, stop it. Returns why it failed; empty when it was asked to."""
-    console.print(f"gateway  {prepared.plan.url}")
-    console.print(f"metrics  {prepared.plan.ops_url}/metrics")
-    console.print(f"engine   {prepared.engine} {prepared.model}")
-    console.print(f"key      {prepared.key or '(none: whoever reaches the gateway may ask)'}")
-    console.print(f"logs     {prepared.directory}")
+    for line in banner(prepared):
+        console.print(line, markup=False)
     async with fleet:
         with view_on(console) as view:
             watching = await run_until(stopping, _watch(fleet, view, console), name="watch")
@@ -73,7 +70,7 @@ async def _watch(fleet: Fleet, view: View, console: Console) -> str:
     console.print("ready; Ctrl-C stops everything")
     reported: set[str] = set()
     while True:
-        view(await fleet.status())
+        view(await fleet.state())
         for child in fleet.workers:
             if child.ending is not None and child.name not in reported:
                 reported.add(child.name)
@@ -92,20 +89,19 @@ def view_on(console: Console) -> Iterator[View]:
         yield _Printed(console)
         return
     with Live(console=console, transient=True, auto_refresh=False) as live:
-        yield lambda status: live.update(_shown(status), refresh=True)
+        yield lambda state: live.update(_shown(state), refresh=True)
 
 
 class _Printed:
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last: list[Row] | None = None
+        self._last: tuple[Row, ...] = ()
 
-    def __call__(self, status: Status) -> None:
-        state = rows(status)
-        if status is not None and state != self._last:
-            self._last = state
-            self._console.print(_shown(status))
+    def __call__(self, state: FleetState | None) -> None:
+        if state is not None and state.rows != self._last:
+            self._last = state.rows
+            self._console.print(_shown(state))
 
 
-def _shown(status: Status) -> RenderableType:
-    return "the gateway is starting" if status is None else workers_table(status)
+def _shown(state: FleetState | None) -> RenderableType:
+    return "the gateway is starting" if state is None else table_of(state.rows)

@@ -11,11 +11,14 @@ import pytest
 from rich.console import Console
 
 import fake_fleet
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.local import processes
 from neurogate.local.fleet import Fleet
 from neurogate.local.plan import FleetRequest, plan
 from neurogate.local.ports import is_free
 from neurogate.local.prepare import Prepared
+from neurogate.local.sources import source
+from neurogate.worker.settings import WorkerConfig
 
 KEY = "neurogate-secret-key-1"
 FAKE_COMMAND = (sys.executable, str(fake_fleet.SCRIPT))
@@ -24,9 +27,14 @@ FAKE_COMMAND = (sys.executable, str(fake_fleet.SCRIPT))
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepared:
     """Two workers on any free ports."""
-    request = FleetRequest(workers=2, keys=(KEY,))
+    request = FleetRequest(workers=2, keys=(KEY,), settings={"HTTP_PORT": "0"})
+    gateway, worker = source(GatewayConfig, request.flags).read(), source(WorkerConfig, request.settings).read()
     return Prepared(
-        plan=plan(request, http_port=0, threads=1), directory=tmp_path, key=KEY, engine="fake", model="none"
+        plan=plan(request, gateway=gateway, worker=worker, threads=1),
+        directory=tmp_path,
+        gateway=gateway.config,
+        engine="fake",
+        model="none",
     )
 
 
@@ -36,7 +44,7 @@ def make_fleet(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def make(*, grace_s: float = 10, **behaviours: str) -> Fleet:
         monkeypatch.setenv("FAKE", ",".join(f"{name.replace('_', '-')}={how}" for name, how in behaviours.items()))
-        return Fleet(prepared.plan, prepared.directory, grace_s=grace_s, command=FAKE_COMMAND, key=KEY)
+        return Fleet(prepared.plan, prepared.directory, grace_s=grace_s, command=FAKE_COMMAND)
 
     return make
 

@@ -23,12 +23,12 @@ def test_fleet_becomes_ready_and_leaves_nothing(make_fleet, nothing_left):
         async with fleet:
             await fleet.wait_ready(60, seen.append)
             assert len(processes.marked(fleet.name)) == 3
-            status = await fleet.status()
-            assert [worker["address"] for worker in status["workers"]] == [child.address for child in fleet.workers]
+            state = await fleet.state()
+            assert [row.address for row in state.rows] == [child.address for child in fleet.workers]
 
     asyncio.run(run())
 
-    assert all(worker["healthy"] for worker in seen[-1]["workers"])
+    assert seen[-1].ready
     assert fleet.killed == []
     assert fleet.gateway.log.read_text() == "gateway says hello\n"
     nothing_left(fleet)
@@ -57,10 +57,38 @@ def test_fleet_that_never_gets_ready_is_given_up(make_fleet, nothing_left):
         async with fleet:
             await fleet.wait_ready(1, ignore)
 
-    with pytest.raises(FleetError, match=r"is not ready after 1 s: w0 is down \(never-ready\), w1") as caught:
+    with pytest.raises(FleetError, match=r"after 1 s: worker-0 is down \(the gateway has no link to it\), w") as caught:
         asyncio.run(run())
 
     assert "worker-0 is running; its log" in str(caught.value)
+    nothing_left(fleet)
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "told"),
+    [
+        ({"worker_1": "loading"}, "worker-0 is ready, worker-1 is not ready (loading)"),
+        ({"worker_1": "draining"}, "worker-1 is draining (draining)"),
+        ({"worker_1": "garbage"}, "worker-1 is down (it does not answer)"),
+        ({"gateway": "starting"}, "worker-1 is ready, the gateway does not take requests for all of them"),
+        (
+            {"gateway": "garbage"},
+            "worker-1 is down (the gateway has no link to it), the gateway does not take requests",
+        ),
+    ],
+)
+def test_whoever_is_not_ready_is_told(make_fleet, nothing_left, behaviours, told):
+    fleet = make_fleet(**behaviours)
+
+    async def run() -> str:
+        async with fleet:
+            while (text := str(await fleet.state())) and told not in text:
+                await asyncio.sleep(0.05)
+            state = await fleet.state()
+            assert not state.ready
+            return text
+
+    assert told in asyncio.run(asyncio.wait_for(run(), 60))
     nothing_left(fleet)
 
 

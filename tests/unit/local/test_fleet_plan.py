@@ -9,9 +9,40 @@ from pathlib import Path
 import pytest
 
 from neurogate.config import load
-from neurogate.local.plan import FleetRequest, fair_threads, plan
-from neurogate.local.ports import free_ports, is_free
+from neurogate.config.layers import Source
+from neurogate.gateway.settings import GatewayConfig
+from neurogate.local.plan import FleetPlan, FleetRequest, fair_threads, plan
+from neurogate.local.ports import PortError, Wanted, free_ports, is_free
 from neurogate.local.run_directory import StateSettings, new_run_directory, tail
+from neurogate.worker.settings import WorkerConfig
+
+HOST = "127.0.0.1"
+
+
+def planned(
+    environ: dict[str, str] | None = None, *, file: str = "", workers: int = 2, threads: int | None = None, **request
+) -> FleetPlan:
+    """The plan of a fleet whose HTTP port is any, unless it is set."""
+    asked = FleetRequest(workers=workers, **request)
+    sources = [
+        Source(
+            bundle,
+            path=file,
+            environ=environ or {"HTTP_PORT": "0"},
+            flags=asked.flags,
+            others=(GatewayConfig, WorkerConfig),
+        )
+        for bundle in (GatewayConfig, WorkerConfig)
+    ]
+    gateway, worker = (source.read() for source in sources)
+    return plan(asked, gateway=gateway, worker=worker, threads=threads)
+
+
+def row_of_free_ports(count: int) -> int:
+    """The first of so many free ports in a row."""
+    return next(
+        first for first in range(20_000, 30_000, count) if all(is_free(HOST, first + index) for index in range(count))
+    )
 
 
 @pytest.fixture
@@ -23,30 +54,49 @@ def taken():
 
 def test_wanted_port_is_taken_when_it_is_free(taken):
     assert not is_free("127.0.0.1", taken)
-    (near,) = free_ports([("127.0.0.1", taken)])
+    (near,) = free_ports([Wanted(HOST, taken)])
 
     assert near != taken
     assert is_free("127.0.0.1", near)
-    assert free_ports([("127.0.0.1", near)]) == [near]
+    assert free_ports([Wanted(HOST, near)]) == [near]
 
 
 def test_ports_are_all_different(taken):
-    ports = free_ports([("127.0.0.1", taken)] * 5 + [("127.0.0.1", 0)] * 5)
+    ports = free_ports([Wanted(HOST, taken)] * 5 + [Wanted(HOST, 0)] * 5)
 
     assert len(set(ports)) == 10
 
 
 def test_any_port_is_better_than_none():
-    assert 0 < free_ports([("127.0.0.1", 65535), ("127.0.0.1", 65535)])[1] < 65535
+    assert 0 < free_ports([Wanted(HOST, 65535), Wanted(HOST, 65535)])[1] < 65535
 
 
 def test_address_of_another_machine_is_told():
-    with pytest.raises(OSError, match=r"no port is free on 192\.0\.2\.1"):
-        free_ports([("192.0.2.1", 0)])
+    with pytest.raises(PortError, match=r"no port is free on 192\.0\.2\.1"):
+        free_ports([Wanted("192.0.2.1", 0)])
+
+
+def test_port_that_was_asked_for_and_is_taken_is_an_error(taken):
+    with pytest.raises(PortError, match=rf"HTTP_PORT \(env\): cannot listen on 127\.0\.0\.1:{taken}: Address already"):
+        free_ports([Wanted(HOST, taken, "HTTP_PORT (env)")])
+
+
+def test_port_beyond_the_last_is_told():
+    with pytest.raises(PortError, match=r"GRPC_PORT: cannot listen on 127\.0\.0\.1:65536: there is no such port"):
+        free_ports([Wanted(HOST, 65536, "GRPC_PORT")])
+
+
+def test_usual_port_makes_way_for_the_one_that_was_asked_for():
+    port = row_of_free_ports(2)
+
+    usual, asked, off = free_ports([Wanted(HOST, port), Wanted(HOST, port, "HTTP_PORT"), Wanted(HOST, -1, "OFF")])
+
+    assert (asked, off) == (port, -1)
+    assert usual not in {asked, off}
 
 
 def test_plan_gives_each_process_its_place():
-    made = plan(FleetRequest(workers=3, keys=("a", "b"), settings={"NEUROGATE_MODEL": "m"}), http_port=0, threads=2)
+    made = planned(workers=3, keys=("a", "b"), settings={"NEUROGATE_MODEL": "m"}, threads=2)
 
     gateway, workers = made.gateway.environment, [worker.environment for worker in made.workers]
     assert gateway["WORKER_ADDRESSES"] == ",".join(f"127.0.0.1:{worker['GRPC_PORT']}" for worker in workers)
@@ -59,7 +109,7 @@ def test_plan_gives_each_process_its_place():
 
 
 def test_plan_without_keys_leaves_the_environment_in_charge():
-    made = plan(FleetRequest(workers=1, host="0.0.0.0"), http_port=0, threads=None)
+    made = planned(workers=1, settings={"NEUROGATE_HOST": "0.0.0.0"})
 
     assert "API_KEYS" not in made.gateway.environment
     assert "NEUROGATE_ENGINE_THREADS" not in made.workers[0].environment
@@ -68,7 +118,89 @@ def test_plan_without_keys_leaves_the_environment_in_charge():
 
 @pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
 def test_plan_on_ipv6_has_a_url_with_brackets():
-    assert plan(FleetRequest(workers=1, host="::1"), http_port=0, threads=1).url.startswith("http://[::1]:")
+    assert planned(workers=1, settings={"NEUROGATE_HOST": "::1"}).url.startswith("http://[::1]:")
+
+
+def test_ports_that_are_set_are_used():
+    first = row_of_free_ports(12)
+    names = ("HTTP_PORT", "METRICS_PORT", "PORT_HEALTH", "NEUROGATE_GRPC_PORT")
+    environ = {name: str(first + index) for index, name in enumerate(names)} | {"GRPC_PORT": str(first + 9)}
+    environ["METRICS_PORT"] = str(first + 5)
+
+    made = planned(environ)
+
+    assert {name: made.gateway.environment[name] for name in names} == {name: environ[name] for name in names}
+    assert made.gateway.ops_url == f"http://127.0.0.1:{first + 5}"
+    assert [worker.address for worker in made.workers] == [f"{HOST}:{first + 9}", f"{HOST}:{first + 10}"]
+    assert [worker.ops_url for worker in made.workers] == [f"http://{HOST}:{first + 6}", f"http://{HOST}:{first + 7}"]
+
+
+def test_any_ports_may_be_asked_for():
+    names = ("HTTP_PORT", "METRICS_PORT", "PORT_HEALTH", "NEUROGATE_GRPC_PORT", "GRPC_PORT")
+
+    made = planned(dict.fromkeys(names, "0"))
+
+    assert all(port > 0 for _, port in made.listeners)
+    assert len({port for _, port in made.listeners}) == 8
+
+
+def test_listeners_that_are_off_stay_off():
+    made = planned({"HTTP_PORT": "0", "PORT_HEALTH": "-1", "NEUROGATE_GRPC_PORT": "-1"}, workers=1)
+
+    assert (made.gateway.environment["PORT_HEALTH"], made.gateway.environment["NEUROGATE_GRPC_PORT"]) == ("-1", "-1")
+    assert (made.grpc_address, made.grpc_tls_address) == ("", "")
+    assert len(made.listeners) == 4
+
+
+@pytest.mark.parametrize("name", ["HTTP_PORT", "METRICS_PORT", "PORT_HEALTH", "NEUROGATE_GRPC_PORT", "GRPC_PORT"])
+def test_port_that_is_set_and_taken_is_an_error_that_names_it(taken, name):
+    with pytest.raises(PortError, match=rf"^{name} \(env {name}\).*: cannot listen on 127\.0\.0\.1:{taken}: "):
+        planned({"HTTP_PORT": "0", name: str(taken)})
+
+
+def test_flag_counts_more_than_the_environment():
+    first = row_of_free_ports(2)
+
+    made = planned({"HTTP_PORT": str(first)}, settings={"HTTP_PORT": str(first + 1)})
+
+    assert made.url == f"http://127.0.0.1:{first + 1}"
+
+
+@pytest.mark.parametrize("name", ["fleet.yaml", "fleet.toml"])
+def test_file_has_ports_for_gateway_and_workers_apart(tmp_path, name):
+    first, file = row_of_free_ports(4), tmp_path / name
+    keys = {"gateway": ("metrics_port", first), "worker": ("metrics_port", first + 2)}
+    form = "{0}: {{{1}: {2}}}\n" if name.endswith("yaml") else "[{0}]\n{1} = {2}\n"
+    file.write_text("".join(form.format(section, *key) for section, key in keys.items()))
+
+    made = planned(file=str(file))
+
+    assert made.gateway.ops_url == f"http://127.0.0.1:{first}"
+    assert [worker.ops_url for worker in made.workers] == [f"http://{HOST}:{first + 2}", f"http://{HOST}:{first + 3}"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "https_url"),
+    [
+        ({}, "http", ""),
+        ({"NEUROGATE_TLS_CERT": "c", "NEUROGATE_TLS_KEY": "k"}, "https", ""),
+        ({"NEUROGATE_TLS_CERT": "c", "NEUROGATE_TLS_KEY": "k", "NEUROGATE_HTTPS_PORT": "0"}, "http", "https"),
+    ],
+)
+def test_certificate_makes_the_gateway_https(settings, url, https_url):
+    made = planned({"HTTP_PORT": "0", **settings}, workers=1)
+
+    assert made.url == f"{url}://127.0.0.1:{made.gateway.environment['HTTP_PORT']}"
+    assert made.https_url.partition(":")[0] == https_url
+    assert bool(made.grpc_tls_address) is bool(settings)
+    assert made.gateway.ops_url.startswith("http://")
+
+
+def test_host_that_is_set_is_the_gateways():
+    made = planned({"HTTP_PORT": "0", "NEUROGATE_HOST": "localhost"}, workers=1)
+
+    assert made.url.startswith("http://localhost:")
+    assert made.workers[0].environment["NEUROGATE_WORKER_HOST"] == HOST
 
 
 @pytest.mark.parametrize(("cores", "workers", "threads"), [(8, 3, 2), (2, 3, 1), (16, 1, 16)])

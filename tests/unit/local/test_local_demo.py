@@ -90,9 +90,9 @@ def test_gateway_that_is_gone_has_no_status(prepared, make_fleet, console):
         async with fleet:
             fleet.gateway.signal(9)
             await fleet.gateway.ended()
-            await Demo(prepared, fleet, console, curl=False)._status()
+            await Demo(prepared, fleet, console, curl=False)._state()
 
-    with pytest.raises(demo_module.DemoError, match="does not answer GET /workers"):
+    with pytest.raises(demo_module.DemoError, match="ops port does not answer"):
         asyncio.run(ask())
 
 
@@ -101,10 +101,6 @@ def test_listener_that_stays_is_found(prepared, make_fleet, console):
     demo = Demo(prepared, make_fleet(), console, curl=False)
     with socket.create_server((host, port)), pytest.raises(demo_module.DemoError, match="somebody still listens on"):
         demo._check_nothing_is_left()
-
-
-def test_worker_that_is_not_listed_has_no_breaker(make_fleet):
-    assert demo_module._breaker({"workers": []}, make_fleet().workers[0]) == "missing"
 
 
 def test_shown_command_is_the_command(tmp_path):

@@ -8,13 +8,17 @@ import pytest
 
 from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.errors import ConfigError
+from neurogate.local.banner import key
 from neurogate.local.plan import FleetRequest
 from neurogate.local.prepare import prepare
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("NEUROGATE_ENGINE", "OLLAMA_URL", "NEUROGATE_MODEL", "NEUROGATE_ENGINE_THREADS", "API_KEYS"):
+    for name in (
+        "NEUROGATE_ENGINE", "OLLAMA_URL", "NEUROGATE_MODEL", "NEUROGATE_ENGINE_THREADS", "API_KEYS", "AUTH_KEYS_FILE",
+        "NEUROGATE_CONFIG",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("NEUROGATE_MODEL_DIR", str(tmp_path / "models"))
@@ -32,7 +36,7 @@ def test_managed_engine_gets_its_model_and_a_share_of_the_cores(tmp_path, consol
 
     made = prepare(request, console)
 
-    assert (made.engine, made.model, made.key) == ("llamacpp", "mine", "k")
+    assert (made.engine, made.model, made.gateway.keys.api_keys) == ("llamacpp", "mine", ("k",))
     assert made.plan.workers[63].environment["NEUROGATE_ENGINE_THREADS"] == "1"
     assert made.directory.parent == tmp_path / "state" / "neurogate" / "runs"
 
@@ -58,15 +62,26 @@ def test_external_engine_needs_no_model_file(console, monkeypatch):
 
     made = prepare(FleetRequest(workers=1, settings={"OLLAMA_URL": "http://127.0.0.1:1"}), console)
 
-    assert (made.engine, made.model, made.key) == ("ollama", "", "first")
+    assert (made.engine, made.model, key(made.gateway.keys)) == ("ollama", "", "first")
     assert made.plan.workers[0].environment["OLLAMA_URL"] == "http://127.0.0.1:1"
 
 
 def test_wrong_setting_is_told_before_anything_starts(console):
-    with pytest.raises(ConfigError, match="NEUROGATE_ENGINE_SLOTS"):
+    with pytest.raises(ConfigError, match="--engine-slots"):
         prepare(FleetRequest(workers=1, settings={"NEUROGATE_ENGINE_SLOTS": "many"}), console)
 
 
 def test_unknown_model_is_told_before_anything_starts(console):
     with pytest.raises(ConfigError, match="NEUROGATE_MODEL: there is no model 'nothing'"):
         prepare(FleetRequest(workers=1, settings={"NEUROGATE_MODEL": "nothing"}), console)
+
+
+def test_file_that_is_named_serves_every_process(tmp_path, console):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("engine: {engine: sim}\nkeys: {api_keys: [from-the-file]}\n")
+
+    made = prepare(FleetRequest(workers=2, settings={"NEUROGATE_CONFIG": str(file)}), console)
+
+    assert (made.engine, made.gateway.keys.api_keys) == ("sim", ("from-the-file",))
+    children = (made.plan.gateway, *made.plan.workers)
+    assert [child.environment["NEUROGATE_CONFIG"] for child in children] == [str(file)] * 3

@@ -10,7 +10,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from rich.console import Console
 
+from neurogate.local.demo import KEY
 from neurogate.local.fleet import Fleet
+from neurogate.local.state import FleetState, WorkerState
+from neurogate.local.table import Row
 from neurogate.local.up import up, view_on
 
 
@@ -48,7 +51,7 @@ def test_it_shows_where_everything_is_until_it_is_stopped(make_fleet, run_up, pr
     failure, shown = run_up(make_fleet(), stop)
 
     assert failure == ""
-    for fact in (prepared.plan.url, prepared.plan.ops_url, prepared.key, str(prepared.directory), "fake none"):
+    for fact in (prepared.plan.url, prepared.plan.gateway.ops_url, KEY, str(prepared.directory), "fake none"):
         assert fact in shown
     assert shown.endswith("stopping\nstopped\n")
     assert shown.count("worker ") <= 3, "the table is printed at changes only"
@@ -102,8 +105,8 @@ def test_dead_worker_is_told_and_the_rest_goes_on(make_fleet, run_up):
 
 
 async def _is_open(fleet: Fleet) -> bool:
-    status = await fleet.status()
-    return "open" in {worker["circuit_breaker_state"] for worker in status["workers"]}
+    state = await fleet.state()
+    return "open" in {row.breaker for row in state.rows}
 
 
 def test_dead_gateway_ends_it(make_fleet, run_up):
@@ -144,10 +147,10 @@ def test_gateway_that_does_not_answer_yet_is_said_on_a_terminal_only(console, te
 def test_dumb_terminal_gets_whole_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     dumb = Console(file=io.StringIO(), force_terminal=True, width=100)
-    worker = {"id": "worker-0", "address": "a:1", "healthy": True, "ready": True, "circuit_breaker_state": "closed"}
+    state = FleetState((WorkerState(Row("worker-0", "a:1", "ready", "closed"), ""),), accepting=True)
 
     with view_on(dumb) as view:
-        view({"workers": [worker]})
-        view({"workers": [worker]})
+        view(state)
+        view(state)
 
     assert dumb.file.getvalue().count("worker-0") == 1
