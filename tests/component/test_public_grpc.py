@@ -160,6 +160,7 @@ def test_the_trace_and_the_prompts_fields_reach_the_worker() -> None:
         ({}, (), Code.UNAUTHENTICATED, "API key is needed"),
         ({"prompt": "x" * 2000}, (), Code.UNAUTHENTICATED, "API key is needed"),
         ({"prompt": "x"}, (("authorization", "Bearer wrong"),), Code.UNAUTHENTICATED, "not known"),
+        ({"prompt": "x"}, (BEARER, ("authorization", "Bearer b")), Code.INVALID_ARGUMENT, "given once"),
         ({}, (BEARER,), Code.INVALID_ARGUMENT, "prompt: is required"),
         ({"prompt": "x", "max_tokens": 0}, (BEARER,), Code.INVALID_ARGUMENT, "max_tokens: "),
         ({"prompt": "x", "temperature": 3.0}, (BEARER,), Code.INVALID_ARGUMENT, "temperature: "),

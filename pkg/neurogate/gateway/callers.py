@@ -7,9 +7,10 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from neurogate.edge.caller import Caller
+from neurogate.edge.permissions import may_call
 
-Identify = Callable[[bytes, bytes, str], Caller]
-"""(Authorization, X-Api-Key, path) → whose key it is. Raises UnauthorizedError and ForbiddenError."""
+Identify = Callable[[bytes, bytes], Caller]
+"""(Authorization, X-Api-Key) → whose key it is. Raises UnauthorizedError."""
 
 KEY_ID = "neurogate.key_id"
 """Where the scope says afterwards whose key it was."""
@@ -19,12 +20,12 @@ REQUEST_ID = "neurogate.request_id"
 
 
 def caller_of(request: Request, identify: Identify) -> Caller:
-    """Whose key a request carries; raises as `identify` does."""
+    """Whose key a request carries. Raises as `identify` does, and ForbiddenError when it is not good for the path."""
     headers = request.headers
     caller = identify(
         headers.get("authorization", "").encode("latin-1"),
         headers.get("x-api-key", "").encode("latin-1"),
-        request.url.path,
     )
     request.scope[KEY_ID] = caller.key_id
+    may_call(caller, request.url.path)
     return caller

@@ -15,7 +15,7 @@ from neurogate.edge.caller import Caller, Priority
 from neurogate.edge.keys import KeyRing
 from neurogate.edge.limiter import estimate
 from neurogate.edge.limits import Limiter, Reservation
-from neurogate.edge.permissions import may_call, may_use, sees
+from neurogate.edge.permissions import may_use, sees
 from neurogate.edge.settings import LimitSettings
 from neurogate.errors import BadRequestError, UnauthorizedError
 from neurogate.gateway.model_names import ModelNames
@@ -65,17 +65,14 @@ class Edge:
             return None
         return self._addresses.visit(self._addresses.client(peer, forwarded_for))
 
-    def identify(self, authorization: bytes, api_key: bytes, path: str, visit: Visit | None = None) -> Caller:
-        """Who calls. Raises UnauthorizedError, and ForbiddenError when the key is not good for the path."""
+    def identify(self, authorization: bytes, api_key: bytes, visit: Visit | None = None) -> Caller:
+        """Who calls; `may_call` is the next question. Raises UnauthorizedError."""
         try:
-            caller = self._keys.authenticate(authorization, api_key)
+            return self._keys.authenticate(authorization, api_key)
         except UnauthorizedError:
             if visit is not None:
                 visit.failed()
             raise
-        if caller.routes is not None:
-            may_call(caller, path)
-        return caller
 
     def route(self, caller: Caller, model: str) -> str:
         """The model that the request goes to.

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
+from neurogate.edge.permissions import may_call
 from neurogate.errors import BadRequestError, GatewayError
 from neurogate.gateway.dialects import Dialect, Head
 from neurogate.gateway.dialects.dialect import EVENT_STREAM
@@ -98,7 +99,8 @@ class GenerationEndpoint:
     async def _serve(self, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
         edge, headers = self._edge, served.headers
         served.visit = edge.arrive(served.peer, headers.forwarded_for)
-        served.caller = caller = edge.identify(headers.authorization, headers.api_key, self._path, served.visit)
+        served.caller = caller = edge.identify(headers.authorization, headers.api_key, served.visit)
+        may_call(caller, self._path)
         announced_size(headers, self._max_body_bytes)
         body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s, take=served.take)
         head = self._dialect.read(body)

@@ -14,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.member import Member
-from neurogate.edge.permissions import may_use
+from neurogate.edge.permissions import may_call, may_use
 from neurogate.errors import BodyTimeoutError, BusyError, GatewayError, TooLargeError
 from neurogate.gateway.dialects.prompt import PromptDialect
 from neurogate.gateway.edge import Edge
@@ -153,8 +153,9 @@ class GrpcEdge:
         self._calls += 1
         try:
             served.visit = edge.arrive(served.peer, served.forwarded_for)
-            authorization, api_key = rpc.header("authorization"), rpc.header("x-api-key")
-            served.caller = edge.identify(authorization, api_key, rpc.method, served.visit)
+            authorization, api_key = rpc.only("authorization"), rpc.only("x-api-key")
+            served.caller = edge.identify(authorization, api_key, served.visit)
+            may_call(served.caller, rpc.method)
             self._bound_calls()
             yield served
             served.status = 200

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from neurogate.errors import BadRequestError
 from neurogate.prompt_api import PromptAnswer
 from neurogate.resilience.breaker import Outcome
 from neurogate.rpc.call_channel import CallChannel
@@ -39,6 +40,15 @@ class IncomingRpc:
             if key == name:
                 return value if isinstance(value, bytes) else value.encode()
         return b""
+
+    def only(self, name: str) -> bytes:
+        """The value of a metadata key that may be given once; empty when there is none.
+
+        Raises BadRequestError for more: whoever reads it next may read another one.
+        """
+        if sum(key == name for key, _ in self.metadata) > 1:
+            raise BadRequestError(f"{name}: may be given once")
+        return self.header(name)
 
 
 class PromptEvent(msgspec.Struct, kw_only=True):

@@ -357,6 +357,7 @@ def test_a_key_bound_to_models_and_routes_may_use_no_others(tmp_path: Any) -> No
             await turns()
             assert (wrong_model.status, wrong_route.status) == (403, 403)
             assert wrong_model.json()["error"]["code"] == "not_allowed"
+            assert [entry.key_id for entry in made.entries] == ["alice", "alice"]  # whose key it was is known
             twice = asking("a-long-key", model="tiny", Model="large")  # Ollama would take the second
             made.ask(twice)
             await turns()
