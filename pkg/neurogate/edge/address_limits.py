@@ -73,7 +73,7 @@ class AddressLimits:
 
     def reload(self, settings: LimitSettings) -> None:
         """Other bounds from now on. Raises ConfigError like the constructor, and then changes nothing."""
-        self._trusted = tuple(_network(text) for text in settings.trusted_proxies)
+        self._trusted = trusted_networks(settings)
         self._per_minute = settings.address_requests_per_minute
         self._failures = settings.address_failures_per_minute
         self._concurrent = settings.address_concurrent
@@ -150,6 +150,11 @@ class AddressLimits:
     def _trusts(self, client: str) -> bool:
         address = _address(client)
         return address is not None and any(address in network for network in self._trusted)
+
+
+def trusted_networks(settings: LimitSettings) -> tuple[_Network, ...]:
+    """Those of the trusted proxies. Raises ConfigError for what is no address or network."""
+    return tuple(_network(text) for text in settings.trusted_proxies)
 
 
 def _network(text: str) -> _Network:

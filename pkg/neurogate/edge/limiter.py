@@ -43,10 +43,25 @@ def build_limiter(
             observer=observer,
         )
     except ValueError as error:
-        raise ConfigError(
-            f"REDIS_URL: must be redis://, rediss:// or unix:// with host and port (got {shown(settings.redis_url)!r})"
-        ) from error
+        raise _no_redis_url(settings) from error
     return RedisLimiter(settings, defaults(settings), store=store, fallback=memory, loop=loop, wall=wall, rng=rng)
+
+
+def check(settings: LimitSettings) -> None:
+    """Raise ConfigError for a REDIS_URL that is none. Nothing is asked."""
+    if settings.redis_url:
+        from neurogate.edge.redis_store import client_of
+
+        try:
+            client_of(settings.redis_url)
+        except ValueError as error:
+            raise _no_redis_url(settings) from error
+
+
+def _no_redis_url(settings: LimitSettings) -> ConfigError:
+    return ConfigError(
+        f"REDIS_URL: must be redis://, rediss:// or unix:// with host and port (got {shown(settings.redis_url)!r})"
+    )
 
 
 def defaults(settings: LimitSettings) -> Quota:

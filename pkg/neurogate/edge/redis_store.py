@@ -35,6 +35,12 @@ class StoreDownError(Exception):
     """Redis gave no answer. What was asked may have been done or not."""
 
 
+def client_of(url: str) -> Redis:
+    """A client that has not connected yet. Raises ValueError for a URL that is none."""
+    # Redis's own retries would run a script twice: whether to try again is known here only.
+    return Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2, socket_timeout=None)
+
+
 class Command:
     """One script to run."""
 
@@ -70,8 +76,7 @@ class RedisStore:
         self._retry_s = retry_s
         self._probe = probe
         self._observer = observer
-        # Redis's own retries would run a script twice: whether to try again is known here only.
-        self._redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2, socket_timeout=None)
+        self._redis = client_of(url)
         self._scripts = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
             for script in (RESERVE, SETTLE, REFRESH)

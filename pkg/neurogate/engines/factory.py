@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from neurogate.engines.engine import Engine
+from neurogate.engines.engine import Engine, EngineFatalError
 from neurogate.engines.settings import DEFAULT_MODEL, EngineSettings, SimSettings
 from neurogate.errors import ConfigError, NeuroGateError
 
 if TYPE_CHECKING:
     from neurogate.engines.llamacpp.process import Log
+
+EngineT = TypeVar("EngineT")
 
 
 def build(
@@ -56,6 +59,35 @@ def build(
             return _external(OpenAIEngine, settings.url, settings, paths=OPENAI_PATHS | set(settings.apis))
 
 
+def check(settings: EngineSettings, sim: SimSettings) -> None:
+    """Raise ConfigError for what the engine's start would refuse, as far as settings and small files tell."""
+    match settings.kind:
+        case "llamacpp":
+            from neurogate.engines.llamacpp.engine import check_files
+
+            look: Callable[[], object] = partial(check_files, settings)
+        case "sim":
+            from neurogate.engines.sim import faults
+
+            look = partial(faults.parse, sim.faults)
+        case "ollama":
+            from neurogate.engines.ollama import DEFAULT_URL, OllamaEngine
+
+            look = _external(OllamaEngine, settings.url or settings.ollama_url or DEFAULT_URL, settings).check
+        case "llama-server":
+            from neurogate.engines.llama_server import LlamaServerEngine
+
+            look = _external(LlamaServerEngine, settings.url, settings).check
+        case "openai":
+            from neurogate.engines.openai import OpenAIEngine
+
+            look = _external(OpenAIEngine, settings.url, settings).check
+    try:
+        look()
+    except EngineFatalError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _resolved(resolve_model: Callable[[str], tuple[str, Path]], reference: str) -> tuple[str, Path]:
     try:
         return resolve_model(reference)
@@ -65,7 +97,7 @@ def _resolved(resolve_model: Callable[[str], tuple[str, Path]], reference: str) 
         raise ConfigError(f"NEUROGATE_MODEL: {error}") from error
 
 
-def _external(engine: Callable[..., Engine], url: str, settings: EngineSettings, **more: frozenset[str]) -> Engine:
+def _external(engine: Callable[..., EngineT], url: str, settings: EngineSettings, **more: frozenset[str]) -> EngineT:
     return engine(
         url,
         model=settings.model,

@@ -122,14 +122,18 @@ class HttpEngine(ABC):
     async def observe(self) -> Observation:
         """Ask the engine how it is; takes at most 2 s and never raises."""
 
-    async def start(self) -> None:
-        """Open the session. Raises EngineFatalError for something that is no HTTP URL, and for two credentials."""
+    def check(self) -> None:
+        """Raise EngineFatalError for something that is no HTTP URL, and for two credentials."""
         if not _is_http(self._base_url):
             raise EngineFatalError(
                 f"{self.shown_url!r} is no URL of an engine: {self._where()} must look like http://host:port"
             )
         if self._has_key and urls.userinfo(self._base_url):
             raise EngineFatalError(f"NEUROGATE_ENGINE_API_KEY: {self._where()} has a user already, give one of the two")
+
+    async def start(self) -> None:
+        """Open the session. Raises EngineFatalError as `check` does."""
+        self.check()
         self._session = aiohttp.ClientSession(
             connector=self._connector(),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s),

@@ -28,15 +28,10 @@ class Certificates:
         registry: CollectorRegistry,
         now: Callable[[], float],
     ) -> None:
-        public_files, files = _public_files(public), link_files(link)
-        if public_files.ca.path and not public_files.cert.path:
-            raise ConfigError("NEUROGATE_TLS_CERT: is needed, because NEUROGATE_TLS_CLIENT_CA is set")
-        if files.cert.path and not files.ca.path:
-            raise ConfigError("NEUROGATE_LINK_TLS_CA: is needed to know the workers, because a link certificate is set")
-        used = [bool(public_files.cert.path or public_files.key.path), bool(files.ca.path or files.key.path)]
-        metrics = CertificateMetrics(registry) if any(used) else None
-        self.public = LiveTls(public_files, now=now, observer=metrics) if metrics and used[0] else None
-        self.link = LiveTls(files, now=now, observer=metrics) if metrics and used[1] else None
+        public_files, files = public_side(public), link_side(link)
+        metrics = CertificateMetrics(registry) if public_files or files else None
+        self.public = LiveTls(public_files, now=now, observer=metrics) if metrics and public_files else None
+        self.link = LiveTls(files, now=now, observer=metrics) if metrics and files else None
         self._link_name = link.name
 
     @property
@@ -71,9 +66,21 @@ class Certificates:
         return [live for live in (self.public, self.link) if live is not None]
 
 
-def _public_files(settings: TlsSettings) -> TlsFiles:
-    return TlsFiles(
+def public_side(settings: TlsSettings) -> TlsFiles | None:
+    """The files for clients; None where TLS is off. Raises ConfigError when the settings lack one."""
+    files = TlsFiles(
         PemFile("NEUROGATE_TLS_CERT", settings.cert),
         PemFile("NEUROGATE_TLS_KEY", settings.key),
         PemFile("NEUROGATE_TLS_CLIENT_CA", settings.client_ca),
     )
+    if files.ca.path and not files.cert.path:
+        raise ConfigError("NEUROGATE_TLS_CERT: is needed, because NEUROGATE_TLS_CLIENT_CA is set")
+    return files if files.cert.path or files.key.path else None
+
+
+def link_side(settings: LinkTlsSettings) -> TlsFiles | None:
+    """The files for workers; None where links are plain. Raises ConfigError when the settings lack one."""
+    files = link_files(settings)
+    if files.cert.path and not files.ca.path:
+        raise ConfigError("NEUROGATE_LINK_TLS_CA: is needed to know the workers, because a link certificate is set")
+    return files if files.ca.path or files.key.path else None

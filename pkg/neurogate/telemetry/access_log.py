@@ -17,7 +17,8 @@ import msgspec
 
 from neurogate.errors import ConfigError
 from neurogate.telemetry.line_writer import LineFile, LineWriter
-from neurogate.telemetry.rotating_file import RotatingFile
+from neurogate.telemetry.rotating_file import STANDARD_OUTPUT, RotatingFile
+from neurogate.telemetry.writable import check_file
 
 Format = Literal["text", "json"]
 NOBODY = "-"
@@ -79,7 +80,7 @@ class AccessLog:
             try:
                 file = RotatingFile(Path(path), max_bytes=max_bytes, keep=keep)
             except OSError as error:
-                raise ConfigError(f"NEUROGATE_ACCESS_LOG: {path} cannot be opened: {error.strerror}") from error
+                raise _unopened(path, error) from error
         self.prompts = prompts
         """Whether the log takes prompts: whoever makes entries need not find them otherwise."""
         self._writer = LineWriter(
@@ -114,6 +115,19 @@ class AccessLog:
 
     def _json_line(self, entry: Entry) -> bytes:
         return json_line(entry, prompts=self.prompts)
+
+
+def check(path: str) -> None:
+    """Raise ConfigError when the file could not be opened; nothing is written. An empty path is none."""
+    if path and Path(path) != STANDARD_OUTPUT:
+        try:
+            check_file(Path(path))
+        except OSError as error:
+            raise _unopened(path, error) from error
+
+
+def _unopened(path: str, error: OSError) -> ConfigError:
+    return ConfigError(f"NEUROGATE_ACCESS_LOG: {path} cannot be opened: {error.strerror}")
 
 
 def text_line(entry: Entry) -> bytes:

@@ -23,6 +23,7 @@ from neurogate.errors import ConfigError
 from neurogate.telemetry.line_writer import LineWriter
 from neurogate.telemetry.rotating_file import Output, RotatingFile, open_append
 from neurogate.telemetry.settings import LogFileSettings
+from neurogate.telemetry.writable import check_directory
 
 LATEST = "latest.txt"
 _NAMES_MAX = 1000
@@ -67,6 +68,16 @@ class EngineLog:
         self._copy(f"{line}\n")
 
 
+def check(settings: LogFileSettings) -> None:
+    """Raise ConfigError when the files could not be made; nothing is written."""
+    if settings.directory:
+        directory = Path(settings.directory).expanduser() / "_boot"
+        try:
+            check_directory(directory)
+        except OSError as error:
+            raise _unwritable(directory, error) from error
+
+
 @contextmanager
 def boot_log(settings: LogFileSettings, *, host: str, now: Callable[[], float]) -> Iterator[Copy | None]:
     """This process's own log file while the block runs; None where no files are wanted. Blocks a while at the end.
@@ -103,13 +114,17 @@ def _log_file(
         point_to(path)
         prune(directory, label, settings.keep)
     except OSError as error:
-        raise ConfigError(f"NEUROGATE_LOG_DIR: {directory} cannot be written: {error.strerror}") from error
+        raise _unwritable(directory, error) from error
     writer = LineWriter(file, _encoded, name=str(path), max_waiting=_WAITING_MAX)
     writer.start()
     try:
         yield writer.write
     finally:
         writer.close()
+
+
+def _unwritable(directory: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"NEUROGATE_LOG_DIR: {directory} cannot be written: {error.strerror}")
 
 
 def point_to(path: Path) -> None:

@@ -148,6 +148,14 @@ class LiveTls:
             _log.error("new certificates are not used; the old ones go on", reason=reason)
 
 
+def try_out(files: TlsFiles, *, now: Callable[[], float]) -> Material:
+    """What the files hold, found usable as by `LiveTls`, and not used. Blocks. Raises ConfigError as it does."""
+    files.check_named()
+    material = check(files, *contents(files), now=now)
+    _context(files)
+    return material
+
+
 class _Newest:
     """What gRPC asks, from threads of its own, before every handshake: the configuration if it is a new one."""
 

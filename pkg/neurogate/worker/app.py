@@ -26,8 +26,9 @@ from neurogate.telemetry.certificates import CertificateMetrics
 from neurogate.telemetry.log_files import EngineLog, boot_log, engine_log
 from neurogate.telemetry.machine import Machine
 from neurogate.tls.live import LiveTls
-from neurogate.tls.settings import LinkTlsSettings, link_files
+from neurogate.tls.settings import LinkTlsSettings
 from neurogate.worker.backend import Worker, WorkerLimits
+from neurogate.worker.checks import link_side
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.settings import WorkerConfig, WorkerSettings
 from neurogate.worker.vitals import vitals
@@ -137,10 +138,8 @@ async def serve(
 
 
 def _certificates(settings: LinkTlsSettings, metrics: WorkerMetrics) -> LiveTls | None:
-    files = link_files(settings)
-    if files.ca.path and not files.cert.path:
-        raise ConfigError("NEUROGATE_LINK_TLS_CERT: is needed, because NEUROGATE_LINK_TLS_CA is set")
-    if not (files.cert.path or files.key.path):
+    files = link_side(settings)
+    if files is None:
         return None
     return LiveTls(files, now=time.time, observer=CertificateMetrics(metrics.registry))  # noqa: TID251 - the composition root
 

@@ -38,7 +38,7 @@ def test_check_shows_every_value_with_its_source_and_no_secret(
 ) -> None:
     file = tmp_path / "n.yaml"
     file.write_text("gateway:\n  retries: 1\nworker:\n  max_requests: 7\n")
-    monkeypatch.setenv("API_KEYS", "a-very-secret-key,sk-2")
+    monkeypatch.setenv("API_KEYS", "a-very-secret-key,sk-secret-number-two")
     monkeypatch.setenv("HTTP_PORT", "8088")
 
     code, shown, errors = neurogate("check", "--config", str(file))
@@ -132,6 +132,39 @@ def test_settings_that_contradict_each_other_are_told(
     assert code == 78
     assert told in errors
     assert "short" not in errors
+
+
+def test_what_would_not_start_is_told_with_its_process(neurogate: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUROGATE_MODEL_ALIASES", "nope")
+    monkeypatch.setenv("NEUROGATE_LOG_DIR", "/dev/null/logs")
+
+    code, shown, errors = neurogate("check")
+
+    assert (code, shown) == (78, "")
+    assert errors.splitlines() == [
+        "neurogate: NEUROGATE_LOG_DIR: /dev/null/logs/_boot cannot be written: Not a directory",
+        "neurogate: NEUROGATE_MODEL_ALIASES: 'nope' must look like alias=model (gateway)",
+    ]
+    assert neurogate("check", "--process", "gateway")[2] == errors.replace(" (gateway)", "")
+
+
+def test_what_is_unwise_is_told_and_is_no_failure(neurogate: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_KEYS_FILE", "/nonexistent")
+    monkeypatch.setenv("API_KEY", "my-own-key-of-something")
+
+    code, shown, errors = neurogate("check")
+
+    nobody = "AUTH_ENABLED: authentication is on and there are no keys: every request is refused"
+    assert code == 0
+    assert "gateway.retries = 2" in shown
+    assert errors.splitlines() == [
+        "neurogate: warning: AUTH_KEYS_FILE: /nonexistent cannot be read: No such file or directory (gateway)",
+        f"neurogate: warning: {nobody} (gateway)",
+        "neurogate: warning: API_KEY: is no setting and is not read (did you mean API_KEYS?)",
+    ]
+
+    told = json.loads(neurogate("check", "--json")[1])
+    assert (told["valid"], len(told["warnings"])) == (True, 3)
 
 
 def test_a_wrong_file_ends_a_process_before_it_starts(neurogate: Run, tmp_path: Path) -> None:

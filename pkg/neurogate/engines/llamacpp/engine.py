@@ -51,6 +51,23 @@ class _ChildClient(LlamaServerEngine):
         return f"the engine process does not answer ({reason_of(error)})"
 
 
+def check_files(settings: EngineSettings) -> str:
+    """The path of the binary that the settings name; empty for the bundled llama.cpp. Blocks.
+
+    Raises EngineFatalError naming the setting whose file is not there.
+    """
+    for name, file in (
+        ("NEUROGATE_ENGINE_CHAT_TEMPLATE", settings.chat_template),
+        ("NEUROGATE_ENGINE_MMPROJ", settings.mmproj),
+    ):
+        if file and not Path(file).is_file():
+            raise EngineFatalError(f"{name}: there is no file {file}")
+    binary = shutil.which(settings.llama_server_bin) if settings.llama_server_bin else ""
+    if binary is None:
+        raise EngineFatalError(f"NEUROGATE_LLAMA_SERVER_BIN: {settings.llama_server_bin} is no program that can be run")
+    return binary
+
+
 class ManagedLlamaCppEngine:
     """Runs one model in one child process."""
 
@@ -90,21 +107,10 @@ class ManagedLlamaCppEngine:
     async def start(self) -> None:
         """Check what the child will need; `run` starts it. Raises EngineFatalError naming what is missing."""
         self._family = await asyncio.to_thread(validate, self._model_path)
-        for name, file in (
-            ("NEUROGATE_ENGINE_CHAT_TEMPLATE", self._settings.chat_template),
-            ("NEUROGATE_ENGINE_MMPROJ", self._settings.mmproj),
-        ):
-            if file and not await asyncio.to_thread(Path(file).is_file):
-                raise EngineFatalError(f"{name}: there is no file {file}")
+        self._binary = await asyncio.to_thread(check_files, self._settings)
         own = await asyncio.to_thread(pooling_of, self._model_path)
         self._pooling = self._choose_pooling(own)
         self._ubatch = self._settings.ubatch or (max(_UBATCH, self._settings.context_length) if own else _UBATCH)
-        if self._settings.llama_server_bin:
-            self._binary = shutil.which(self._settings.llama_server_bin) or ""
-            if not self._binary:
-                raise EngineFatalError(
-                    f"NEUROGATE_LLAMA_SERVER_BIN: {self._settings.llama_server_bin} is no program that can be run"
-                )
 
     async def run(self) -> None:
         """Start the child and restart it whenever it dies; see Engine.run."""
