@@ -90,6 +90,8 @@ class Gateway:
         self.reloader = Reloader(
             effective or Source(GatewayConfig, base=config).read(), now=self._wall, count=self.metrics.config_reload
         )
+        for warning in effective.warnings if effective is not None else ():
+            _log.warning("settings", problem=warning)
         self._build_data_plane()
         self._build_edge()
         self._build_listeners_backends()
@@ -152,7 +154,11 @@ class Gateway:
         self.keys = KeySource(config.keys, now=self._wall)
         self._log_keys()
         self.limiter = build_limiter(
-            config.limits, loop=loop, wall=self._wall, rng=self._rng, observer=LimitLog(self.metrics)
+            config.limits,
+            loop=loop,
+            wall=self._wall,
+            rng=self._rng,
+            observer=LimitLog(self.metrics, fail=config.limits.redis_fail),
         )
         room = Room(self.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
         self.admission = Admission(config.admission, has_room=room.has_room, loop=loop, on_left=self.metrics.waited)

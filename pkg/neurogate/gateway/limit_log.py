@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import structlog
 
 from neurogate.gateway.metrics import GatewayMetrics
 
 _log = structlog.get_logger("neurogate.limits")
 
+_MEANWHILE = {
+    "open": "limits are not shared, each gateway counts by itself",
+    "closed": "requests of keys with limits get 503",
+}
+
 
 class LimitLog:
-    """Tells what a limiter's store does."""
+    """Tells what a limiter's store does; `fail` is NEUROGATE_REDIS_FAIL, what happens while it does not answer."""
 
-    def __init__(self, metrics: GatewayMetrics) -> None:
+    def __init__(self, metrics: GatewayMetrics, *, fail: Literal["open", "closed"] = "open") -> None:
         self._metrics = metrics
+        self._meanwhile = _MEANWHILE[fail]
 
     def store_up(self, store: str) -> None:
         """It answers."""
@@ -23,7 +31,7 @@ class LimitLog:
     def store_down(self, store: str, error: str) -> None:
         """It does not."""
         self._metrics.limit_store(up=False)
-        _log.warning("redis is down: limits are not shared", redis=store, error=error)
+        _log.warning(f"redis is down: {self._meanwhile}", redis=store, error=error)
 
     def store_lost(self, store: str, settlements: int) -> None:
         """What ended could not be told."""
