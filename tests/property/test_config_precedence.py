@@ -114,7 +114,8 @@ def test_a_number_beyond_its_bounds_is_refused_in_every_layer_and_names_the_sett
     )
     with pytest.raises(ConfigError) as caught:
         source.read({setting.key: wrong} if layer == "admin" else {})
-    assert str(caught.value).startswith(f"{setting.key if layer == 'admin' else setting.env}: ")
+    named = {"environment": setting.env, "flag": setting.flag, "admin": setting.key}[layer]
+    assert str(caught.value).startswith(f"{named}: ")
 
 
 class _Unchecked(Source[Any]):
