@@ -13,6 +13,7 @@ import httpx
 from neurogate.cli.check import text
 from neurogate.config import environment
 from neurogate.errors import ConfigError, NeuroGateError
+from neurogate.tls.trust import advice, trusting
 
 _TIMEOUT_S = 15.0
 
@@ -20,10 +21,14 @@ _TIMEOUT_S = 15.0
 class AdminClient:
     """The admin API of one gateway."""
 
-    def __init__(self, url: str, key: str) -> None:
-        """`key` falls back to the first of NEUROGATE_ADMIN_KEY. Raises ConfigError when there is none."""
+    def __init__(self, url: str, key: str, tls_ca: str = "") -> None:
+        """`key` falls back to the first of NEUROGATE_ADMIN_KEY; `tls_ca` is a file of CAs, empty for the system's.
+
+        Raises ConfigError when there is no key, NeuroGateError for CAs that cannot be read.
+        """
         named = environment("NEUROGATE_ADMIN_KEY").get("NEUROGATE_ADMIN_KEY", "")
         self._url = url.rstrip("/")
+        self._verify = trusting(tls_ca)
         self._key = key or named.split(",")[0].strip()
         if not self._key:
             raise ConfigError(
@@ -44,11 +49,14 @@ class AdminClient:
                 json=body,
                 headers={"Authorization": f"Bearer {self._key}"},
                 timeout=_TIMEOUT_S,
+                verify=self._verify,
                 trust_env=False,
             )
             said = answer.json()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NeuroGateError(f"{self._url} does not answer ({error}): is it running?") from error
+            raise NeuroGateError(
+                f"{self._url} does not answer ({error}): {advice(error) or 'is it running?'}"
+            ) from error
         except ValueError as error:
             raise NeuroGateError(f"{self._url} does not answer in JSON: is it a gateway?") from error
         in_part = isinstance(said, dict) and said.get("status") == "invalid"

@@ -56,6 +56,9 @@ class Process(enum.Enum):
 
 Url = Annotated[str, typer.Option(help="Base URL of a running gateway.")]
 AdminKey = Annotated[str, typer.Option(help="Key of the admin API. [NEUROGATE_ADMIN_KEY]", show_default=False)]
+TlsCa = Annotated[
+    str, typer.Option(help="CA (PEM) of an https URL; the system's unless given.", metavar="FILE", show_default=False)
+]
 WorkerId = Annotated[str, typer.Argument(help="Its id, as `neurogate workers` shows it.")]
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -153,11 +156,11 @@ def sim_engine(
 
 
 @app.command()
-def health(url: Url = DEFAULT_URL) -> None:
+def health(url: Url = DEFAULT_URL, tls_ca: TlsCa = "") -> None:
     """Ask a gateway, or a worker's ops port, how it is; the exit code is 0 when it is well."""
     from neurogate.cli import ask
 
-    raise typer.Exit(ask.health(url))
+    raise typer.Exit(ask.health(url, tls_ca=tls_ca))
 
 
 @app.command()
@@ -165,11 +168,12 @@ def workers(
     url: Url = DEFAULT_URL,
     json: Annotated[bool, typer.Option("--json", help="Print the gateway's own JSON.")] = False,
     key: Annotated[str, typer.Option(help="An API key, for a gateway with WORKERS_AUTH.")] = "",
+    tls_ca: TlsCa = "",
 ) -> None:
     """Show the workers of a running gateway."""
     from neurogate.cli import ask
 
-    raise typer.Exit(ask.workers(url, json=json, key=key))
+    raise typer.Exit(ask.workers(url, json=json, key=key, tls_ca=tls_ca))
 
 
 @app.command()
@@ -225,11 +229,11 @@ def check(
 
 
 @admin.command(name="reload")
-def admin_reload(url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+def admin_reload(url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa = "") -> None:
     """Have the gateway read its configuration and its keys again."""
     from neurogate.cli import admin as command
 
-    raise typer.Exit(command.reload(command.AdminClient(url, admin_key)))
+    raise typer.Exit(command.reload(command.AdminClient(url, admin_key, tls_ca)))
 
 
 @admin_config.command(name="get")
@@ -238,11 +242,12 @@ def admin_config_get(
     json: Annotated[bool, typer.Option("--json", help="Print the gateway's own JSON.")] = False,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = "",
+    tls_ca: TlsCa = "",
 ) -> None:
     """Show what is in force, each value with where it comes from."""
     from neurogate.cli import admin as command
 
-    raise typer.Exit(command.show(command.AdminClient(url, admin_key), keys or [], as_json=json))
+    raise typer.Exit(command.show(command.AdminClient(url, admin_key, tls_ca), keys or [], as_json=json))
 
 
 @admin_config.command(name="set")
@@ -250,11 +255,12 @@ def admin_config_set(
     assignments: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="KEY= takes a value away again.")],
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = "",
+    tls_ca: TlsCa = "",
 ) -> None:
     """Change settings of the running gateway, until it is restarted."""
     from neurogate.cli import admin as command
 
-    raise typer.Exit(command.change(command.AdminClient(url, admin_key), assignments))
+    raise typer.Exit(command.change(command.AdminClient(url, admin_key, tls_ca), assignments))
 
 
 @admin_workers.command(name="add")
@@ -262,41 +268,48 @@ def admin_workers_add(
     address: Annotated[str, typer.Argument(help="host:port of its gRPC listener.")],
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = "",
+    tls_ca: TlsCa = "",
 ) -> None:
     """Add a worker."""
-    _admin_worker("add", address, url, admin_key)
+    _admin_worker("add", address, url, admin_key, tls_ca)
 
 
 @admin_workers.command(name="remove")
-def admin_workers_remove(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+def admin_workers_remove(
+    worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa = ""
+) -> None:
     """Take a worker out of the fleet; it finishes what it holds."""
-    _admin_worker("remove", worker, url, admin_key)
+    _admin_worker("remove", worker, url, admin_key, tls_ca)
 
 
 @admin_workers.command(name="drain")
-def admin_workers_drain(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+def admin_workers_drain(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa = "") -> None:
     """Let a worker have nothing new."""
-    _admin_worker("drain", worker, url, admin_key)
+    _admin_worker("drain", worker, url, admin_key, tls_ca)
 
 
 @admin_workers.command(name="resume")
-def admin_workers_resume(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+def admin_workers_resume(
+    worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa = ""
+) -> None:
     """Let a drained worker have requests again."""
-    _admin_worker("resume", worker, url, admin_key)
+    _admin_worker("resume", worker, url, admin_key, tls_ca)
 
 
 @admin_breakers.command(name="reset")
-def admin_breakers_reset(worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+def admin_breakers_reset(
+    worker: WorkerId, url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa = ""
+) -> None:
     """Close a worker's breaker."""
     from neurogate.cli import admin as command
 
-    raise typer.Exit(command.reset(command.AdminClient(url, admin_key), worker))
+    raise typer.Exit(command.reset(command.AdminClient(url, admin_key, tls_ca), worker))
 
 
-def _admin_worker(action: str, name: str, url: str, admin_key: str) -> None:
+def _admin_worker(action: str, name: str, url: str, admin_key: str, tls_ca: str) -> None:
     from neurogate.cli import admin as command
 
-    raise typer.Exit(command.worker(command.AdminClient(url, admin_key), action, name))
+    raise typer.Exit(command.worker(command.AdminClient(url, admin_key, tls_ca), action, name))
 
 
 @models.command()

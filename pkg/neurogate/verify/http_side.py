@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from neurogate.errors import NeuroGateError
+from neurogate.tls.trust import advice, trusting
 from neurogate.verify.http_calls import HttpCall
 from neurogate.verify.masks import canonical, events, masked
 
@@ -43,15 +43,11 @@ class HttpSide:
     def __init__(self, address: str, *, key: str, tls_ca: str, timeout_s: float) -> None:
         """`address` is host:port or a URL. Raises NeuroGateError for a CA that cannot be read."""
         self.url = address if "://" in address else f"http://{address}"
-        try:
-            verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=tls_ca) if tls_ca else True
-        except (OSError, ssl.SSLError) as error:
-            raise NeuroGateError(f"--tls-ca: {tls_ca} cannot be read ({error})") from error
         self._client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=timeout_s,
-            verify=verify,
+            verify=trusting(tls_ca),
             trust_env=False,
             limits=httpx.Limits(max_connections=None),
         )
@@ -66,7 +62,8 @@ class HttpSide:
         try:
             await self._client.get("/")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NeuroGateError(f"{self.url} does not answer ({str(error) or type(error).__name__})") from error
+            said, advised = str(error) or type(error).__name__, advice(error)
+            raise NeuroGateError(f"{self.url} does not answer ({said}){advised and f': {advised}'}") from error
 
     async def send(self, call: HttpCall) -> Answer:
         """The whole answer. Never raises: what went wrong is part of it."""
