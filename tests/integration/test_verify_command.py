@@ -71,6 +71,21 @@ def test_grpc_through_a_gateway_is_like_the_worker_with_64_streams_at_once(ports
     assert "normalised before comparing:\n  inference_time_ms: time\n" in done.stdout
 
 
+def test_a_size_that_only_the_proxy_refuses_counts_as_another_status_too(ports: Ports):
+    direct, proxy = f"127.0.0.1:{ports.engine}", f"127.0.0.1:{ports.http}"
+    done = verify("--direct", direct, "--proxy", proxy, "--key", KEY, "--size-mib", "12", "-n", "1", "--json")
+    report = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert [(found["aspect"], found["call"]) for found in report["findings"]] == [
+        ("status", "12582912 bytes"),
+        ("size", "12582912 bytes"),
+    ]
+    assert report["findings"][0]["detail"] == "200 directly, 413 through the proxy"
+    failed = {aspect: tally["failed"] for aspect, tally in report["aspects"].items() if tally["failed"]}
+    assert failed == {"status": 1, "size": 1}
+
+
 def test_a_proxy_that_refuses_everything_fails(ports: Ports):
     direct, proxy = f"127.0.0.1:{ports.engine}", f"127.0.0.1:{ports.http}"
     done = verify("--direct", direct, "--proxy", proxy, "--key", "wrong", "-n", "2", "--api", "openai")

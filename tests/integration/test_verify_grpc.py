@@ -95,6 +95,7 @@ def test_an_honest_proxy_passes():
         (lies.SwapsAnswers(), "cross-talk", 4),
         (lies.WrongCode(), "status", 2),
         (lies.SmallMessagesOnly(), "size", 1),
+        (lies.SmallMessagesOnly(), "status", 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, GrpcLie) else None,
 )

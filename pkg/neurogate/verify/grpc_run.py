@@ -90,7 +90,8 @@ class _Run:
         if expected.code != "OK":
             self._report.skipped.append(f"{call.name}: not taken directly ({expected.code} {expected.details})")
             return
-        self._report.compared("size", call.name, "" if given.code == "OK" else f"{given.code} {given.details}")
+        self._report.compared("status", call.name, _differ(expected.code, given.code))
+        self._report.compared("size", call.name, "" if given.code == "OK" else f"does not arrive: {given.details}")
 
     async def ends_early(self) -> None:
         """A deadline, and a client that cancels, must each end a call and the work on it, well before its own end."""

@@ -103,9 +103,10 @@ class _Run:
             self._report.skipped.append(f"{call.name}: {call.path} does not work directly ({why})")
             return
         given = await self._proxy.send(call)
-        same = (expected.status, expected.parts) == (given.status, given.parts)
-        told = given.failure or f"status {given.status}, {len(given.raw)} of {len(expected.raw)} bytes"
-        self._report.compared("size", call.name, "" if same else told)
+        self._report.compared("answered", call.name, given.failure)
+        self._report.compared("status", call.name, _differ(expected.status, given.status))
+        told = f"{len(given.raw)} bytes of an answer that has {len(expected.raw)} directly"
+        self._report.compared("size", call.name, "" if expected.parts == given.parts else told)
 
     async def cancellation(self) -> None:
         """Whoever leaves the proxy must free the engine, well before the answer would have ended by itself."""
