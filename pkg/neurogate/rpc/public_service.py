@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -57,6 +58,10 @@ async def telling(context: AnyContext, rpc: IncomingRpc) -> AsyncIterator[None]:
         await context.abort(status_of(bug), bug.message, trailers_of(bug, rpc.request_id))
 
 
+_MESSAGE_TIMEOUT_S = 10.0
+"""For the message of a health check."""
+
+
 class PublicLLMService:
     """`llm.v1.LLMService` of a gateway. To gRPC its methods are streams of bytes, so that it reads none ahead of us."""
 
@@ -104,7 +109,15 @@ class PublicLLMService:
             await self._backend.stream(rpc, question.read, context.send_initial_metadata, write)
 
     async def _health_check(self, _: object, context: BytesContext) -> None:
-        """Whether any worker would take a request, and how busy they are together. Needs no key, and reads nothing."""
+        """Whether any worker would take a request, and how busy they are together. Needs no key.
+
+        The message tells nothing, but it is read: a call that ends before is reset, and the reset may overtake the end.
+        """
+        try:
+            async with asyncio.timeout(_MESSAGE_TIMEOUT_S):
+                await context.read()
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no message within {_MESSAGE_TIMEOUT_S:g} s")
         fleet = self._backend.fleet()
         told = llm_pb2.HealthCheckResponse(
             healthy=fleet.healthy,
