@@ -17,6 +17,9 @@ WORKERS ?= 3
 URL ?= http://127.0.0.1:8080
 PYTEST_ARGS ?=
 CASES ?= 5000
+JOBS ?= 2
+# One file's tests stay together: they share processes.
+PYTEST = pytest -n $(JOBS) --dist loadfile
 SOURCES := $(wildcard pkg cmd bench tests)
 
 ##@ Start
@@ -54,11 +57,11 @@ models: $(RUNTIME) ## Fetch the default model, and list what is here
 
 dev: $(DEV) ## Add to .venv what testing and checking need
 
-test: $(DEV) ## Run every test (PYTEST_ARGS= adds arguments)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(DEV) ## Run every test, JOBS=2 at once (PYTEST_ARGS= adds arguments)
+	@$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
 
 test-fast: $(DEV) ## Run the tests that need no language model
-	@$(BIN)/python -m pytest -m "not model" $(PYTEST_ARGS)
+	@$(BIN)/python -m $(PYTEST) -m "not model" $(PYTEST_ARGS)
 
 fmt: $(DEV) ## Format the code, and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet $(SOURCES)
@@ -72,7 +75,7 @@ lint: $(DEV) ## Check style, layers and types
 
 cov: $(DEV) ## Run every test with branch coverage, in processes too
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/coverage run -m $(PYTEST) $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

@@ -318,7 +318,7 @@ def test_a_configured_binary_is_run_instead(binary: str, model: Path) -> None:
             assert isinstance(finished, Finished)
             assert finished.usage.completion_tokens == 2
             with pytest.raises(EngineUnsupportedError):
-                async with engine.forward(chat_call(path="/v1/embeddings")):
+                async with engine.forward(chat_call(path="/v1/nothing")):
                     pass
         assert any("listening on" in str(line) for line in log.said("debug"))
 

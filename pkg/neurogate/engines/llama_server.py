@@ -85,6 +85,8 @@ class LlamaServerEngine(OpenAIEngine):
 
     _reuses_connections = False
     _facts: _Facts | None = None
+    _without: frozenset[str] = frozenset()
+    """APIs that are not to be used, though the server has them."""
 
     @property
     def kind(self) -> str:
@@ -160,7 +162,7 @@ class LlamaServerEngine(OpenAIEngine):
         async def post(path: str, body: bytes) -> tuple[int, bytes]:
             return await self._post(path, body, timeout_s=deadline - loop.time())
 
-        apis = await apis_of(post)
+        apis = await apis_of(post) - self._without
         return _Facts(
             version=props.build_info,
             slots=props.total_slots or self._slots,

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -45,7 +46,11 @@ _UBATCH = 512
 
 
 class _ChildClient(LlamaServerEngine):
-    """The client of one life of the child."""
+    """The client of one life of the child; `without` are APIs that it has and that make no sense as it was started."""
+
+    def __init__(self, url: str, *, without: frozenset[str], **settings: Any) -> None:
+        super().__init__(url, **settings)
+        self._without = without
 
     def _unreachable(self, error: BaseException) -> str:
         return f"the engine process does not answer ({reason_of(error)})"
@@ -157,6 +162,7 @@ class ManagedLlamaCppEngine:
             api_key=self._key,
             slots=self._settings.managed_slots,
             connect_timeout_s=self._settings.connect_timeout_s,
+            without=frozenset({"/v1/embeddings"}) if self._pooling == "rank" else frozenset(),
         )
         await client.start()
         self._client = client
