@@ -16,7 +16,9 @@ import pytest
 from clients_support import REAL, SIM, Service, service
 
 SCRIPT = """
-import json, sys
+import json, os, sys
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it asks the internet for prices otherwise
 import litellm
 
 litellm.telemetry = False
