@@ -19,6 +19,7 @@ from neurogate.edge.permissions import may_use, sees
 from neurogate.edge.settings import LimitSettings
 from neurogate.errors import BadRequestError, UnauthorizedError
 from neurogate.gateway.model_names import ModelNames
+from neurogate.inference import Usage
 
 MODEL_CHARS_MAX = 256
 """Names are written into logs, errors and tables: a client must not make them long."""
@@ -96,9 +97,17 @@ class Edge:
         tokens = estimate(min(prompt_bytes, PROMPT_BYTES_MAX), max_tokens, self._settings, answers=n * generates)
         return await self._limiter.reserve(caller, tokens)
 
-    def charge(self, prompt_bytes: int, chunks: int) -> int:
-        """Tokens to charge for a stream that was cut: about what its client got."""
-        return estimate(min(prompt_bytes, PROMPT_BYTES_MAX), chunks, self._settings)
+    def used(self, usage: Usage | None, *, prompt_bytes: int, chunks: int, left: bool, failed: bool) -> int | None:
+        """Tokens to charge, as Reservation.settle takes them.
+
+        What the engine counted; else about what the client got; of one that `left` a worker that was asked, the prompt,
+        for what the engine did with it is not known. None when it `failed`, through no fault of its client.
+        """
+        if usage is not None:
+            return usage.total_tokens
+        if chunks or left:
+            return estimate(min(prompt_bytes, PROMPT_BYTES_MAX), chunks, self._settings)
+        return None if failed else 0
 
     def ticket(self, caller: Caller, lane: Lane, *, batch: bool = False) -> Ticket | None:
         """A place in the queue; None when the request may go at once. Raises QueueFullError."""

@@ -139,13 +139,15 @@ class GenerationEndpoint:
     def _used(self, served: Served) -> int | None:
         """Tokens to charge; None when the request was not served, through no fault of its client."""
         response = served.response
-        if response is not None and response.usage is not None:
-            return response.usage.total_tokens
-        if response is not None and response.chunks:
-            return self._edge.charge(len(served.body), response.chunks)
-        if response is not None and response.attempts and served.status == CLIENT_GONE:
-            return self._edge.charge(len(served.body), 0)  # what the engine did is not known, but it had the prompt
-        return None if served.status >= 500 else 0
+        if response is None:
+            return None if served.status >= 500 else 0
+        return self._edge.used(
+            response.usage,
+            prompt_bytes=len(served.body),
+            chunks=response.chunks,
+            left=response.attempts > 0 and served.status == CLIENT_GONE,
+            failed=served.status >= 500,
+        )
 
     async def _refuse(self, error: GatewayError, served: Served, send: Send) -> None:
         """Answer a request that never became an exchange."""

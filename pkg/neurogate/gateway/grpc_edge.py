@@ -251,12 +251,12 @@ class GrpcEdge:
 
 def _used(edge: Edge, served: ServedRpc) -> int | None:
     """Tokens to charge; None when the request was not served, through no fault of its client."""
-    if served.usage is not None:
-        return served.usage.total_tokens
     if served.carried:
         return tokens_in(served.carried)
-    if served.chunks:
-        return edge.charge(len(served.body), served.chunks)
-    if served.attempts and served.body and served.status == CLIENT_GONE:
-        return edge.charge(len(served.body), 0)  # what the engine did is not known, but it had the prompt
-    return None if served.status >= 500 else 0
+    return edge.used(
+        served.usage,
+        prompt_bytes=len(served.body),
+        chunks=served.chunks,
+        left=bool(served.attempts and served.body) and served.status == CLIENT_GONE,
+        failed=served.status >= 500,
+    )
