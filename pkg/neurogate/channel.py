@@ -16,6 +16,24 @@ from neurogate.endpoint import WorkerReport
 from neurogate.inference import Usage
 
 
+class Resume(msgspec.Struct, frozen=True):
+    """Where an answer stopped that another worker began: what its client has, for the worker that continues it."""
+
+    text: str
+    """All text of the answer so far."""
+    tokens: int = 0
+    """Events that carried it: the tokens generated, or a few less where one event carries several."""
+    completion_id: str = ""
+    created: int = 0
+    """Unix seconds."""
+    model: str = ""
+    """As the answer's first events call it."""
+    finish_reason: str = ""
+    """Not empty: the text is whole, and only what follows it is missing."""
+    usage_sent: bool = False
+    """Only the end mark is missing."""
+
+
 class Call(msgspec.Struct, frozen=True):
     """One admitted request, as it goes to a worker. A Struct: built in C, once per request of the hot path."""
 
@@ -32,6 +50,10 @@ class Call(msgspec.Struct, frozen=True):
     """Empty means any worker's default model."""
     api: str = ""
     """The path, when not every worker can do it: then only those that report it are asked."""
+    resumable: bool = False
+    """Should its stream break, another worker may continue it, if its request can be continued at all."""
+    resume: Resume | None = None
+    """Continue this answer instead of beginning one: only workers that report the path in `resumes` are asked."""
 
 
 class EndCode(enum.IntEnum):

@@ -63,3 +63,5 @@ class WorkerReport:
     seq: int = 0
     apis: frozenset[str] = frozenset()
     """Paths of `operations` that it can do beyond the universal ones."""
+    resumes: frozenset[str] = frozenset()
+    """Paths whose answers it can continue where another worker stopped."""

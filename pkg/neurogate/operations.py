@@ -43,19 +43,23 @@ class Operation(NamedTuple):
     """Every worker can do it, whatever its engine; for others the worker's report says so (`WorkerReport.apis`)."""
     generates: bool = True
     """It generates text, so that tokens of completion are to be reckoned with."""
+    resumes: bool = False
+    """A stream of it that broke can be continued by another worker (ADR 0018)."""
 
 
 _ALL = (
-    Operation("/prompt", Family.NEUROGATE, Ending.EVENT_DONE, universal=True),
-    Operation("/v1/chat/completions", Family.OPENAI, Ending.DONE, universal=True),
-    Operation("/v1/completions", Family.OPENAI, Ending.DONE, universal=True),
+    Operation("/prompt", Family.NEUROGATE, Ending.EVENT_DONE, universal=True, resumes=True),
+    Operation("/v1/chat/completions", Family.OPENAI, Ending.DONE, universal=True, resumes=True),
+    Operation("/v1/completions", Family.OPENAI, Ending.DONE, universal=True, resumes=True),
     Operation("/v1/responses", Family.OPENAI, Ending.RESPONSE_COMPLETED),
     Operation("/v1/embeddings", Family.OPENAI, Ending.NONE, generates=False),
     Operation("/v1/rerank", Family.OPENAI, Ending.NONE, generates=False),
     Operation("/v1/messages", Family.ANTHROPIC, Ending.MESSAGE_STOP),
     Operation("/v1/messages/count_tokens", Family.ANTHROPIC, Ending.NONE, generates=False),
-    Operation("/api/generate", Family.OLLAMA, Ending.NDJSON_DONE, streams_by_default=True, universal=True),
-    Operation("/api/chat", Family.OLLAMA, Ending.NDJSON_DONE, streams_by_default=True, universal=True),
+    Operation(
+        "/api/generate", Family.OLLAMA, Ending.NDJSON_DONE, streams_by_default=True, universal=True, resumes=True
+    ),
+    Operation("/api/chat", Family.OLLAMA, Ending.NDJSON_DONE, streams_by_default=True, universal=True, resumes=True),
     Operation("/api/embed", Family.OLLAMA, Ending.NONE, generates=False),
     Operation("/api/embeddings", Family.OLLAMA, Ending.NONE, generates=False),
     Operation("/api/show", Family.OLLAMA, Ending.NONE, universal=True, generates=False),

@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import grpc.aio
+import msgspec
 import pytest
 
 from link_support import (
@@ -22,7 +23,7 @@ from link_support import (
 )
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
-from neurogate.channel import End, EndCode
+from neurogate.channel import End, EndCode, Resume
 from neurogate.inference import Usage
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.outbox import FRAME_BYTES
@@ -404,17 +405,26 @@ def test_a_ping_is_echoed() -> None:
     run_real(main())
 
 
-def test_resuming_is_refused_by_a_worker_that_cannot() -> None:
-    """Said aloud, so that the gateway does not take a fresh answer for a continued one."""
+def test_where_an_answer_stopped_reaches_the_worker() -> None:
+    """All of it, or the worker would begin anew and the gateway take that for a continued answer."""
 
     async def main() -> None:
         backend = ScriptedBackend()
-        async with serving(backend) as (_, address), raw_link(address) as link:
-            resume = pb.Resume(text="so far", completion_id="c-1", created=1)
-            await link.write(pb.GatewayFrame(submits=[pb.Submit(id=5, path="/x", body=b"{}", resume=resume)]))
-            _, end = await answer_of(link, 5)
-            assert end.code == pb.END_CODE_UNSUPPORTED
-        assert backend.calls == []
+        resume = Resume(
+            text="so far \N{SNOWMAN}",
+            tokens=3,
+            completion_id="c-1",
+            created=1_700_000_000,
+            model="m",
+            finish_reason="stop",
+            usage_sent=True,
+        )
+        async with serving(backend) as (_, address), linking(address) as (client, observer):
+            await observer.hears("up")
+            sink = RecordingSink()
+            client.submit(msgspec.structs.replace(call(b"{}"), resume=resume), sink)
+            await sink.ended()
+        assert [found.resume for found in backend.calls] == [resume]
 
     run_real(main())
 

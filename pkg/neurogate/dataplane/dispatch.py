@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +14,7 @@ from neurogate.dataplane.exchange import Exchange, Receiver
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.recovery import NoRecovery, Recovery
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.dataplane.verdict import Retry
 from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
@@ -26,11 +27,23 @@ ASKED_MAX = 16
 """Workers that one request is offered to, where those before cannot do what it asks for: that takes them no work."""
 
 
+def _anybody(_: Member) -> bool:
+    return True
+
+
 class DispatchObserver(Protocol):
     """Hears of retries, for metrics."""
 
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left this worker for another one before its first byte."""
+        ...
+
+    def resumed(self, worker_id: str, reason: str, request_id: str) -> None:
+        """A stream broke on this worker, and another one is to continue it."""
+        ...
+
+    def not_resumed(self, worker_id: str, reason: str, request_id: str) -> None:
+        """A stream broke on this worker, and nobody may continue it."""
         ...
 
 
@@ -46,6 +59,12 @@ class DispatchLimits:
     """Requests that may wait so at once."""
     max_answer_bytes: int = 64 * 1024 * 1024
     """Largest unstreamed answer held in memory."""
+    resume_attempts: int = 5
+    """How often one stream may be continued."""
+    resume_wait_s: float = 15.0
+    """Seconds a broken stream waits for any usable worker."""
+    resume_buffer_bytes: int = 256 * 1024
+    """Bytes of a stream that are kept as they were; of more than those, only the text is."""
 
 
 class Dispatcher:
@@ -60,12 +79,12 @@ class Dispatcher:
         limits: DispatchLimits,
         loop: asyncio.AbstractEventLoop,
         observer: DispatchObserver,
+        recovery: Recovery | None = None,
     ) -> None:
         self.pool = pool
         self.loop = loop
-        self.failfast_s = limits.failfast_s
-        self.max_answer_bytes = limits.max_answer_bytes
-        self._limits = limits
+        self.recovery = recovery or NoRecovery()
+        self.configure(limits)
         self._picker = picker
         self._budget = budget
         self._observer = observer
@@ -76,6 +95,9 @@ class Dispatcher:
         """Take other bounds; exchanges that are under way meet them at their next question."""
         self.failfast_s = limits.failfast_s
         self.max_answer_bytes = limits.max_answer_bytes
+        self.resume_attempts = limits.resume_attempts
+        self.resume_wait_s = limits.resume_wait_s
+        self.resume_buffer_bytes = limits.resume_buffer_bytes
         self._limits = limits
 
     def use(self, picker: Picker) -> None:
@@ -119,6 +141,17 @@ class Dispatcher:
             lease = self._lease((*loaded, *others), tried)
         return lease or self._last_resort(snapshot, call, tried)
 
+    def acquire_alike(self, call: Call, tried: Collection[str], like: Member) -> Lease | None:
+        """A lease on a worker that can go on with what `like` began: it continues such answers, with the same model."""
+        snapshot = self.pool.snapshot
+        model = call.model or _default_model(like)
+
+        def able(member: Member) -> bool:
+            return call.path in member.report.resumes and bool(call.model or _default_model(member) == model)
+
+        candidates = tuple(filter(able, snapshot.admitting(call.model, call.api)))
+        return self._lease(candidates, tried) or self._last_resort(snapshot, call, tried, able)
+
     def may_retry(self, exchange: Exchange, retry: Retry) -> bool:
         """Whether an exchange whose attempt failed may ask another worker, if there is one."""
         if retry is Retry.ELSEWHERE:
@@ -133,8 +166,18 @@ class Dispatcher:
             self._budget.withdraw()
         self._observer.retried(exchange.worker_id, end.code.name.lower())
 
-    def refuse_to_wait(self, call: Call) -> GatewayError | None:
-        """Why a request without a worker must not wait for one; None when it may."""
+    def resumed(self, exchange: Exchange, end: End) -> None:
+        """A stream broke on its worker, which ended so, and is to be continued: tells the observer."""
+        self._observer.resumed(exchange.worker_id, end.code.name.lower(), exchange.call.request_id)
+
+    def not_resumed(self, exchange: Exchange, reason: str) -> None:
+        """A stream broke, and is not to be continued: tells the observer."""
+        self._observer.not_resumed(exchange.worker_id, reason, exchange.call.request_id)
+
+    def refuse_to_wait(self, call: Call, *, started: bool = False) -> GatewayError | None:
+        """Why a request without a worker must not wait for one; None when it may. One that has `started` is good."""
+        if started:
+            return self.nobody_usable(call) if self.pool.waiting >= self._limits.max_waiting else None
         if self.pool.snapshot.heard_of_all and (self._unknown(call.model) or self._beyond_all(call)):
             return self.nobody_usable(call)
         if self.failfast_s <= 0 or self.pool.waiting >= self._limits.max_waiting:
@@ -175,18 +218,20 @@ class Dispatcher:
             full = spare and member.load >= member.report.slots_total
             permit = member.breaker.try_acquire() if member.usable and not full else None
             if permit is not None:
-                return Lease(member, permit)
+                return Lease(member, permit, self.loop.time())
             exclude = (*exclude, member.id)
 
-    def _last_resort(self, snapshot: Snapshot, call: Call, tried: Collection[str]) -> Lease | None:
+    def _last_resort(
+        self, snapshot: Snapshot, call: Call, tried: Collection[str], able: Callable[[Member], bool] = _anybody
+    ) -> Lease | None:
         """With no breaker closed, the least bad worker is tried: a fleet never ejects its last member (ADR 0002)."""
         admitting, suspended = snapshot.admitting(call.model, call.api), snapshot.suspended(call.model, call.api)
-        usable = [member for member in (*admitting, *suspended) if member.usable]
+        usable = [member for member in (*admitting, *suspended) if member.usable and able(member)]
         untried = [member for member in usable if member.id not in tried]
         if not untried or any(member.breaker.state == "closed" for member in usable):
             return None
         least_bad = min(untried, key=lambda member: member.breaker.retry_at)
-        return Lease(least_bad, least_bad.breaker.force())
+        return Lease(least_bad, least_bad.breaker.force(), self.loop.time())
 
     def _unknown(self, model: str) -> bool:
         models = self.pool.snapshot.models
@@ -204,6 +249,11 @@ class Dispatcher:
         if not members or not all(told) or any(member.can_do(call.api) for member in members):
             return ""
         return ", ".join(f"{member.report.engine_kind or 'unknown'} ({member.id})" for member in members[:5])
+
+
+def _default_model(member: Member) -> str:
+    models = member.report.models
+    return models[0].name if models else ""
 
 
 def _why_not(member: Member, call: Call) -> str:

@@ -5,7 +5,8 @@ callbacks, without a task of its own: a token costs one method call on its way t
 
 - before the first byte reaches the receiver, a retryable end moves the request to another worker;
 - an unstreamed answer has its first byte only when it is whole, so a worker may die in the middle of one unnoticed;
-- after the first byte an end other than success is an error, said aloud: a broken answer never looks whole;
+- after the first byte an end other than success lets another worker continue the answer, from the text that the client
+  has (ADR 0018); where that cannot be, it is an error, said aloud: a broken answer never looks whole;
 - exactly one of `on_answer`, `on_complete` and `on_error` ends the exchange, and nothing is held afterwards.
 """
 
@@ -14,8 +15,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from neurogate.channel import Call, End, EndCode
+import msgspec
+
+from neurogate.channel import Call, End, EndCode, Resume
 from neurogate.dataplane.lease import Lease
+from neurogate.dataplane.member import Member
+from neurogate.dataplane.recovery import CannotResumeError, Transcript
 from neurogate.dataplane.verdict import Retry, error_for, judge, what_broke
 from neurogate.errors import DeadlineError, EngineFailedError, GatewayError, StreamBrokenError
 from neurogate.inference import Usage
@@ -30,6 +35,10 @@ class Receiver(Protocol):
 
     def on_chunk(self, data: bytes) -> None:
         """Take a piece of a streamed answer: whole events."""
+        ...
+
+    def on_resume(self) -> None:
+        """The stream broke, and another worker continues it from here."""
         ...
 
     def on_answer(self, end: End, body: bytes) -> None:
@@ -49,18 +58,28 @@ class Exchange:
     """One request between a receiver and the workers it is tried on."""
 
     __slots__ = (
+        "_broke",
         "_deadline_timer",
         "_dispatcher",
         "_failfast_timer",
         "_held",
         "_held_bytes",
         "_lease",
+        "_like",
         "_receiver",
+        "_resume",
+        "_sent",
+        "_sent_bytes",
+        "_silent",
         "_ticket",
+        "_transcript",
         "_tried",
+        "_why_not",
         "attempts",
         "call",
+        "chunks",
         "finished",
+        "resumes",
         "started",
         "unable",
         "usage",
@@ -75,6 +94,10 @@ class Exchange:
         """Of those, how many cannot do what is asked."""
         self.worker_id = ""
         """Who is, or was last, asked."""
+        self.resumes = 0
+        """How often a broken stream was continued."""
+        self.chunks = 0
+        """Pieces of a streamed answer that the receiver had: about one a token."""
         self.started = False
         """The receiver has had a first byte."""
         self.finished = False
@@ -84,6 +107,17 @@ class Exchange:
         self._lease: Lease | None = None
         self._ticket = 0
         self._tried: tuple[str, ...] = ()
+        self._silent = True
+        """Nothing of a stream came from the present worker."""
+        self._sent: list[bytes] | None = [] if call.resumable else None
+        """What the receiver had and the transcript has not read; None when the stream is not to be continued."""
+        self._sent_bytes = 0
+        self._transcript: Transcript | None = None
+        self._why_not = ""
+        self._resume: Resume | None = None
+        self._like: Member | None = None
+        """Who began the stream that is to be continued."""
+        self._broke = ""
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._failfast_timer: asyncio.TimerHandle | None = None
@@ -93,8 +127,14 @@ class Exchange:
     def on_chunk(self, data: bytes) -> None:
         """Pass a chunk on (streamed) or hold it until the answer is whole (unstreamed)."""
         if self.call.stream:
-            if not self.started:
+            if self._silent:
                 self._start()
+            self.chunks += 1
+            if self._sent is not None:
+                self._sent.append(data)
+                self._sent_bytes += len(data)
+                if self._sent_bytes > self._dispatcher.resume_buffer_bytes:
+                    self._read_sent()
             self._receiver.on_chunk(data)
             return
         self._held.append(data)
@@ -123,7 +163,11 @@ class Exchange:
             self.usage = end.usage
             self._succeed(end)
         elif self.started:
-            self._fail(StreamBrokenError(f"the answer broke off: {what_broke(end, self.worker_id)}"))
+            self._broke = f"the answer broke off: {what_broke(end, self.worker_id)}"
+            if self.call.resumable:
+                self._continue(end, lease.member if lease is not None else None)
+            else:
+                self._fail(StreamBrokenError(self._broke))
         elif verdict.retry is Retry.NO or not self._dispatcher.may_retry(self, verdict.retry):
             self._give_up(end)
         else:
@@ -135,8 +179,13 @@ class Exchange:
             self._abandon(Outcome.IGNORED)
             self._finish()
 
+    def _acquire(self) -> Lease | None:
+        if self._like is not None:
+            return self._dispatcher.acquire_alike(self.call, self._tried, self._like)
+        return self._dispatcher.acquire(self.call, self._tried)
+
     def _attempt(self) -> None:
-        lease = self._dispatcher.acquire(self.call, self._tried)
+        lease = self._acquire()
         if lease is None:
             self._wait_for_worker()
         else:
@@ -165,16 +214,68 @@ class Exchange:
         self._lease = lease
         self.worker_id = lease.member.id
         self.attempts += 1
-        self._ticket = lease.member.channel.submit(self.call, self)
+        self._silent = True
+        call = self.call
+        if self._resume is not None:
+            call = msgspec.structs.replace(call, resume=self._resume)
+            self._receiver.on_resume()
+        self._ticket = lease.member.channel.submit(call, self)
+
+    def _continue(self, end: End, member: Member | None) -> None:
+        """The stream broke on this worker: go on with it on another one, or say that it broke."""
+        try:
+            self._resume = self._where_it_stopped(end)
+        except CannotResumeError as error:
+            self._dispatcher.not_resumed(self, str(error))
+            self._fail(StreamBrokenError(f"{self._broke}; it was not continued: {error}"))
+            return
+        self.resumes += 1
+        self._dispatcher.resumed(self, end)
+        if member is not None:
+            self._like = member
+        self._tried = (*self._tried, self.worker_id)
+        lease = self._acquire()
+        if lease is None:
+            self._tried = ()  # with nobody else there, a worker that was asked is better than none
+            lease = self._acquire()
+        if lease is None:
+            self._wait_for_worker()
+        else:
+            self._ask(lease)
+
+    def _where_it_stopped(self, end: End) -> Resume:
+        """What the client has. Raises CannotResumeError."""
+        if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
+            raise CannotResumeError("the worker that was asked to refused it")
+        if self.resumes >= self._dispatcher.resume_attempts:
+            raise CannotResumeError(f"that was tried {self.resumes} times (NEUROGATE_RESUME_ATTEMPTS)")
+        self._read_sent()
+        if self._transcript is None:
+            raise CannotResumeError(self._why_not)
+        return self._transcript.resume()
+
+    def _read_sent(self) -> None:
+        """Take the text out of the bytes that are held, and let them go."""
+        if self._sent is None:
+            return
+        sent, self._sent, self._sent_bytes = self._sent, [], 0
+        try:
+            if self._transcript is None:
+                self._transcript = self._dispatcher.recovery.transcript(self.call)
+            self._transcript.take(sent)
+        except CannotResumeError as error:
+            self._sent = self._transcript = None
+            self._why_not = str(error)
 
     def _wait_for_worker(self) -> None:
         """No worker is usable now: one may come (back) within the failfast time."""
-        refusal = self._dispatcher.refuse_to_wait(self.call)
+        refusal = self._dispatcher.refuse_to_wait(self.call, started=self.started)
         if refusal is not None:
-            self._fail(refusal)
+            self._fail(refusal if not self.started else StreamBrokenError(f"{self._broke}; {refusal.message}"))
             return
         if self._failfast_timer is None:
-            self._failfast_timer = self._dispatcher.loop.call_later(self._dispatcher.failfast_s, self._failfast)
+            wait_s = self._dispatcher.resume_wait_s if self.started else self._dispatcher.failfast_s
+            self._failfast_timer = self._dispatcher.loop.call_later(wait_s, self._failfast)
         self._tried = ()  # a worker that was lost and came back is as good as another
         self._dispatcher.pool.wait(self._look_again)
 
@@ -183,7 +284,8 @@ class Exchange:
             self._attempt()
 
     def _failfast(self) -> None:
-        self._fail(self._dispatcher.nobody_usable(self.call))
+        refusal = self._dispatcher.nobody_usable(self.call)
+        self._fail(refusal if not self.started else StreamBrokenError(f"{self._broke}; {refusal.message}"))
 
     def _expire(self) -> None:
         """The request's time is over."""
@@ -195,9 +297,11 @@ class Exchange:
         self._fail(error)
 
     def _start(self) -> None:
+        """The first bytes of a stream came from the present worker."""
         self.started = True
+        self._silent = False
         if self._lease is not None:
-            self._lease.answered()
+            self._lease.answered(self._dispatcher.loop.time())
 
     def _succeed(self, end: End) -> None:
         if self.call.stream and end.http_status < 300:
@@ -226,6 +330,7 @@ class Exchange:
     def _finish(self) -> None:
         self.finished = True
         self._held = []
+        self._sent = self._transcript = None
         self._deadline_timer.cancel()
         if self._failfast_timer is not None:
             self._failfast_timer.cancel()

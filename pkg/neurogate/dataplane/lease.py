@@ -15,16 +15,21 @@ from neurogate.resilience.breaker import Outcome, Permit
 class Lease:
     """A pick with its permit. Creating one counts the request in; `release` counts it out."""
 
-    __slots__ = ("_permit", "_released", "member")
+    __slots__ = ("_asked_at", "_permit", "_released", "member", "ttft_s")
 
-    def __init__(self, member: Member, permit: Permit) -> None:
+    def __init__(self, member: Member, permit: Permit, asked_at: float) -> None:
+        """`asked_at` is loop time, like `now` below."""
         self.member = member
+        self._asked_at = asked_at
+        self.ttft_s: float | None = None
+        """Seconds to the first piece of a streamed answer."""
         self._permit = permit
         self._released = False
         member.in_flight += 1
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """The first token arrived: a probe has succeeded, while its request goes on."""
+        self.ttft_s = now - self._asked_at
         if self._permit.is_probe:
             self._permit.settle(Outcome.SUCCESS)
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from neurogate.channel import Resume
 from neurogate.inference import GenerationEvent, Prompt
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -127,6 +128,11 @@ class Observation:
     """How often a managed engine was restarted after it died."""
     apis: frozenset[str] = frozenset()
     """The non-universal paths of `neurogate.operations` that `forward` takes, as the engine is configured."""
+    resumes: frozenset[str] = frozenset()
+    """The paths of `neurogate.operations` whose answers `resume` can continue, of those that `forward` takes."""
+    work_done: int | None = None
+    """Grows whenever the engine computes anything, prompts included: its sign of life while it is silent.
+    None when the engine does not tell."""
     unsupported: frozenset[str] = frozenset()
     """Features that a request may ask for and this engine would ignore without a word, out of FEATURES."""
 
@@ -168,6 +174,15 @@ class Engine(Protocol):
         Leaving the context early, or cancelling the task inside it, aborts the engine's generation and frees its slot.
         Raises EngineUnavailableError before the reply's head, EngineUnsupportedError for an API it has not, and
         EngineRefusedError for a request that the engine would get wrong.
+        """
+        ...
+
+    def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer to `call` where another engine stopped: text that follows `said.text`, then Finished.
+
+        The usage of Finished is that of the whole answer, both parts; its finish reason is in the words of OpenAI's
+        API. Closing the generator aborts the generation. Raises as `generate` does, and EngineUnsupportedError for what
+        cannot be continued faithfully.
         """
         ...
 

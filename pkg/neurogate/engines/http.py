@@ -21,6 +21,7 @@ import aiohttp
 import msgspec
 
 from neurogate import urls
+from neurogate.channel import Resume
 from neurogate.engines.engine import (
     EngineBrokenError,
     EngineCall,
@@ -193,6 +194,11 @@ class HttpEngine(ABC):
             model=model,
             inference_time_ms=round(told_ms if 0 < told_ms < math.inf else elapsed_ms),
         )
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer; see Engine.resume."""
+        raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
+        yield Token(said.text)
 
     def _connector(self) -> aiohttp.TCPConnector:
         if self._reuses_connections:

@@ -43,8 +43,9 @@ from neurogate.gateway.openapi.routes import openapi_routes
 from neurogate.gateway.reception import received
 from neurogate.gateway.records import Recorder, access_log
 from neurogate.gateway.reload import Reloader
+from neurogate.gateway.resuming import Transcripts
 from neurogate.gateway.routes import Lifecycle, build_app, describe, health, readiness
-from neurogate.gateway.settings import GatewayConfig, GatewaySettings
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.gateway.subscriptions import (
     ENDPOINT_SETTINGS,
     GRPC_SETTINGS,
@@ -134,9 +135,10 @@ class Gateway:
             self.pool,
             picker.build(settings.balancer, rng=self._rng),
             budget=budget,
-            limits=dispatch_limits(settings),
+            limits=dispatch_limits(config),
             loop=self._loop,
             observer=observer,
+            recovery=Transcripts(),
         )
         self.metrics.count_active(lambda: self.dispatcher.in_flight)
         follow_fleet(
@@ -195,8 +197,8 @@ class Gateway:
             self.reloader.also(log.reopen)
         self.request_ids = RequestIds(self._now_ns)
         self.bodies = BodyBudget(settings.max_bodies_bytes)
-        self._hot = self._endpoints(settings)
-        self.reloader.subscribe(ENDPOINT_SETTINGS, lambda config: self._hot.update(self._endpoints(config.gateway)))
+        self._hot = self._endpoints(config)
+        self.reloader.subscribe(ENDPOINT_SETTINGS, lambda config: self._hot.update(self._endpoints(config)))
         self.grpc = GrpcEdge(
             self.dispatcher,
             self.edge,
@@ -204,11 +206,14 @@ class Gateway:
             bodies=self.bodies,
             metrics=self.metrics,
             settings=settings,
+            resume=config.resilience.resume,
             max_calls=config.grpc.grpc_max_calls,
             loop=self._loop,
             recorder=self._recorder,
         )
-        self.reloader.subscribe(GRPC_SETTINGS, lambda config: self.grpc.configure(config.gateway))
+        self.reloader.subscribe(
+            GRPC_SETTINGS, lambda config: self.grpc.configure(config.gateway, resume=config.resilience.resume)
+        )
 
     def _build_apps(self) -> None:
         """The ASGI apps of the API's ports and of the ops port."""
@@ -262,7 +267,7 @@ class Gateway:
             ),
         )
 
-    def _endpoints(self, settings: GatewaySettings) -> dict[str, ASGIApp]:
+    def _endpoints(self, config: GatewayConfig) -> dict[str, ASGIApp]:
         """Endpoints hold their bounds: a reload puts others into their places, and a request keeps the one it met."""
         return {
             path: GenerationEndpoint(
@@ -274,7 +279,8 @@ class Gateway:
                 request_ids=self.request_ids,
                 bodies=self.bodies,
                 metrics=self.metrics,
-                settings=settings,
+                settings=config.gateway,
+                resume=config.resilience.resume,
                 loop=self._loop,
             )
             for path, dialect in dialects(self._models).items()

@@ -52,11 +52,13 @@ class GenerationEndpoint:
         bodies: BodyBudget,
         metrics: GatewayMetrics,
         settings: GatewaySettings,
+        resume: bool = True,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._path = operation.path
         self._api = "" if operation.universal else operation.path
         self._generates = operation.generates
+        self._resumable = resume and operation.resumes
         self._dialect = dialect
         self._takes_comments = dialect.stream_type == EVENT_STREAM
         self._dispatcher = dispatcher
@@ -113,7 +115,8 @@ class GenerationEndpoint:
         )
         deadline = served.began_at + self._request_timeout_s
         trace = trace_context(headers.traceparent)
-        call = Call(self._path, body, head.stream, deadline, served.request_id, trace, model, self._api)
+        resumable = self._resumable and head.stream and headers.resume != b"off"
+        call = Call(self._path, body, head.stream, deadline, served.request_id, trace, model, self._api, resumable)
         served.response = response = ClientResponse(
             scope,
             send,

@@ -46,6 +46,9 @@ class WholeAnswer:
     def on_chunk(self, data: bytes) -> None:
         """An unstreamed answer has none."""
 
+    def on_resume(self) -> None:
+        """An unstreamed answer is never continued."""
+
     def on_answer(self, end: End, body: bytes) -> None:
         """Take the answer, or the engine's refusal."""
         if end.http_status >= 300:
@@ -133,6 +136,9 @@ class StreamedAnswer:
             return
         self._pieces.append((data, held))
         self._news.set()
+
+    def on_resume(self) -> None:
+        """The stream goes on elsewhere; its events go on as they were."""
 
     def on_answer(self, end: End, body: bytes) -> None:
         """Take the engine's refusal."""

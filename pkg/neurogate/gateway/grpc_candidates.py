@@ -51,7 +51,7 @@ class Candidates:
         if lease is None:
             lease = await self._wait()
         self._tried = (*self._tried, lease.member.id)
-        return _LeaseHold(lease, self._channel_of(lease.member))
+        return _LeaseHold(lease, self._channel_of(lease.member), self._loop.time)
 
     def _may_ask(self) -> bool:
         return len(self._tried) <= self._settings.retries
@@ -82,7 +82,8 @@ class Candidates:
 class _LeaseHold:
     """A `Hold` that is a lease of the data plane."""
 
-    def __init__(self, lease: Lease, channel: CallChannel) -> None:
+    def __init__(self, lease: Lease, channel: CallChannel, now: Callable[[], float]) -> None:
+        self._now = now
         self._lease: Lease | None = lease
         self.worker_id = lease.member.id
         self.channel = channel
@@ -90,7 +91,7 @@ class _LeaseHold:
     def answered(self) -> None:
         """The worker began to answer."""
         if self._lease is not None:
-            self._lease.answered()
+            self._lease.answered(self._now())
 
     def release(self, outcome: Outcome) -> None:
         """The call is over."""

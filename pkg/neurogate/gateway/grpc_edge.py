@@ -58,6 +58,7 @@ class GrpcEdge:
         bodies: BodyBudget,
         metrics: GatewayMetrics,
         settings: GatewaySettings,
+        resume: bool = True,
         max_calls: int,
         loop: asyncio.AbstractEventLoop,
         recorder: Recorder | None = None,
@@ -69,15 +70,17 @@ class GrpcEdge:
         self._bodies = bodies
         self._metrics = metrics
         self._settings = settings
+        self._resume = resume
         self._max_calls = max_calls
         self._loop = loop
         self._recorder = recorder
         self._dialect = PromptDialect()
         self._calls = 0
 
-    def configure(self, settings: GatewaySettings) -> None:
+    def configure(self, settings: GatewaySettings, *, resume: bool) -> None:
         """Take other bounds, for the calls that come."""
         self._settings = settings
+        self._resume = resume
 
     def fleet(self) -> Fleet:
         """How the workers are, now."""
@@ -208,7 +211,9 @@ class GrpcEdge:
         if rpc.time_left_s is not None:
             time_s = min(time_s, rpc.time_left_s + _LATER_S)
         trace = trace_context(rpc.header("traceparent"))
-        return Call(_PROMPT_PATH, body, stream, served.began_at + time_s, rpc.request_id, trace, served.model)
+        resumable = self._resume and stream and rpc.header("x-neurogate-resume") != b"off"
+        deadline = served.began_at + time_s
+        return Call(_PROMPT_PATH, body, stream, deadline, rpc.request_id, trace, served.model, resumable=resumable)
 
     async def _admit(self, served: ServedRpc, model: str, *, prompt_bytes: int, max_tokens: int | None) -> None:
         """Model, quota and turn, in the order that the edge names. The turn is used before anything else is awaited."""

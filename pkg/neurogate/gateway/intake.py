@@ -27,6 +27,7 @@ class Headers(NamedTuple):
     priority: bytes = b""
     queue_comments: bytes = b""
     forwarded_for: bytes = b""
+    resume: bytes = b""
 
 
 class ClientGoneError(Exception):
@@ -42,6 +43,7 @@ _FIELDS = {
     b"x-neurogate-priority": 5,
     b"x-neurogate-queue-comments": 6,
     b"x-forwarded-for": 7,
+    b"x-neurogate-resume": 8,
 }
 
 

@@ -66,6 +66,12 @@ class GatewayMetrics:
             ["worker", "reason"],
             registry=registry,
         )
+        self._resumes = Counter(
+            "neurogate_gateway_resumes_total",
+            "Streams that broke on this worker after their first byte: resumed on another one, or refused.",
+            ["worker", "outcome"],
+            registry=registry,
+        )
         self._tokens = Counter(
             "neurogate_gateway_tokens_total", "Tokens of finished requests.", ["kind"], registry=registry
         )
@@ -167,6 +173,10 @@ class GatewayMetrics:
     def refused(self, status: int) -> None:
         """The listener answered by itself."""
         self._refusals.labels(str(status)).inc()
+
+    def resumed(self, worker_id: str, outcome: str) -> None:
+        """A stream broke on this worker: `resumed` on another one, or `refused`."""
+        self._resumes.labels(worker_id, outcome).inc()
 
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left a worker for another one."""

@@ -37,3 +37,13 @@ class FleetObserver:
         """A request left this worker for another one before its first byte."""
         self._metrics.retried(worker_id, reason)
         _log.debug("request moved", worker=worker_id, reason=reason)
+
+    def resumed(self, worker_id: str, reason: str, request_id: str) -> None:
+        """A stream broke on this worker, and another one is to continue it."""
+        self._metrics.resumed(worker_id, "resumed")
+        _log.info("stream broke, another worker continues it", request_id=request_id, worker=worker_id, reason=reason)
+
+    def not_resumed(self, worker_id: str, reason: str, request_id: str) -> None:
+        """A stream broke on this worker, and nobody may continue it."""
+        self._metrics.resumed(worker_id, "refused")
+        _log.warning("stream broke and is not continued", request_id=request_id, worker=worker_id, reason=reason)

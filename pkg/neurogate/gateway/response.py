@@ -20,7 +20,7 @@ from neurogate.edge.admission import Ticket
 from neurogate.edge.limits import Header
 from neurogate.errors import EngineFailedError, GatewayError
 from neurogate.gateway.dialects import Dialect
-from neurogate.gateway.dialects.dialect import refused, told
+from neurogate.gateway.dialects.dialect import EVENT_STREAM, refused, told
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.pending import Pending
 from neurogate.gateway.refusal_head import refusal_head, retry_after
@@ -114,7 +114,7 @@ class ClientResponse:
         self._extra = (*extra, (dialect.id_header, request_id.encode())) if dialect.id_header else extra
         self.status = CLIENT_GONE
         self.chunks = 0
-        """Pieces of a streamed answer: about one a token."""
+        """Pieces of a streamed answer, about one a token, once `run` has returned."""
         self.bytes_sent = 0
         """Of its body."""
         self.broken = False
@@ -137,6 +137,7 @@ class ClientResponse:
             exchange.cancel()
             self._let_go()
             self.usage, self.worker_id, self.attempts = exchange.usage, exchange.worker_id, exchange.attempts
+            self.chunks = exchange.chunks
             # The exchange and the coroutine refer back to this response: without a cycle it is freed here and now.
             self._exchange = None
 
@@ -172,15 +173,21 @@ class ClientResponse:
 
     def on_chunk(self, data: bytes) -> None:
         """Write a piece of a streamed answer."""
-        if not self.chunks:
+        if self.first_byte_at is None:
             self._first_chunk()
-        self.chunks += 1
         self.bytes_sent += len(data)
         self._put({"type": "http.response.body", "body": data, "more_body": True})
 
+    def on_resume(self) -> None:
+        """Say that another worker continues the stream, where the form of the answer has a place for that."""
+        if self._dialect.stream_type == EVENT_STREAM and self._exchange is not None:
+            note = b": continued by another worker, attempt %d\n\n" % self._exchange.attempts
+            self.bytes_sent += len(note)
+            self._put({"type": "http.response.body", "body": note, "more_body": True})
+
     def on_complete(self) -> None:
         """Write the end of a streamed answer."""
-        if not self.chunks:
+        if self.first_byte_at is None:
             self._first_chunk()
         self._put(_LAST)
         self._ended()

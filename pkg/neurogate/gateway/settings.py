@@ -19,6 +19,7 @@ from neurogate.edge.settings import (
     TlsSettings,
 )
 from neurogate.gateway.admin_keys import weak
+from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.httpd import origins
 from neurogate.httpd.settings import HttpSettings
 from neurogate.telemetry.settings import LogFileSettings
@@ -148,6 +149,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     """All of a gateway's settings: each field is a section of the configuration file."""
 
     gateway: GatewaySettings = GatewaySettings()
+    resilience: ResilienceSettings = ResilienceSettings()
     keys: KeySettings = KeySettings()
     limits: LimitSettings = LimitSettings()
     admission: AdmissionSettings = AdmissionSettings()

@@ -26,22 +26,28 @@ from neurogate.resilience.breaker import BreakerSettings
 from neurogate.resilience.retry import RetryBudget
 from neurogate.telemetry import logging
 
-ENDPOINT_SETTINGS = tuple(
+_REQUEST_SETTINGS = tuple(
     f"gateway.{name}" for name in ("max_body_bytes", "body_timeout_s", "request_timeout_s", "stream_buffer_bytes")
 )
+
+ENDPOINT_SETTINGS = (*_REQUEST_SETTINGS, "resilience.resume")
 """What a hot endpoint is built with."""
 
 GRPC_SETTINGS = (*ENDPOINT_SETTINGS, "gateway.retries", "gateway.failfast_s")
 """What the gRPC edge reads."""
 
 
-def dispatch_limits(settings: GatewaySettings) -> DispatchLimits:
+def dispatch_limits(config: GatewayConfig) -> DispatchLimits:
     """The dispatcher's bounds."""
+    settings, resilience = config.gateway, config.resilience
     return DispatchLimits(
         retries=settings.retries,
         failfast_s=settings.failfast_s,
         max_waiting=settings.max_waiting,
         max_answer_bytes=settings.max_answer_bytes,
+        resume_attempts=resilience.resume_attempts,
+        resume_wait_s=resilience.resume_wait_s,
+        resume_buffer_bytes=resilience.resume_buffer_bytes,
     )
 
 
@@ -62,7 +68,7 @@ def follow_fleet(
     """Workers, and how they are picked, tried and judged."""
 
     def take_limits(config: GatewayConfig) -> None:
-        dispatcher.configure(dispatch_limits(config.gateway))
+        dispatcher.configure(dispatch_limits(config))
         budget.configure(ratio=config.gateway.retry_budget)
 
     def take_leave(config: GatewayConfig) -> None:
@@ -73,7 +79,13 @@ def follow_fleet(
         ["gateway.balancer"], lambda config: dispatcher.use(picker.build(config.gateway.balancer, rng=rng))
     )
     reloader.subscribe(
-        [f"gateway.{name}" for name in ("retries", "retry_budget", "failfast_s", "max_waiting", "max_answer_bytes")],
+        [
+            *(
+                f"gateway.{name}"
+                for name in ("retries", "retry_budget", "failfast_s", "max_waiting", "max_answer_bytes")
+            ),
+            *(f"resilience.{name}" for name in ("resume_attempts", "resume_wait_s", "resume_buffer_bytes")),
+        ],
         take_limits,
     )
     reloader.subscribe(

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from neurogate.channel import End
+from neurogate.channel import End, Resume
 from neurogate.endpoint import WorkerReport
 from neurogate.errors import NoWorkerError
 from neurogate.inference import GenerationEvent, Prompt
@@ -26,6 +26,8 @@ class IncomingCall:
     traceparent: str
     timeout_s: float | None
     """Seconds left for it; None means no deadline."""
+    resume: Resume | None = None
+    """Continue this answer instead of beginning one."""
 
 
 class Outlet(Protocol):

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import cast
 
 from neurogate.api.v1 import worker_pb2 as pb
-from neurogate.channel import End, EndCode
+from neurogate.channel import End, EndCode, Resume
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 
 _CODES: dict[int, EndCode] = {code.value: code for code in EndCode}
 _UINT32_MAX = (1 << 32) - 1
 _UINT64_MAX = (1 << 64) - 1
+_INT64_MAX = (1 << 63) - 1
 
 
 def end_to_wire(ticket: int, end: End) -> pb.End:
@@ -108,6 +109,7 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerStatus:
         uptime_s=report.uptime_s,
         seq=_uint64(report.seq),
         apis=sorted(report.apis),
+        resumes=sorted(report.resumes),
     )
 
 
@@ -150,6 +152,33 @@ def report_from_wire(message: pb.WorkerStatus) -> WorkerReport:
         uptime_s=message.uptime_s,
         seq=message.seq,
         apis=frozenset(message.apis),
+        resumes=frozenset(message.resumes),
+    )
+
+
+def resume_to_wire(resume: Resume) -> pb.Resume:
+    """Where an answer stopped."""
+    return pb.Resume(
+        text=_text(resume.text),
+        tokens=_uint32(resume.tokens),
+        completion_id=_text(resume.completion_id),
+        created=min(max(0, resume.created), _INT64_MAX),
+        model=_text(resume.model),
+        finish_reason=_text(resume.finish_reason),
+        usage_sent=resume.usage_sent,
+    )
+
+
+def resume_from_wire(message: pb.Resume) -> Resume:
+    """Where an answer stopped."""
+    return Resume(
+        text=message.text,
+        tokens=message.tokens,
+        completion_id=message.completion_id,
+        created=message.created,
+        model=message.model,
+        finish_reason=message.finish_reason,
+        usage_sent=message.usage_sent,
     )
 
 

@@ -16,9 +16,9 @@ import grpc.aio
 import structlog
 
 from neurogate.api.v1 import worker_pb2 as pb
-from neurogate.channel import End, EndCode
+from neurogate.channel import End
 from neurogate.rpc.backend import IncomingCall, WorkerBackend
-from neurogate.rpc.codec import report_to_wire
+from neurogate.rpc.codec import report_to_wire, resume_from_wire
 from neurogate.rpc.outbox import WorkerOutbox
 
 LinkContext = grpc.aio.ServicerContext[pb.GatewayFrame, pb.WorkerFrame]
@@ -144,15 +144,13 @@ class LinkSession:
         )
 
     def _start(self, submit: pb.Submit, body: bytes, tasks: asyncio.TaskGroup) -> None:
-        if submit.HasField("resume"):
-            self._finish(submit.id, End(EndCode.UNSUPPORTED, message="this worker cannot resume answers"))
-            return
         call = IncomingCall(
             submit.path,
             body,
             submit.request_id,
             submit.traceparent,
             submit.deadline_ms / 1000 if submit.deadline_ms else None,
+            resume_from_wire(submit.resume) if submit.HasField("resume") else None,
         )
         ticket = submit.id
         self._calls[ticket] = task = tasks.create_task(self._serve(ticket, call))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.channel import Call, End
-from neurogate.rpc.codec import end_to_wire
+from neurogate.rpc.codec import end_to_wire, resume_to_wire
 
 FRAME_BYTES = 256 * 1024
 PART_BYTES = 128 * 1024
@@ -71,6 +71,8 @@ class GatewayOutbox:
             body = call.body
             head_cost = _ENVELOPE_BYTES + len(call.path) + len(call.request_id) + len(call.traceparent)
             cost = head_cost + (len(body) if len(body) <= PART_BYTES else 0)
+            if call.resume is not None:
+                cost += len(call.resume.text.encode("utf-8", "replace"))
             if cost > room and room < FRAME_BYTES:
                 break
             self._submits.popleft()
@@ -93,6 +95,7 @@ class GatewayOutbox:
             body=b"" if more else body,
             more=more,
             request_id=call.request_id,
+            resume=resume_to_wire(call.resume) if call.resume is not None else None,
         )
         if more:
             self._parts.append((ticket, memoryview(body)))

@@ -15,6 +15,10 @@ class RecordingFleetObserver:
         """(worker, event, detail) of everything that happened to a worker."""
         self.retries: list[tuple[str, str]] = []
         """(worker that was left, reason) of every retry."""
+        self.resumes: list[tuple[str, str, str]] = []
+        """(worker that was left, reason, request id) of every continuation."""
+        self.not_resumes: list[tuple[str, str, str]] = []
+        """(worker that was left, why it was not continued, request id) of every stream that stayed broken."""
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """Remember a transition."""
@@ -27,6 +31,14 @@ class RecordingFleetObserver:
     def retried(self, worker_id: str, reason: str) -> None:
         """Remember a retry."""
         self.retries.append((worker_id, reason))
+
+    def resumed(self, worker_id: str, reason: str, request_id: str) -> None:
+        """Remember a continuation."""
+        self.resumes.append((worker_id, reason, request_id))
+
+    def not_resumed(self, worker_id: str, reason: str, request_id: str) -> None:
+        """Remember a stream that could not be continued."""
+        self.not_resumes.append((worker_id, reason, request_id))
 
 
 class RecordingLinkObserver:

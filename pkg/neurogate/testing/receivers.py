@@ -18,6 +18,8 @@ class RecordingReceiver:
         self.chunks: list[bytes] = []
         self.answer: tuple[End, bytes] | None = None
         self.error: GatewayError | None = None
+        self.resumes = 0
+        """How often the stream was continued elsewhere."""
         self.ended_at: float | None = None
         """Loop time of the last word."""
         self._on_hear = on_hear
@@ -43,6 +45,10 @@ class RecordingReceiver:
         """Remember a chunk."""
         self.chunks.append(data)
         self._hear("chunk")
+
+    def on_resume(self) -> None:
+        """Count a continuation; it is no word of its own."""
+        self.resumes += 1
 
     def on_answer(self, end: End, body: bytes) -> None:
         """Remember a whole answer."""

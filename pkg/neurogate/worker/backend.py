@@ -222,6 +222,8 @@ class Worker:
 
     async def _respond(self, call: IncomingCall, outlet: Outlet, progress: Progress) -> End:
         limit = self._limits.max_answer_bytes
+        if call.resume is not None:
+            return End(EndCode.UNSUPPORTED, message="this worker cannot resume answers")
         if call.path == "/prompt":
             return await answer_prompt(self._engine, call, outlet, progress, max_answer_bytes=limit)
         if call.path in ollama_api.PATHS:

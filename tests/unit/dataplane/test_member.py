@@ -22,7 +22,7 @@ def new_member() -> Member:
 def lease(member: Member) -> Lease:
     permit = member.breaker.try_acquire()
     assert permit is not None
-    return Lease(member, permit)
+    return Lease(member, permit, 0.0)
 
 
 def test_a_worker_that_was_never_heard_of_is_not_usable_and_says_so():
@@ -123,7 +123,7 @@ def test_a_first_token_does_not_wipe_out_the_failures_of_a_closed_breaker():
     member = new_member()
     member.breaker.record_failure()
     held = lease(member)
-    held.answered()
+    held.answered(0.0)
     assert (member.in_flight, member.breaker.consecutive_failures) == (1, 1)
 
     held.release(Outcome.SUCCESS)
@@ -135,7 +135,7 @@ def test_a_first_token_does_not_wipe_out_the_failures_of_a_closed_breaker():
 def test_an_answered_lease_that_dies_counts_once_more(outcome: Outcome, failures: int):
     member = new_member()
     held = lease(member)
-    held.answered()
+    held.answered(0.0)
     held.release(outcome)
 
     assert member.breaker.consecutive_failures == failures

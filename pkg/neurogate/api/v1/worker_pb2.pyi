@@ -79,14 +79,22 @@ class BodyPart(_message.Message):
     def __init__(self, id: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Resume(_message.Message):
-    __slots__ = ("text", "completion_id", "created")
+    __slots__ = ("text", "completion_id", "created", "tokens", "model", "finish_reason", "usage_sent")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_ID_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    USAGE_SENT_FIELD_NUMBER: _ClassVar[int]
     text: str
     completion_id: str
     created: int
-    def __init__(self, text: _Optional[str] = ..., completion_id: _Optional[str] = ..., created: _Optional[int] = ...) -> None: ...
+    tokens: int
+    model: str
+    finish_reason: str
+    usage_sent: bool
+    def __init__(self, text: _Optional[str] = ..., completion_id: _Optional[str] = ..., created: _Optional[int] = ..., tokens: _Optional[int] = ..., model: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage_sent: _Optional[bool] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
     __slots__ = ("ids", "chunks", "ends", "stats", "draining", "pong")
@@ -141,7 +149,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker_id", "version", "ready", "draining", "detail", "engine", "models", "slots_total", "slots_busy", "running", "queued", "tokens_outstanding", "kv_used_ratio", "decode_tokens_per_s", "prompt_tokens_per_s", "requests_total", "prompt_tokens_total", "completion_tokens_total", "uptime_s", "seq", "apis")
+    __slots__ = ("worker_id", "version", "ready", "draining", "detail", "engine", "models", "slots_total", "slots_busy", "running", "queued", "tokens_outstanding", "kv_used_ratio", "decode_tokens_per_s", "prompt_tokens_per_s", "requests_total", "prompt_tokens_total", "completion_tokens_total", "uptime_s", "seq", "apis", "resumes")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +171,7 @@ class WorkerStatus(_message.Message):
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     APIS_FIELD_NUMBER: _ClassVar[int]
+    RESUMES_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     version: str
     ready: bool
@@ -184,7 +193,8 @@ class WorkerStatus(_message.Message):
     uptime_s: float
     seq: int
     apis: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., detail: _Optional[str] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., slots_total: _Optional[int] = ..., slots_busy: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., tokens_outstanding: _Optional[int] = ..., kv_used_ratio: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., requests_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., completion_tokens_total: _Optional[int] = ..., uptime_s: _Optional[float] = ..., seq: _Optional[int] = ..., apis: _Optional[_Iterable[str]] = ...) -> None: ...
+    resumes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., detail: _Optional[str] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., slots_total: _Optional[int] = ..., slots_busy: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., tokens_outstanding: _Optional[int] = ..., kv_used_ratio: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., requests_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., completion_tokens_total: _Optional[int] = ..., uptime_s: _Optional[float] = ..., seq: _Optional[int] = ..., apis: _Optional[_Iterable[str]] = ..., resumes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
     __slots__ = ("kind", "version", "restarts")

@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from neurogate.channel import Resume
 from neurogate.engines.engine import (
     EngineCall,
     EngineFatalError,
@@ -147,6 +148,12 @@ class ManagedLlamaCppEngine:
         """Send the client's bytes to the child; see Engine.forward."""
         async with self._healthy().forward(call) as reply:
             yield reply
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer in the child; see Engine.resume."""
+        async with aclosing(self._healthy().resume(call, said)) as events:
+            async for event in events:
+                yield event
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Generate text in the child; see Engine.generate."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 
 from neurogate import __version__
+from neurogate.channel import Resume
 from neurogate.engines.engine import (
     EngineBrokenError,
     EngineCall,
@@ -97,6 +98,11 @@ class SimEngine:
         if answering is None:
             raise EngineUnsupportedError(f"the simulated engine has no {call.path}")
         return answering(self._core, call.body)
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer; see Engine.resume."""
+        raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
+        yield Token(said.text)
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Answer one prompt."""
