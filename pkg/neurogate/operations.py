@@ -71,3 +71,6 @@ _ALL = (
 )
 
 OPERATIONS = {operation.path: operation for operation in _ALL}
+
+CANARY_PATH = "/neurogate/canary"
+"""A call of the gateway's own over the link: does your engine generate? It has no body; 200 is yes (ADR 0020)."""
