@@ -16,12 +16,16 @@ from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.recovery import NoRecovery, Recovery
 from neurogate.dataplane.snapshot import Snapshot
+from neurogate.dataplane.stalls import StallWatch
 from neurogate.dataplane.verdict import Retry
 from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
 from neurogate.resilience.retry import RetryBudget
 
 _MODELS_TOLD = 50
 """The most names that an error lists."""
+
+_HEDGES_AT_ONCE = 2.0
+"""Hedges that a burst may have before the share counts."""
 
 ASKED_MAX = 16
 """Workers that one request is offered to, where those before cannot do what it asks for: that takes them no work."""
@@ -46,6 +50,10 @@ class DispatchObserver(Protocol):
         """A stream broke on this worker, and nobody may continue it."""
         ...
 
+    def hedged(self, worker_id: str, *, won: bool) -> None:
+        """This worker's first token was late and a second one was asked; or, `won`, the second one was first."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class DispatchLimits:
@@ -65,6 +73,12 @@ class DispatchLimits:
     """Seconds a broken stream waits for any usable worker."""
     resume_buffer_bytes: int = 256 * 1024
     """Bytes of a stream that are kept as they were; of more than those, only the text is."""
+    hedge_after_s: float = 0.0
+    """Seconds without an answer after which a second worker is asked; 0 is never."""
+    hedge_share: float = 0.05
+    """Hedges, as a share of requests."""
+    stall_s: float = 0.0
+    """Seconds without a piece of a stream that has begun after which its worker is left; 0 is never."""
 
 
 class Dispatcher:
@@ -84,6 +98,8 @@ class Dispatcher:
         self.pool = pool
         self.loop = loop
         self.recovery = recovery or NoRecovery()
+        self._hedges = RetryBudget(ratio=limits.hedge_share, reserve=_HEDGES_AT_ONCE)
+        self._stalls = StallWatch(loop)
         self.configure(limits)
         self._picker = picker
         self._budget = budget
@@ -98,6 +114,9 @@ class Dispatcher:
         self.resume_attempts = limits.resume_attempts
         self.resume_wait_s = limits.resume_wait_s
         self.resume_buffer_bytes = limits.resume_buffer_bytes
+        self.hedge_after_s = limits.hedge_after_s
+        self._hedges.configure(ratio=limits.hedge_share)
+        self._stalls.configure(limits.stall_s)
         self._limits = limits
 
     def use(self, picker: Picker) -> None:
@@ -112,9 +131,12 @@ class Dispatcher:
     def dispatch(self, call: Call, receiver: Receiver) -> Exchange:
         """Send a request on its way; the receiver hears the rest, possibly before this returns."""
         self._budget.deposit()
+        if self.hedge_after_s:
+            self._hedges.deposit()
         exchange = Exchange(self, call, receiver)
         if not exchange.finished:
             self._exchanges.add(exchange)
+            self._stalls.watch(self._exchanges)
         return exchange
 
     @contextmanager
@@ -151,6 +173,25 @@ class Dispatcher:
 
         candidates = tuple(filter(able, snapshot.admitting(call.model, call.api)))
         return self._lease(candidates, tried) or self._last_resort(snapshot, call, tried, able)
+
+    def acquire_spare(self, call: Call, tried: Collection[str]) -> Lease | None:
+        """A lease for a second attempt: on a worker that is well and has a free slot, within the share of hedges."""
+        if self._hedges.balance < 1.0:
+            return None
+        able = self.pool.snapshot.candidates(call.model, call.api).loaded
+        spare = tuple(
+            member
+            for member in able
+            if member.breaker.state == "closed" and member.load < (member.report.slots_total or 1)
+        )
+        lease = self._lease(spare, tried)
+        if lease is not None:
+            self._hedges.withdraw()
+        return lease
+
+    def hedged(self, exchange: Exchange, *, won: bool) -> None:
+        """A second worker was asked, or was first: tells the observer."""
+        self._observer.hedged(exchange.worker_id, won=won)
 
     def may_retry(self, exchange: Exchange, retry: Retry) -> bool:
         """Whether an exchange whose attempt failed may ask another worker, if there is one."""

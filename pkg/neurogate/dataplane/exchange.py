@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from neurogate.channel import Call, End, EndCode, Resume
+from neurogate.dataplane.hedge import Hedge
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.recovery import CannotResumeError, Transcript
@@ -62,6 +63,8 @@ class Exchange:
         "_deadline_timer",
         "_dispatcher",
         "_failfast_timer",
+        "_hedge",
+        "_hedge_timer",
         "_held",
         "_held_bytes",
         "_lease",
@@ -120,6 +123,8 @@ class Exchange:
         self._broke = ""
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._hedge: Hedge | None = None
+        self._hedge_timer: asyncio.TimerHandle | None = None
         self._failfast_timer: asyncio.TimerHandle | None = None
         self._deadline_timer = dispatcher.loop.call_at(call.deadline, self._expire)
         self._attempt()
@@ -137,6 +142,7 @@ class Exchange:
                     self._read_sent()
             self._receiver.on_chunk(data)
             return
+        self._unhedge()
         self._held.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > self._dispatcher.max_answer_bytes:
@@ -158,6 +164,9 @@ class Exchange:
         if lease is not None:
             self._lease = None
             lease.release(verdict.outcome)
+        if self._hedge is not None and not self.started and verdict.retry is not Retry.NO:
+            self._lead(self._hedge)  # it is asked already
+            return
         answered = end.code is EndCode.ANSWERED and verdict.outcome is Outcome.SUCCESS
         if answered and (end.http_status < 300 or not self.started):
             self.usage = end.usage
@@ -178,6 +187,56 @@ class Exchange:
         if not self.finished:
             self._abandon(Outcome.IGNORED)
             self._finish()
+
+    @property
+    def flowing(self) -> bool:
+        """The present worker streams: what is silent now was not before."""
+        return not self._silent
+
+    def hedge_speaks(self, hedge: Hedge) -> None:
+        """The second attempt has an answer first: the first one is taken back."""
+        self._abandon(Outcome.IGNORED)
+        self._dispatcher.hedged(self, won=True)
+        self._lead(hedge)
+
+    def hedge_failed(self, hedge: Hedge, end: End) -> None:
+        """The second attempt failed; the first one goes on."""
+        self._hedge = None
+        self._tried = (*self._tried, hedge.lease.member.id)
+        hedge.lease.release(judge(end).outcome)
+
+    def stalled(self, silent_s: float) -> None:
+        """Nothing came of a stream that had begun: its worker is left, as if it had said that it broke."""
+        if self._lease is not None:
+            self._lease.member.channel.cancel(self._ticket)
+            self.on_end(End(EndCode.BROKEN, message=f"nothing came for {silent_s:g} s (NEUROGATE_STALL_S)"))
+
+    def _lead(self, hedge: Hedge) -> None:
+        """The hedge is the attempt that counts from now on."""
+        self._hedge = None
+        self._lease, self._ticket = hedge.lease, hedge.ticket
+        self._tried = (*self._tried, self.worker_id)
+        self.worker_id = hedge.lease.member.id
+        self._held.clear()
+        self._held_bytes = 0
+        hedge.lead()
+
+    def _hedge_now(self) -> None:
+        """The first token is late: ask a second worker, if there is one to spare."""
+        lease = self._dispatcher.acquire_spare(self.call, (*self._tried, self.worker_id))
+        if lease is not None:
+            self.attempts += 1
+            self._dispatcher.hedged(self, won=False)
+            self._hedge = Hedge(self, self.call, lease)
+
+    def _unhedge(self) -> None:
+        """There is an answer, or none is wanted: no second attempt is needed any more."""
+        if self._hedge_timer is not None:
+            self._hedge_timer.cancel()
+            self._hedge_timer = None
+        if self._hedge is not None:
+            hedge, self._hedge = self._hedge, None
+            hedge.drop()
 
     def _acquire(self) -> Lease | None:
         if self._like is not None:
@@ -219,6 +278,8 @@ class Exchange:
         if self._resume is not None:
             call = msgspec.structs.replace(call, resume=self._resume)
             self._receiver.on_resume()
+        elif self._dispatcher.hedge_after_s and self._hedge_timer is None:
+            self._hedge_timer = self._dispatcher.loop.call_later(self._dispatcher.hedge_after_s, self._hedge_now)
         self._ticket = lease.member.channel.submit(call, self)
 
     def _continue(self, end: End, member: Member | None) -> None:
@@ -300,6 +361,7 @@ class Exchange:
         """The first bytes of a stream came from the present worker."""
         self.started = True
         self._silent = False
+        self._unhedge()
         if self._lease is not None:
             self._lease.answered(self._dispatcher.loop.time())
 
@@ -331,6 +393,7 @@ class Exchange:
         self.finished = True
         self._held = []
         self._sent = self._transcript = None
+        self._unhedge()
         self._deadline_timer.cancel()
         if self._failfast_timer is not None:
             self._failfast_timer.cancel()

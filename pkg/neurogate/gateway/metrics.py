@@ -72,6 +72,12 @@ class GatewayMetrics:
             ["worker", "outcome"],
             registry=registry,
         )
+        self._hedges = Counter(
+            "neurogate_gateway_hedges_total",
+            "Second attempts beside one on this worker, whose first token was late: asked, and those that won.",
+            ["worker", "outcome"],
+            registry=registry,
+        )
         self._tokens = Counter(
             "neurogate_gateway_tokens_total", "Tokens of finished requests.", ["kind"], registry=registry
         )
@@ -177,6 +183,10 @@ class GatewayMetrics:
     def resumed(self, worker_id: str, outcome: str) -> None:
         """A stream broke on this worker: `resumed` on another one, or `refused`."""
         self._resumes.labels(worker_id, outcome).inc()
+
+    def hedged(self, worker_id: str, outcome: str) -> None:
+        """A second worker was `asked` because this one was late, or has `won`."""
+        self._hedges.labels(worker_id, outcome).inc()
 
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left a worker for another one."""

@@ -43,6 +43,10 @@ class FleetObserver:
         self._metrics.resumed(worker_id, "resumed")
         _log.info("stream broke, another worker continues it", request_id=request_id, worker=worker_id, reason=reason)
 
+    def hedged(self, worker_id: str, *, won: bool) -> None:
+        """This worker's first token was late and a second one was asked; or, `won`, the second one was first."""
+        self._metrics.hedged(worker_id, "won" if won else "asked")
+
     def not_resumed(self, worker_id: str, reason: str, request_id: str) -> None:
         """A stream broke on this worker, and nobody may continue it."""
         self._metrics.resumed(worker_id, "refused")

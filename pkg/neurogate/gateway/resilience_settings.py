@@ -37,3 +37,24 @@ class ResilienceSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=1024,
         ),
     ] = 256 * 1024
+    hedge_after_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_HEDGE_AFTER_S",
+            "Seconds without a first token after which a second worker is asked as well; 0 turns it off.",
+            reloads=True,
+            ge=0,
+        ),
+    ] = 0.0
+    hedge_share: Annotated[
+        float, env("NEUROGATE_HEDGE_SHARE", "Requests that may be hedged, as a share.", reloads=True, ge=0, le=0.05)
+    ] = 0.05
+    stall_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_STALL_S",
+            "Seconds without a token after which a stream is taken from its worker; 0 leaves that to the workers.",
+            reloads=True,
+            ge=0,
+        ),
+    ] = 60.0

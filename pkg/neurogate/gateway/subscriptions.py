@@ -37,6 +37,16 @@ GRPC_SETTINGS = (*ENDPOINT_SETTINGS, "gateway.retries", "gateway.failfast_s")
 """What the gRPC edge reads."""
 
 
+_RESILIENCE_LIMITS = (
+    "resume_attempts",
+    "resume_wait_s",
+    "resume_buffer_bytes",
+    "hedge_after_s",
+    "hedge_share",
+    "stall_s",
+)
+
+
 def dispatch_limits(config: GatewayConfig) -> DispatchLimits:
     """The dispatcher's bounds."""
     settings, resilience = config.gateway, config.resilience
@@ -48,6 +58,9 @@ def dispatch_limits(config: GatewayConfig) -> DispatchLimits:
         resume_attempts=resilience.resume_attempts,
         resume_wait_s=resilience.resume_wait_s,
         resume_buffer_bytes=resilience.resume_buffer_bytes,
+        hedge_after_s=resilience.hedge_after_s,
+        hedge_share=resilience.hedge_share,
+        stall_s=resilience.stall_s,
     )
 
 
@@ -84,7 +97,7 @@ def follow_fleet(
                 f"gateway.{name}"
                 for name in ("retries", "retry_budget", "failfast_s", "max_waiting", "max_answer_bytes")
             ),
-            *(f"resilience.{name}" for name in ("resume_attempts", "resume_wait_s", "resume_buffer_bytes")),
+            *(f"resilience.{name}" for name in _RESILIENCE_LIMITS),
         ],
         take_limits,
     )

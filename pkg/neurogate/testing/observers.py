@@ -19,6 +19,8 @@ class RecordingFleetObserver:
         """(worker that was left, reason, request id) of every continuation."""
         self.not_resumes: list[tuple[str, str, str]] = []
         """(worker that was left, why it was not continued, request id) of every stream that stayed broken."""
+        self.hedges: list[tuple[str, bool]] = []
+        """(worker whose first token was late, whether the second attempt was first)."""
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """Remember a transition."""
@@ -39,6 +41,10 @@ class RecordingFleetObserver:
     def not_resumed(self, worker_id: str, reason: str, request_id: str) -> None:
         """Remember a stream that could not be continued."""
         self.not_resumes.append((worker_id, reason, request_id))
+
+    def hedged(self, worker_id: str, *, won: bool) -> None:
+        """Remember a second attempt."""
+        self.hedges.append((worker_id, won))
 
 
 class RecordingLinkObserver:
