@@ -19,6 +19,7 @@ from neurogate.edge.settings import (
     TlsSettings,
 )
 from neurogate.engines.settings import EngineSettings, SimSettings
+from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.gateway.settings import AdminSettings, GatewaySettings
 from neurogate.httpd.settings import HttpSettings
 from neurogate.local.run_directory import StateSettings
@@ -31,6 +32,7 @@ from neurogate.worker.settings import WorkerSettings
 SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Configuration file", "Read by `neurogate gateway`, `worker` and `up`.", FileSettings, True),
     ("Gateway", "Read by `neurogate gateway`.", GatewaySettings, True),
+    ("Resilience", "Read by `neurogate gateway`: what it does when workers fail.", ResilienceSettings, True),
     ("Keys", "Read by `neurogate gateway`: who may call.", KeySettings, True),
     ("Limits", "Read by `neurogate gateway`: what each key may use.", LimitSettings, True),
     ("Admission", "Read by `neurogate gateway`: who waits for a turn.", AdmissionSettings, True),
