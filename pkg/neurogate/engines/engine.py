@@ -181,7 +181,9 @@ class Engine(Protocol):
         """Continue an answer to `call` where another engine stopped: text that follows `said.text`, then Finished.
 
         The usage of Finished is that of the whole answer, both parts; its finish reason is in the words of OpenAI's
-        API. Closing the generator aborts the generation. Raises as `generate` does, and EngineUnsupportedError for what
+        API. Where `said.finish_reason` is set the text is whole: then Finished alone comes, for the usage.
+
+        Closing the generator aborts the generation. Raises as `generate` does, and EngineUnsupportedError for what
         cannot be continued faithfully.
         """
         ...

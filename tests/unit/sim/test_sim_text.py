@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurogate.engines.sim import chat_template, tokenizer
-from neurogate.engines.sim.text import Answer, answer_to
+from neurogate.engines.sim.text import Answer, Place, answer_to, place_after, rest_of
 
 
 def said(answer: Answer, start: int, stop: int) -> str:
@@ -34,8 +34,9 @@ def test_tokens_may_be_asked_for_in_any_order(prompt: str, count: int) -> None:
 @given(st.text(), st.integers(0, 100))
 def test_an_answer_continues_after_any_of_its_tokens(prompt: str, held: int) -> None:
     """A prompt that ends in the first tokens of its answer gives the rest of the same answer."""
-    whole, first = answer_to(prompt)
-    resumed, position = answer_to(prompt + said(whole, first, first + held))
+    whole, (first, _) = answer_to(prompt)
+    resumed, (position, byte) = answer_to(prompt + said(whole, first, first + held))
+    assert byte == 0
     assert said(resumed, position, position + 50) == said(whole, first + held, first + held + 50)
     assert resumed.natural_tokens - position == whole.natural_tokens - first - held
 
@@ -43,22 +44,31 @@ def test_an_answer_continues_after_any_of_its_tokens(prompt: str, held: int) -> 
 def test_a_chat_continues_behind_its_template() -> None:
     prompt = chat_template.render([("user", "Tell me about foxes")])
     whole, _ = answer_to(prompt)
-    resumed, position = answer_to(prompt + said(whole, 0, 7))
-    assert position == 7
+    resumed, place = answer_to(prompt + said(whole, 0, 7))
+    assert place == (7, 0)
     assert said(resumed, 7, 30) == said(whole, 7, 30)
 
 
 def test_words_that_are_not_the_answer_are_a_new_prompt() -> None:
     prompt = "Say on: [sim] something else"
-    answer, position = answer_to(prompt)
-    assert position == 0
+    answer, place = answer_to(prompt)
+    assert place == (0, 0)
     assert said(answer, 0, 20) == said(Answer(prompt), 0, 20)
 
 
-def test_a_beginning_that_stops_inside_a_token_is_a_new_prompt() -> None:
-    whole = Answer("hi")
-    _, position = answer_to("hi" + said(whole, 0, 5)[:-1])
-    assert position == 0
+@given(st.text(), st.integers(5, 200))
+def test_an_answer_continues_inside_a_token(prompt: str, characters: int) -> None:
+    """A stop text can end an answer inside a token; the rest of the token comes first."""
+    whole = said(Answer(prompt), 0, 100)
+    answer, place = answer_to(prompt + whole[:characters])
+    rest = rest_of(answer.token, place)
+    assert b"".join(rest(index) for index in range(100)).decode().startswith(whole[characters:])
+
+
+def test_an_answer_continues_only_what_is_its_beginning() -> None:
+    tokens = [b"one", b" two"]
+    places = [place_after(text, tokens.__getitem__, 2) for text in ("", "one", "one t", "one two", "one two ", "on e")]
+    assert places == [Place(), Place(1), Place(1, 2), Place(2), None, None]
 
 
 @given(st.text())

@@ -11,16 +11,16 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from neurogate.engines.engine import EngineRefusedError, EngineUnavailableError
+from neurogate.engines.engine import EngineRefusedError, EngineUnavailableError, EngineUnsupportedError
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim import faults, tokenizer
 from neurogate.engines.sim.faults import Break
 from neurogate.engines.sim.scheduler import Job, QueueFullError, Scheduler, StoppedError
-from neurogate.engines.sim.text import answer_to
+from neurogate.engines.sim.text import answer_to, place_after, rest_of
 from neurogate.inference import Usage
 
 CONTEXT_TOKENS = 1 << 20
@@ -175,6 +175,19 @@ class Generation:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The rest of an answer that another engine began."""
+
+    usage: Usage
+    """Of the whole answer."""
+    finish_reason: str
+    left: int
+    """Tokens that are to come."""
+    begin: Callable[[], Generation]
+    """Takes a slot and gives the rest; for an answer that is whole there is no need to. Raises SimRefusedError."""
+
+
 class SimCore:
     """One simulated engine on one event loop.
 
@@ -235,6 +248,30 @@ class SimCore:
 
         Raises EngineUnavailableError when not ready, and SimRefusedError.
         """
+        self._take()
+        counts = [tokenizer.count(question.prompt) for question in questions]
+        parts = tuple(_planned(question, count) for question, count in zip(questions, counts, strict=True))
+        prompt_tokens = sum(count for question, count in zip(questions, counts, strict=True) if not question.variant)
+        return self._given(parts, prompt_tokens)
+
+    def resume(self, question: Question, said: str) -> Resumed:
+        """Admit the rest of the answer that began with `said`: from there on it is what it would have been.
+
+        Raises as `begin` does, and EngineUnsupportedError when the answer would not have begun so.
+        """
+        self._take()
+        prompt_tokens = tokenizer.count(question.prompt)
+        whole = _planned(question, prompt_tokens)
+        place = place_after(said, whole.token, whole.length)
+        if place is None:
+            raise EngineUnsupportedError("the simulated engine would not have begun its answer so")
+        left = whole.length - place.token
+        rest = replace(whole, token=rest_of(whole.token, place), length=left)
+        usage = Usage(prompt_tokens, whole.length)
+        return Resumed(usage, whole.finish_reason, left, lambda: self._given((rest,), prompt_tokens + place.token))
+
+    def _take(self) -> None:
+        """Raise what keeps a request from being admitted, faults among it."""
         if reason := self.unready_reason():
             raise EngineUnavailableError(reason)
         match self._faults.draw(self._rng):
@@ -242,9 +279,9 @@ class SimCore:
                 raise SimRefusedError(500, "simulated failure (fault error)", code="internal_error")
             case "busy":
                 raise _busy("simulated load (fault busy)")
-        counts = [tokenizer.count(question.prompt) for question in questions]
-        parts = tuple(_planned(question, count) for question, count in zip(questions, counts, strict=True))
-        prompt_tokens = sum(count for question, count in zip(questions, counts, strict=True) if not question.variant)
+
+    def _given(self, parts: tuple[Part, ...], prompt_tokens: int) -> Generation:
+        """Give these answers, which are planned."""
         length, breaks = self._faults.breaks(sum(part.length for part in parts))
         try:
             job = self.scheduler.submit(prompt_tokens, length, stays=breaks is Break.HANG)
@@ -271,12 +308,10 @@ def _planned(question: Question, prompt_tokens: int) -> Part:
     limit = room if question.max_tokens is None else min(question.max_tokens, room)
     if question.says is not None:
         return _stopped(_spoken(question.says, limit), question.stop)
-    answer, first = answer_to(question.prompt, question.variant)
-    natural = room if question.ignore_eos else max(0, answer.natural_tokens - first)
+    answer, begun = answer_to(question.prompt, question.variant)
+    natural = room if question.ignore_eos else max(0, answer.natural_tokens - begun.token)
     finish_reason = "stop" if natural <= limit and not question.ignore_eos else "length"
-    token = answer.token
-    planned = Part((lambda index: token(first + index)) if first else token, min(natural, limit), finish_reason)
-    return _stopped(planned, question.stop)
+    return _stopped(Part(rest_of(answer.token, begun), min(natural, limit), finish_reason), question.stop)
 
 
 def _spoken(says: str, limit: int) -> Part:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from neurogate import __version__
 from neurogate.channel import Resume
@@ -25,8 +25,9 @@ from neurogate.engines.engine import (
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim import chat_template, openai_api
 from neurogate.engines.sim.apis import APIS
-from neurogate.engines.sim.core import CONTEXT_TOKENS, Question, SimCore
+from neurogate.engines.sim.core import CONTEXT_TOKENS, Generation, Question, SimCore
 from neurogate.engines.sim.faults import Break
+from neurogate.engines.sim.openai_forms import Asked
 from neurogate.engines.sim.reply import FAILED_MESSAGE
 from neurogate.engines.sim.scheduler import StoppedError
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token
@@ -34,6 +35,12 @@ from neurogate.operations import OPERATIONS
 
 _OWN_APIS = frozenset(path for path in APIS if not OPERATIONS[path].universal)
 _IGNORED = frozenset({"best_of", "suffix", "audio", "grammar"})
+
+RESUMED: dict[str, Callable[[SimCore, bytes], Asked]] = {
+    "/v1/chat/completions": openai_api.chat_asked,
+    "/v1/completions": openai_api.completion_asked,
+}
+"""The paths whose answers can be continued, and how a request is read."""
 
 
 class SimEngine:
@@ -89,6 +96,7 @@ class SimEngine:
             queued=scheduler.queued,
             kv_used_ratio=scheduler.tokens_held / (slots * CONTEXT_TOKENS),
             apis=_OWN_APIS,
+            resumes=frozenset(RESUMED),
             unsupported=_IGNORED,
         )
 
@@ -100,9 +108,24 @@ class SimEngine:
         return answering(self._core, call.body)
 
     async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
-        """Continue an answer; see Engine.resume."""
-        raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
-        yield Token(said.text)
+        """Continue an answer of the paths in RESUMED, to the letter as it would have been; see Engine.resume."""
+        resumed = self._core.resume(self._continuable(call), said.text)
+        inference_ms = 0
+        if not said.finish_reason:
+            with resumed.begin() as generation:
+                async with aclosing(_tokens(generation)) as tokens:
+                    async for token in tokens:
+                        yield token
+                summary = generation.summary()
+            inference_ms = round((summary.prefill_s + summary.decode_s) * 1000)
+        elif (said.finish_reason, 0) != (resumed.finish_reason, resumed.left):
+            raise EngineUnsupportedError("the simulated engine would not have ended its answer so")
+        yield Finished(
+            usage=resumed.usage,
+            finish_reason=resumed.finish_reason,
+            model=self._core.model,
+            inference_time_ms=inference_ms,
+        )
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Answer one prompt."""
@@ -110,17 +133,9 @@ class SimEngine:
         messages = [("system", prompt.system)] if prompt.system else []
         question = Question(chat_template.render([*messages, ("user", prompt.text)]), prompt.max_tokens)
         with self._core.begin(question) as generation:
-            try:
-                while tokens := await generation.more():
-                    for token in tokens:
-                        yield Token(token.decode())
-            except StoppedError as error:
-                kind = EngineBrokenError if generation.taken else EngineUnavailableError
-                raise kind(str(error)) from error
-            if generation.breaks is Break.ERROR:
-                raise EngineBrokenError(FAILED_MESSAGE)
-            if generation.breaks is Break.CUT:
-                raise EngineBrokenError("the simulated engine broke off (fault cut_after)")
+            async with aclosing(_tokens(generation)) as tokens:
+                async for token in tokens:
+                    yield token
             summary = generation.summary()
         yield Finished(
             usage=summary.usage,
@@ -128,3 +143,28 @@ class SimEngine:
             model=self._core.model,
             inference_time_ms=round((summary.prefill_s + summary.decode_s) * 1000),
         )
+
+    def _continuable(self, call: EngineCall) -> Question:
+        """The question whose answer is to be continued. Raises EngineUnsupportedError, and SimRefusedError."""
+        read = RESUMED.get(call.path)
+        asked = read(self._core, call.body) if read is not None else None
+        if asked is None or len(asked.questions) > 1 or asked.logprobs is not None or asked.echo:
+            raise EngineUnsupportedError(f"the simulated engine does not continue such answers of {call.path}")
+        if asked.questions[0].says is not None:
+            raise EngineUnsupportedError("the simulated engine does not continue tool calls and JSON")
+        return asked.questions[0]
+
+
+async def _tokens(generation: Generation) -> AsyncGenerator[Token, None]:
+    """The text of an answer to its whole end. Raises EngineBrokenError, and EngineUnavailableError before it began."""
+    try:
+        while tokens := await generation.more():
+            for token in tokens:
+                yield Token(token.decode())
+    except StoppedError as error:
+        kind = EngineBrokenError if generation.taken else EngineUnavailableError
+        raise kind(str(error)) from error
+    if generation.breaks is Break.ERROR:
+        raise EngineBrokenError(FAILED_MESSAGE)
+    if generation.breaks is Break.CUT:
+        raise EngineBrokenError("the simulated engine broke off (fault cut_after)")

@@ -110,27 +110,7 @@ def chat(core: SimCore, body: bytes) -> AbstractAsyncContextManager[EngineReply]
     """Answer /v1/chat/completions."""
 
     def opened() -> Form:
-        request = read_json(_CHAT, body)
-        require_model(core, request.model)
-        limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-        speech = _speech(request)
-        prompt = prompt_of(request.messages, request.tools)
-        question = Question(
-            prompt,
-            limit_of(limit),
-            ignore_eos=bool(request.ignore_eos),
-            stop=stops_of(request.stop),
-            says=speech.text,
-        )
-        asked = Asked(
-            answer_id=answer_id(body),
-            questions=variants([question], request.n),
-            streamed=bool(request.stream),
-            include_usage=_includes_usage(request.stream_options),
-            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-            tool=speech.tool,
-        )
-        return ChatForm(core, asked)
+        return ChatForm(core, chat_asked(core, body))
 
     return reply(core, opened, refusal)
 
@@ -139,30 +119,58 @@ def completion(core: SimCore, body: bytes) -> AbstractAsyncContextManager[Engine
     """Answer /v1/completions."""
 
     def opened() -> Form:
-        request = read_json(_COMPLETION, body)
-        require_model(core, request.model)
-        says = schema_of(request.response_format).text
-        questions = [
-            Question(
-                prompt,
-                limit_of(request.max_tokens),
-                ignore_eos=bool(request.ignore_eos),
-                stop=stops_of(request.stop),
-                says=says,
-            )
-            for prompt in prompt_texts(request.prompt)
-        ]
-        asked = Asked(
-            answer_id=answer_id(body),
-            questions=variants(questions, request.n),
-            streamed=bool(request.stream),
-            include_usage=_includes_usage(request.stream_options),
-            logprobs=None if request.logprobs in {None, False} else int(request.logprobs or 0),
-            echo=bool(request.echo),
-        )
-        return CompletionForm(core, asked)
+        return CompletionForm(core, completion_asked(core, body))
 
     return reply(core, opened, refusal)
+
+
+def chat_asked(core: SimCore, body: bytes) -> Asked:
+    """What a request for /v1/chat/completions comes down to. Raises SimRefusedError."""
+    request = read_json(_CHAT, body)
+    require_model(core, request.model)
+    limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+    speech = _speech(request)
+    prompt = prompt_of(request.messages, request.tools)
+    question = Question(
+        prompt,
+        limit_of(limit),
+        ignore_eos=bool(request.ignore_eos),
+        stop=stops_of(request.stop),
+        says=speech.text,
+    )
+    return Asked(
+        answer_id=answer_id(body),
+        questions=variants([question], request.n),
+        streamed=bool(request.stream),
+        include_usage=_includes_usage(request.stream_options),
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        tool=speech.tool,
+    )
+
+
+def completion_asked(core: SimCore, body: bytes) -> Asked:
+    """The same for /v1/completions."""
+    request = read_json(_COMPLETION, body)
+    require_model(core, request.model)
+    says = schema_of(request.response_format).text
+    questions = [
+        Question(
+            prompt,
+            limit_of(request.max_tokens),
+            ignore_eos=bool(request.ignore_eos),
+            stop=stops_of(request.stop),
+            says=says,
+        )
+        for prompt in prompt_texts(request.prompt)
+    ]
+    return Asked(
+        answer_id=answer_id(body),
+        questions=variants(questions, request.n),
+        streamed=bool(request.stream),
+        include_usage=_includes_usage(request.stream_options),
+        logprobs=None if request.logprobs in {None, False} else int(request.logprobs or 0),
+        echo=bool(request.echo),
+    )
 
 
 def models(core: SimCore) -> dict[str, Any]:

@@ -10,7 +10,9 @@ exactly as it was said, and a renderer may splice a token into JSON as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
+from typing import NamedTuple
 
 from neurogate.engines.sim.tokenizer import MARKER
 
@@ -68,30 +70,51 @@ class Answer:
             self._block_number = number
         return self._block[offset]
 
-    def tokens_of(self, text: str) -> int | None:
-        """How many tokens of this answer `text` is; None when it is not a whole number of its first tokens."""
-        said = text.encode()
-        index = position = 0
-        while position < len(said):
-            token = self.token(index)
-            if not said.startswith(token, position):
-                return None
-            position += len(token)
+
+class Place(NamedTuple):
+    """Where an answer stopped."""
+
+    token: int = 0
+    """The first that was not said, or not all of it."""
+    byte: int = 0
+    """So many bytes of it were: a stop text can end an answer inside a token."""
+
+
+def place_after(said: str, token: Callable[[int], bytes], length: int) -> Place | None:
+    """Where an answer of so many tokens goes on that began with `said`; None when it did not begin so."""
+    begun = said.encode()
+    index = position = 0
+    while position < len(begun):
+        next_token = token(index) if index < length else b""
+        if next_token and begun.startswith(next_token, position):
+            position += len(next_token)
             index += 1
-        return index
+        elif next_token.startswith(begun[position:]):
+            return Place(index, len(begun) - position)
+        else:
+            return None
+    return Place(index)
 
 
-def answer_to(prompt: str, variant: int = 0) -> tuple[Answer, int]:
-    """The answer to a prompt, and how many of its tokens the prompt's end already holds.
+def rest_of(token: Callable[[int], bytes], place: Place) -> Callable[[int], bytes]:
+    """The tokens of an answer from a place on."""
+    if place == (0, 0):
+        return token
+    first, byte = place
+    return lambda index: token(first + index) if index else token(first)[byte:]
+
+
+def answer_to(prompt: str, variant: int = 0) -> tuple[Answer, Place]:
+    """The answer to a prompt, and how much of it the prompt's end already holds.
 
     Variants beyond the first are answers of their own, and continue nothing.
     """
     if variant:
-        return Answer(f"{prompt}\0{variant}"), 0
+        return Answer(f"{prompt}\0{variant}"), Place()
     start = prompt.rfind(MARKER)
     if start >= 0:
         answer = Answer(prompt[:start])
-        said = answer.tokens_of(prompt[start:])
-        if said is not None:
-            return answer, said
-    return Answer(prompt), 0
+        place = place_after(prompt[start:], answer.token, len(prompt))
+        if place is not None:
+            return answer, place
+    return Answer(prompt), Place()
