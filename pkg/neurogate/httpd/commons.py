@@ -19,6 +19,10 @@ class Swept(Protocol):
         """Look whether the client took too long."""
         ...
 
+    def leave(self, quiet_before: float) -> None:
+        """The listener stops: close when nothing came since `quiet_before`, or with the answer that is due."""
+        ...
+
     def abort(self) -> None:
         """Cut it now."""
         ...

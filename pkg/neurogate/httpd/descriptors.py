@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import resource
+import termios
+from typing import Any
 
 RESERVED = 256
 """For workers' links, logs, listeners, and connections that are turned away."""
@@ -21,3 +25,10 @@ def connections_within(wanted: int, limit: int) -> int:
     if limit == resource.RLIM_INFINITY:
         return wanted
     return max(1, min(wanted, limit - RESERVED))
+
+
+def unread(sock: Any) -> int:
+    """Bytes that have come to a socket and were not read yet."""
+    found = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.FIONREAD, found)
+    return found[0]

@@ -19,6 +19,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from neurogate.httpd import refusals
 from neurogate.httpd.commons import Commons
 from neurogate.httpd.departure import PROBE, PROBE_IN_CHUNKS, DepartureWatch
+from neurogate.httpd.descriptors import unread
 from neurogate.httpd.head import RefusedError
 from neurogate.httpd.reader import Phase, RequestReader
 from neurogate.httpd.refusals import Refusal
@@ -170,11 +171,20 @@ class HttpConnection(asyncio.Protocol):
 
     # The listener's side
 
-    def shutdown(self) -> None:
-        """Close when nothing is being answered, else after the answer."""
+    def leave(self, quiet_before: float) -> None:
+        """Close when nothing came since `quiet_before`; an answer that has not begun says that it is the last.
+
+        What has come, or lies unread in the socket, is answered: only a request that is still on the wire can be lost.
+        """
+        latest, reader = self._latest, self._reader
+        if self._closing_since is not None:
+            return
         if self._busy:
-            cast("RequestResponseCycle", self._latest).keep_alive = False
-        else:
+            if latest is not None and not latest.response_started:
+                latest.keep_alive = False
+        elif reader.phase is Phase.HEAD and reader.begun:
+            return  # the sweep bounds it
+        elif reader.since <= quiet_before and not unread(self._transport.get_extra_info("socket")):
             self._close_now()
 
     def sweep(self) -> None:
