@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from config_support import gateway_config
+from neurogate.channel import Resume
 from neurogate.config import Source
 from neurogate.engines.engine import EngineCall, EngineReply, Observation
 from neurogate.engines.settings import SimSettings
@@ -38,6 +39,8 @@ class OverheardEngine:
         self.calls: list[EngineCall] = []
         self.said: list[bytes] = []
         """The bytes of each call's reply so far."""
+        self.resumed: list[Resume] = []
+        """Where each answer stopped that it was to continue."""
         self._engine = SimEngine(settings, model=model, rng=random.Random(1), now=lambda: 1_700_000_000.5)
 
     @property
@@ -67,6 +70,10 @@ class OverheardEngine:
         self.said.append(b"")
         async with self._engine.forward(call) as reply:
             yield replace(reply, body=self._overhear(reply.body, index))
+
+    def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        self.resumed.append(said)
+        return self._engine.resume(call, said)
 
     def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         return self._engine.generate(prompt)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from neurogate.channel import Resume
 from neurogate.engines.engine import Observation
 from neurogate.inference import Prompt
 from neurogate.rpc.backend import IncomingCall
@@ -89,9 +90,11 @@ class Setup:
         self.changes += 1
 
 
-def incoming(body: object = b"{}", *, path: str = CHAT, timeout_s: float | None = 60) -> IncomingCall:
+def incoming(
+    body: object = b"{}", *, path: str = CHAT, timeout_s: float | None = 60, resume: Resume | None = None
+) -> IncomingCall:
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return IncomingCall(path, raw, "r-1", "", timeout_s)
+    return IncomingCall(path, raw, "r-1", "", timeout_s, resume)
 
 
 def prompt_call(query: str = "Why?", **fields: Any) -> IncomingCall:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from neurogate.channel import Resume
 from neurogate.engines.engine import EngineCall, EngineReply, ModelInfo, Observation
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 from neurogate.testing.watched import Watched
@@ -59,7 +60,7 @@ def finished(*, prompt: int = 3, completion: int = 2, reason: str = "stop") -> F
 
 
 class ScriptedEngine:
-    """An `Engine` that follows `replies` and `generations`, which are asked anew for every call.
+    """An `Engine` that follows `replies`, `generations` and `continuations`, which are asked anew for every call.
 
     Whatever they raise is raised before the first byte. `active` counts the calls inside the engine and can be waited
     for, `aborted` those that were left before their last step.
@@ -70,18 +71,21 @@ class ScriptedEngine:
         *,
         replies: Callable[[EngineCall], Reply] = lambda _: Reply([b"{}"]),
         generations: Callable[[Prompt], Sequence[GenerationEvent | Pause]] = lambda _: [Token("Hi"), finished()],
+        continuations: Callable[[Resume], Sequence[GenerationEvent | Pause]] = lambda _: [finished()],
         observation: Observation = READY,
         start: Sequence[Pause] = (),
         supervise: Sequence[Pause] = (HANG,),
     ) -> None:
         self.replies = replies
         self.generations = generations
+        self.continuations = continuations
         self.observation = observation
         """What it says of itself next."""
         self.observe_steps: Sequence[Pause] = ()
         """Steps before it says so."""
         self.calls: list[EngineCall] = []
         self.prompts: list[Prompt] = []
+        self.resumed: list[Resume] = []
         self.active = Watched(0)
         self.aborted = 0
         self.observed = Watched(0)
@@ -126,6 +130,15 @@ class ScriptedEngine:
         """Follow `generations`."""
         self.prompts.append(prompt)
         steps: _Steps[GenerationEvent] = _Steps(self.generations(prompt))
+        with _inside(self, steps):
+            async for event in steps.follow():
+                yield event
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Follow `continuations`."""
+        self.calls.append(call)
+        self.resumed.append(said)
+        steps: _Steps[GenerationEvent] = _Steps(self.continuations(said))
         with _inside(self, steps):
             async for event in steps.follow():
                 yield event

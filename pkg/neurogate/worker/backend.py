@@ -40,6 +40,7 @@ from neurogate.worker.ollama_api.api import OllamaApi
 from neurogate.worker.progress import Progress
 from neurogate.worker.prompting import answer_prompt
 from neurogate.worker.refusals import end_for, error_for, error_for_refusal
+from neurogate.worker.resuming.api import Resumption, resumes_of
 
 _log = structlog.get_logger("neurogate.worker")
 
@@ -84,6 +85,7 @@ class Worker:
         self._span_of = span_of
         self._meter = Meter()
         self._ollama = OllamaApi(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
+        self._resumption = Resumption(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
         self._observation = Observation(ready=False, detail="the engine is starting")
         self._draining = False
         self._idle = asyncio.Event()
@@ -121,8 +123,8 @@ class Worker:
         before, self._observation = self._observation, observation
         self._meter.tick(self._loop.time())
         self._export(observation)
-        told = (before.ready, before.models, before.apis)
-        if told != (observation.ready, observation.models, observation.apis):
+        told = (before.ready, before.models, before.apis, before.resumes)
+        if told != (observation.ready, observation.models, observation.apis, observation.resumes):
             _log.info(
                 "engine ready" if observation.ready else "engine not ready",
                 engine=self._engine.kind,
@@ -165,6 +167,7 @@ class Worker:
             uptime_s=self._loop.time() - self._started_at,
             seq=self._seq,
             apis=ollama_api.apis_of(seen),
+            resumes=resumes_of(seen, self._engine.kind),
         )
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:
@@ -223,7 +226,7 @@ class Worker:
     async def _respond(self, call: IncomingCall, outlet: Outlet, progress: Progress) -> End:
         limit = self._limits.max_answer_bytes
         if call.resume is not None:
-            return End(EndCode.UNSUPPORTED, message="this worker cannot resume answers")
+            return await self._resumption.answer(call, call.resume, outlet, progress, self._observation)
         if call.path == "/prompt":
             return await answer_prompt(self._engine, call, outlet, progress, max_answer_bytes=limit)
         if call.path in ollama_api.PATHS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from neurogate.channel import End, EndCode
+from neurogate.inference import Usage
 from neurogate.worker.meter import Job
 from neurogate.worker.metrics import ModelMetrics
 
@@ -12,7 +13,7 @@ from neurogate.worker.metrics import ModelMetrics
 class Progress:
     """Counts one request in at construction and out in `finish`, exactly once."""
 
-    __slots__ = ("_began_at", "_job", "_last_at", "_loop", "_metrics")
+    __slots__ = ("_began_at", "_continues", "_job", "_last_at", "_loop", "_metrics")
 
     def __init__(self, job: Job, metrics: ModelMetrics, *, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
@@ -20,6 +21,11 @@ class Progress:
         self._loop = loop
         self._began_at = loop.time()
         self._last_at = 0.0
+        self._continues = False
+
+    def continues(self) -> None:
+        """Another worker began the answer: its tokens are in the usage, and are none of this one's."""
+        self._continues = True
 
     def expect(self, max_tokens: int | None) -> None:
         """The request names a limit: how much work it may become."""
@@ -43,6 +49,8 @@ class Progress:
         metrics, usage = self._metrics, end.usage
         if usage is not None and min(usage.prompt_tokens, usage.completion_tokens) < 0:
             usage = None  # an engine that counts so has not counted, and counters only grow
+        if usage is not None and self._continues:
+            usage = Usage(usage.prompt_tokens, self._job.emitted)
         completion = usage.completion_tokens if usage is not None else self._job.emitted
         self._job.end(usage)
         metrics.tokens_generated.inc(completion)

@@ -33,28 +33,52 @@ async def answer_prompt(
     except UNDECODABLE as error:
         return End(http_status=400, message=str(error))
     progress.expect(request.max_tokens)
-    prompt = Prompt(
-        request.query, request.model or "", request.system_prompt or "", request.max_tokens, request.temperature
-    )
+    prompt = prompt_of(request)
     text: list[str] = []
     count = held = 0
     async with aclosing(engine.generate(prompt)) as events:
-        async for event in events:
-            if isinstance(event, Finished):
-                outlet.chunk(_last(call, request, event, "".join(text)))
-                return End(http_status=200, usage=event.usage, finish_reason=event.finish_reason)
+        async for said in events:
+            if isinstance(said, Finished):
+                outlet.chunk(_last(call, request, said, "".join(text)))
+                return End(http_status=200, usage=said.usage, finish_reason=said.finish_reason)
             count += 1
             progress.tokens(1)
             if request.stream:
-                outlet.chunk(_event(_token(call, event, count)))
+                outlet.chunk(event(_token(call, said, count)))
                 if outlet.full:
                     await outlet.room()
             else:
-                text.append(event.text)
-                held += len(event.text.encode("utf-8", "replace"))
+                text.append(said.text)
+                held += len(said.text.encode("utf-8", "replace"))
                 if held > max_answer_bytes:
                     raise AnswerTooLargeError(max_answer_bytes)
     raise EngineBrokenError("the engine's answer ended without its end mark")
+
+
+def prompt_of(request: PromptRequest) -> Prompt:
+    """What to ask an engine."""
+    return Prompt(
+        request.query, request.model or "", request.system_prompt or "", request.max_tokens, request.temperature
+    )
+
+
+def done_of(request_id: str, finished: Finished) -> PromptDone:
+    """The last event of a whole stream."""
+    usage = finished.usage
+    return PromptDone(
+        request_id=request_id,
+        model=finished.model,
+        finish_reason=finished.finish_reason,
+        tokens=usage.total_tokens,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        inference_time_ms=finished.inference_time_ms,
+    )
+
+
+def event(message: PromptToken | PromptDone) -> bytes:
+    """One event of a stream."""
+    return b"data: " + _encoder.encode(message) + b"\n\n"
 
 
 def _token(call: IncomingCall, token: Token, count: int) -> PromptToken:
@@ -62,19 +86,9 @@ def _token(call: IncomingCall, token: Token, count: int) -> PromptToken:
 
 
 def _last(call: IncomingCall, request: PromptRequest, finished: Finished, text: str) -> bytes:
-    usage = finished.usage
     if request.stream:
-        return _event(
-            PromptDone(
-                request_id=call.request_id,
-                model=finished.model,
-                finish_reason=finished.finish_reason,
-                tokens=usage.total_tokens,
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                inference_time_ms=finished.inference_time_ms,
-            )
-        )
+        return event(done_of(call.request_id, finished))
+    usage = finished.usage
     return _encoder.encode(
         PromptAnswer(
             request_id=call.request_id,
@@ -87,7 +101,3 @@ def _last(call: IncomingCall, request: PromptRequest, finished: Finished, text: 
             inference_time_ms=finished.inference_time_ms,
         )
     )
-
-
-def _event(message: msgspec.Struct) -> bytes:
-    return b"data: " + _encoder.encode(message) + b"\n\n"

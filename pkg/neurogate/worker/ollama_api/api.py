@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -62,17 +63,12 @@ class OllamaApi:
                 return self._show(call, outlet, seen)
 
     async def _converse(self, call: IncomingCall, outlet: Outlet, progress: Progress, seen: Observation) -> End:
-        request, shape, question_of = _read(call)
-        writer = Writer(request.model, shape, self._now)
+        asked = read_conversation(call.path, call.body)
+        request = asked.request
+        writer = Writer(request.model, asked.shape, self._now)
         if not request.asks:
             return _loaded(request, writer, outlet)
-        try:
-            question = question_of(_name(seen, request.model), self._engine.kind)
-        except RecursionError as error:  # what could just be read is nested deeper in the question
-            raise EngineRefusedError(400, "invalid request: it is nested too deeply") from error
-        ignored = ignored_feature(question.body, seen.unsupported) if seen.unsupported else ""
-        if ignored:
-            raise EngineUnsupportedError(f"the engine {self._engine.kind} does not do {ignored!r}")
+        question = question_of(asked, seen, self._engine.kind)
         terms = Terms(request.streamed, call.request_id, self._max_answer_bytes)
         return await Conversation(writer, terms, outlet=outlet, progress=progress).hold(self._engine, question)
 
@@ -89,13 +85,38 @@ class OllamaApi:
         raise EngineRefusedError(404, f"model '{asked}' not found")
 
 
-def _read(call: IncomingCall) -> tuple[ChatRequest | GenerateRequest, Shape, Callable[[str, str], Question]]:
-    """A request, where its API puts an answer, and how to ask for one."""
-    if call.path == "/api/chat":
-        chat = requests.read(requests.CHAT, call.body)
-        return chat, as_message, partial(chat_question, chat)
-    generate = requests.read(requests.GENERATE, call.body)
-    return generate, as_response, partial(generate_question, generate)
+class Asked(NamedTuple):
+    """A request of a path that converses."""
+
+    request: ChatRequest | GenerateRequest
+    shape: Shape
+    """Where its API puts an answer."""
+    translated: Callable[[str, str], Question]
+    """What it asks of a model and an engine of a kind."""
+
+
+def read_conversation(path: str, body: bytes) -> Asked:
+    """A request for `/api/chat` or `/api/generate`. Raises EngineRefusedError (400) naming what is wrong."""
+    if path == "/api/chat":
+        chat = requests.read(requests.CHAT, body)
+        return Asked(chat, as_message, partial(chat_question, chat))
+    generate = requests.read(requests.GENERATE, body)
+    return Asked(generate, as_response, partial(generate_question, generate))
+
+
+def question_of(asked: Asked, seen: Observation, kind: str) -> Question:
+    """What to ask an engine of this kind, last seen so, that is not Ollama.
+
+    Raises EngineRefusedError (400) and EngineUnsupportedError for what it cannot follow.
+    """
+    try:
+        question = asked.translated(_name(seen, asked.request.model), kind)
+    except RecursionError as error:  # what could just be read is nested deeper in the question
+        raise EngineRefusedError(400, "invalid request: it is nested too deeply") from error
+    ignored = ignored_feature(question.body, seen.unsupported) if seen.unsupported else ""
+    if ignored:
+        raise EngineUnsupportedError(f"the engine {kind} does not do {ignored!r}")
+    return question
 
 
 def _loaded(request: ChatRequest | GenerateRequest, writer: Writer, outlet: Outlet) -> End:

@@ -1,0 +1,1 @@
+"""Continuing, on this worker, the stream of an answer that another worker began (ADR 0018)."""
