@@ -163,13 +163,16 @@ class Dispatcher:
             lease = self._lease((*loaded, *others), tried)
         return lease or self._last_resort(snapshot, call, tried)
 
-    def acquire_alike(self, call: Call, tried: Collection[str], like: Member) -> Lease | None:
-        """A lease on a worker that can go on with what `like` began: it continues such answers, with the same model."""
+    def model_of(self, call: Call, member: Member) -> str:
+        """The model that a member answers a call with; empty when it does not tell."""
+        return call.model or (member.report.models[0].name if member.report.models else "")
+
+    def acquire_alike(self, call: Call, tried: Collection[str], model: str) -> Lease | None:
+        """A lease on a worker that can go on with an answer of the model: it continues such answers, with the same."""
         snapshot = self.pool.snapshot
-        model = call.model or _default_model(like)
 
         def able(member: Member) -> bool:
-            return call.path in member.report.resumes and bool(call.model or _default_model(member) == model)
+            return call.path in member.report.resumes and self.model_of(call, member) == model
 
         candidates = tuple(filter(able, snapshot.admitting(call.model, call.api)))
         return self._lease(candidates, tried) or self._last_resort(snapshot, call, tried, able)
@@ -290,11 +293,6 @@ class Dispatcher:
         if not members or not all(told) or any(member.can_do(call.api) for member in members):
             return ""
         return ", ".join(f"{member.report.engine_kind or 'unknown'} ({member.id})" for member in members[:5])
-
-
-def _default_model(member: Member) -> str:
-    models = member.report.models
-    return models[0].name if models else ""
 
 
 def _why_not(member: Member, call: Call) -> str:

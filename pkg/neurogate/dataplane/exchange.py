@@ -30,6 +30,9 @@ from neurogate.resilience.breaker import Outcome
 if TYPE_CHECKING:
     from neurogate.dataplane.dispatch import Dispatcher
 
+_AGAIN_S = 1.0
+"""Until the only worker there is may be asked again to continue a stream that it did not continue."""
+
 
 class Receiver(Protocol):
     """Takes the answer of one request. Called on the event loop; must not block and must not raise."""
@@ -59,7 +62,9 @@ class Exchange:
     """One request between a receiver and the workers it is tried on."""
 
     __slots__ = (
+        "_again_timer",
         "_broke",
+        "_broken_by",
         "_deadline_timer",
         "_dispatcher",
         "_failfast_timer",
@@ -118,14 +123,17 @@ class Exchange:
         self._transcript: Transcript | None = None
         self._why_not = ""
         self._resume: Resume | None = None
-        self._like: Member | None = None
-        """Who began the stream that is to be continued."""
+        self._like: str | None = None
+        """The model of the stream that is to be continued; None while there is no such stream."""
         self._broke = ""
+        self._broken_by = End()
+        """How the attempt ended that is to be continued."""
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._hedge: Hedge | None = None
         self._hedge_timer: asyncio.TimerHandle | None = None
         self._failfast_timer: asyncio.TimerHandle | None = None
+        self._again_timer: asyncio.TimerHandle | None = None
         self._deadline_timer = dispatcher.loop.call_at(call.deadline, self._expire)
         self._attempt()
 
@@ -270,6 +278,12 @@ class Exchange:
         if self._failfast_timer is not None:
             self._failfast_timer.cancel()
             self._failfast_timer = None
+        if self._again_timer is not None:
+            self._again_timer.cancel()
+            self._again_timer = None
+        if self._resume is not None:
+            self.resumes += 1
+            self._dispatcher.resumed(self, self._broken_by)
         self._lease = lease
         self.worker_id = lease.member.id
         self.attempts += 1
@@ -285,35 +299,42 @@ class Exchange:
     def _continue(self, end: End, member: Member | None) -> None:
         """The stream broke on this worker: go on with it on another one, or say that it broke."""
         try:
-            self._resume = self._where_it_stopped(end)
+            resume = self._where_it_stopped(end)
         except CannotResumeError as error:
             self._dispatcher.not_resumed(self, str(error))
             self._fail(StreamBrokenError(f"{self._broke}; it was not continued: {error}"))
             return
-        self.resumes += 1
-        self._dispatcher.resumed(self, end)
-        if member is not None:
-            self._like = member
+        if resume is None:  # all that is missing is the worker's word to us that it was the end
+            self._finish()
+            self._receiver.on_complete()
+            return
+        self._resume, self._broken_by = resume, end
+        if self._like is None and member is not None:
+            self._like = self._dispatcher.model_of(self.call, member)  # now: who comes back may have another one
         self._tried = (*self._tried, self.worker_id)
         lease = self._acquire()
-        if lease is None:
+        if lease is None and not self._silent:
             self._tried = ()  # with nobody else there, a worker that was asked is better than none
             lease = self._acquire()
-        if lease is None:
-            self._wait_for_worker()
-        else:
+        if lease is not None:
             self._ask(lease)
+            return
+        self._wait_for_worker()
+        if self._silent and not self.finished:
+            pause_s = end.retry_after_s or _AGAIN_S
+            self._again_timer = self._dispatcher.loop.call_later(pause_s, self._ask_again)
 
-    def _where_it_stopped(self, end: End) -> Resume:
-        """What the client has. Raises CannotResumeError."""
+    def _where_it_stopped(self, end: End) -> Resume | None:
+        """What the client has; None when that is all, with the end mark. Raises CannotResumeError."""
         if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
             raise CannotResumeError("the worker that was asked to refused it")
-        if self.resumes >= self._dispatcher.resume_attempts:
-            raise CannotResumeError(f"that was tried {self.resumes} times (NEUROGATE_RESUME_ATTEMPTS)")
         self._read_sent()
         if self._transcript is None:
             raise CannotResumeError(self._why_not)
-        return self._transcript.resume()
+        resume = self._transcript.resume()
+        if resume is not None and self.resumes >= self._dispatcher.resume_attempts:
+            raise CannotResumeError(f"that was tried {self.resumes} times (NEUROGATE_RESUME_ATTEMPTS)")
+        return resume
 
     def _read_sent(self) -> None:
         """Take the text out of the bytes that are held, and let them go."""
@@ -332,7 +353,7 @@ class Exchange:
         """No worker is usable now: one may come (back) within the failfast time."""
         refusal = self._dispatcher.refuse_to_wait(self.call, started=self.started)
         if refusal is not None:
-            self._fail(refusal if not self.started else StreamBrokenError(f"{self._broke}; {refusal.message}"))
+            self._nobody(refusal)
             return
         if self._failfast_timer is None:
             wait_s = self._dispatcher.resume_wait_s if self.started else self._dispatcher.failfast_s
@@ -344,9 +365,18 @@ class Exchange:
         if not self.finished:
             self._attempt()
 
+    def _ask_again(self) -> None:
+        self._dispatcher.pool.unwait(self._look_again)
+        self._attempt()
+
     def _failfast(self) -> None:
-        refusal = self._dispatcher.nobody_usable(self.call)
-        self._fail(refusal if not self.started else StreamBrokenError(f"{self._broke}; {refusal.message}"))
+        self._nobody(self._dispatcher.nobody_usable(self.call))
+
+    def _nobody(self, refusal: GatewayError) -> None:
+        if self.started:
+            self._dispatcher.not_resumed(self, refusal.message)
+            refusal = StreamBrokenError(f"{self._broke}; {refusal.message}")
+        self._fail(refusal)
 
     def _expire(self) -> None:
         """The request's time is over."""
@@ -398,6 +428,8 @@ class Exchange:
         if self._failfast_timer is not None:
             self._failfast_timer.cancel()
             self._dispatcher.pool.unwait(self._look_again)
+        if self._again_timer is not None:
+            self._again_timer.cancel()
         self._dispatcher.ended(self)
 
     def __repr__(self) -> str:

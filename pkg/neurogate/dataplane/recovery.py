@@ -23,8 +23,8 @@ class Transcript(Protocol):
         """Read chunks that follow those before. Raises CannotResumeError."""
         ...
 
-    def resume(self) -> Resume:
-        """Where the answer stopped. Raises CannotResumeError."""
+    def resume(self) -> Resume | None:
+        """Where the answer stopped; None when its end mark was sent, too. Raises CannotResumeError."""
         ...
 
 
