@@ -34,6 +34,7 @@ def test_a_gateways_vitals_are_what_happened() -> None:
             assert told.pop("uptime_seconds") == told["gateway"].pop("uptime_seconds") > 0
             assert 0 <= told.pop("memory_usage") <= 100
             assert 0 <= told.pop("cpu_usage", 0) <= 100
+            assert told.pop("tasks") > 0
             assert told == {
                 "ready": True,
                 "version": __version__,
@@ -86,6 +87,7 @@ def test_a_workers_vitals_are_what_happened() -> None:
         assert told.pop("uptime_seconds") >= 0
         assert 0 <= told.pop("memory_usage") <= 100
         assert 0 <= told.pop("cpu_usage", 0) <= 100
+        assert told.pop("tasks") > 0
         assert told == {
             "ready": True,
             "version": __version__,

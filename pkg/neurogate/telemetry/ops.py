@@ -6,6 +6,7 @@ else gets Prometheus' text.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -30,6 +31,7 @@ def build_app(
     """`/metrics`, `/health`, `/ready` (503 when not) and `/ping` (200, checks nothing).
 
     `/metrics` is Prometheus' text, or `vitals` for who prefers JSON; `/telemetry` and `/vitals` are one of them each.
+    To the vitals it adds `tasks`, how many the event loop has: what is not given back shows there.
     """
 
     async def metrics(request: Request) -> Response:
@@ -47,7 +49,8 @@ def build_app(
         return Response(generate_latest(registry), media_type=media_type, headers=_NO_STORE)
 
     def said() -> Response:
-        return Response(msgspec.json.encode(vitals()), media_type="application/json", headers=_NO_STORE)
+        told = {**vitals(), "tasks": len(asyncio.all_tasks())}
+        return Response(msgspec.json.encode(told), media_type="application/json", headers=_NO_STORE)
 
     async def ping(_: Request) -> Response:
         return Response(b"")

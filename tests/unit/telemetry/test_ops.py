@@ -61,7 +61,7 @@ def test_metrics_are_what_prometheus_reads() -> None:
 def test_who_names_json_gets_vitals_and_everybody_else_metrics(accept: tuple[str, ...], *, json: bool) -> None:
     client = ask("/metrics", accept=accept)
     assert (client.status, client.headers["vary"], client.headers["cache-control"]) == (200, "Accept", "no-store")
-    assert (client.body == b'{"uptime_seconds":7}') == json
+    assert (client.body == b'{"uptime_seconds":7,"tasks":1}') == json
     assert client.headers["content-type"] == "application/json" or not json
 
 
