@@ -68,7 +68,10 @@ def test_who_names_json_gets_vitals_and_everybody_else_metrics(accept: tuple[str
 @pytest.mark.parametrize("accept", [(), ("application/json",), ("text/plain",)])
 def test_two_paths_say_one_thing_each_whatever_is_asked_for(accept: tuple[str, ...]) -> None:
     told, shown = ask("/vitals", accept=accept), ask("/telemetry", accept=accept)
-    assert (told.json(), told.headers["content-type"]) == ({"uptime_seconds": 7}, "application/json")
+    assert (told.json(), told.headers["content-type"]) == (
+        {"uptime_seconds": 7, "tasks": 1},
+        "application/json",
+    )
     assert shown.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert b"things_total 3.0" in shown.body
     assert {told.headers["cache-control"], shown.headers["cache-control"]} == {"no-store"}
