@@ -107,7 +107,7 @@ class World:
         call = Call("/test.Echo/Both", BODY, stream=True, deadline=1e9, model=("", *MODELS)[a % 3])
         lease = self.rig.dispatcher.acquire(call, ())
         if lease is not None and b % 2:
-            lease.answered()
+            lease.answered(asyncio.get_running_loop().time())
         self.leases.append((counted, lease))
 
     async def settle(self, a: int, b: int) -> None:

@@ -28,10 +28,9 @@ class Lease:
         member.in_flight += 1
 
     def answered(self, now: float) -> None:
-        """The first token arrived: a probe has succeeded, while its request goes on."""
+        """The first token arrived: a probe has succeeded unless that took too long, while its request goes on."""
         self.ttft_s = now - self._asked_at
-        if self._permit.is_probe:
-            self._permit.settle(Outcome.SUCCESS)
+        self._permit.answered(self.ttft_s)
 
     def release(self, outcome: Outcome) -> None:
         """The call is over. For a probe that had answered, FAILURE counts once more and SUCCESS adds nothing.

@@ -1,21 +1,26 @@
 """The circuit breaker of one endpoint.
 
-pybreaker keeps the tally of consecutive failures; this adapter owns admission, the single half-open probe, time and
-generations, because pybreaker alone admits every caller while half-open, takes cancellation for failure and has no
-notion of a result that is older than the last transition (ADR 0002 lists what was measured).
+pybreaker keeps the tally of consecutive failures, two windows those of failures and of slow calls; this adapter owns
+admission, the single probe, time and generations, because pybreaker alone admits every caller while half-open, takes
+cancellation for failure and has no notion of a result that is older than the last transition (ADR 0002, 0019).
 
-    closed --fail_max consecutive failures--> open --reset_timeout_s--> half-open --success--> closed
-                                                ^------------failure-------'
+    closed --too many failures, or slow calls--> open --a probe--> half-open --success--> closed
+                                                  ^---failure, or nothing---'
+
+Half-open means that a probe is out. One that says nothing leaves the breaker open, as if it had not been: its time goes
+on counting from when it opened.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from neurogate.imports import absent
+from neurogate.resilience.window import RateWindow
 
 with absent("redis"):  # 0.1 s of start-up for a storage of tallies that is not used here
     import pybreaker
@@ -38,6 +43,20 @@ class BreakerSettings:
     """Consecutive failures that open it."""
     reset_timeout_s: float = 30.0
     """Seconds it stays open before one probe is admitted."""
+    window_s: float = 10.0
+    """Seconds over which the share of failed calls is taken."""
+    failure_rate: float = 0.5
+    """Share of failed calls that opens it; 0 for none."""
+    min_calls: int = 20
+    """Calls in the window below which their share says nothing."""
+    slow_s: float = 30.0
+    """Seconds to the first token after which a call counts as slow; 0 for never."""
+    slow_rate: float = 0.5
+    """Share of slow calls that opens it, taken over twice `slow_s` and the calls since the first slow one."""
+    slow_min_calls: int = 5
+    """Calls below which the share of slow ones says nothing."""
+    probe_s: float = 60.0
+    """Seconds after which a probe without a verdict no longer keeps another one out."""
 
 
 class _FailureRecorded(Exception):  # noqa: N818 - not an error: it is how pybreaker is told of a failure
@@ -58,7 +77,8 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     def __init__(
         self, settings: BreakerSettings, *, now: Callable[[], float], on_transition: Callable[[str], None]
     ) -> None:
-        self._settings = settings
+        self.users_probe = True
+        """Any call may be the probe; otherwise only those that ask for it with `probe`."""
         self._now = now
         self._on_transition = on_transition
         self._tally = pybreaker.CircuitBreaker(
@@ -66,8 +86,11 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         )
         self._generation = 0
         self._probes_out = 0  # more than one only by `force`
+        self._probed_at = 0.0
         self._opened_at = 0.0
+        self._returning = False  # to an opening that was before
         self._state: str = pybreaker.STATE_CLOSED
+        self._take(settings)
 
     @property
     def state(self) -> str:
@@ -80,38 +103,63 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         return self._tally.fail_counter
 
     @property
+    def opened_at(self) -> float:
+        """Loop time of the latest opening; a probe that said nothing makes none."""
+        return self._opened_at
+
+    @property
     def retry_at(self) -> float:
-        """Loop time at which an open breaker admits its probe; meaningless in other states."""
+        """Loop time at which an open breaker's time is over; meaningless in other states."""
         return self._opened_at + self._settings.reset_timeout_s
+
+    @property
+    def look_at(self) -> float:
+        """Loop time at which a probe may be admitted that may not be now; meaningless while closed."""
+        if self._state == pybreaker.STATE_OPEN:
+            return self.retry_at
+        return self._probed_at + self._settings.probe_s
 
     @property
     def admits(self) -> bool:
         """Whether `try_acquire` would give a permit now."""
-        if self._state == pybreaker.STATE_OPEN:
-            return self._now() >= self.retry_at
-        return self._state == pybreaker.STATE_CLOSED or not self._probes_out
+        return self._state == pybreaker.STATE_CLOSED or (self.users_probe and self._now() >= self.look_at)
 
     @property
     def may_admit(self) -> bool:
         """Whether it is worth asking: true all the while a half-open breaker has its probe out, unlike `admits`."""
-        return self._state != pybreaker.STATE_OPEN or self._now() >= self.retry_at
+        if self._state == pybreaker.STATE_CLOSED:
+            return True
+        return self.users_probe and (self._state == pybreaker.STATE_HALF_OPEN or self._now() >= self.retry_at)
 
     def try_acquire(self) -> Permit | None:
         """A permit for one call, or None when the endpoint must be left alone. Every permit must be settled."""
         if self._state == pybreaker.STATE_CLOSED:
             return Permit(self, self._generation, is_probe=False)
-        if not self.admits:
+        if not self.users_probe or self._now() < self.look_at:
+            return None
+        return self._probe()
+
+    def probe(self, *, early: bool = False) -> Permit | None:
+        """A permit for a probe of an endpoint that is not closed, or None when it is not time for one.
+
+        An `early` one does not wait for an open breaker's time to be over.
+        """
+        if self._state == pybreaker.STATE_CLOSED:
+            return None
+        if self._now() < self.look_at and not (early and self._state == pybreaker.STATE_OPEN):
             return None
         return self._probe()
 
     def force(self) -> Permit:
         """A permit although the breaker is open: the last usable endpoint is never ejected. Judged like a probe."""
-        return self._probe()
+        if self._state == pybreaker.STATE_OPEN:
+            self._tally.half_open()
+        return self._count_probe()
 
     def record_failure(self) -> None:
         """A failure outside any call, such as a lost link. Counts while closed and opens a half-open breaker again."""
         if self._state != pybreaker.STATE_OPEN:
-            self._tell(_fail)
+            self._fail()
 
     def reset(self) -> None:
         """Close it and forget its failures; what is under way says nothing about it any more."""
@@ -119,8 +167,8 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
 
     def configure(self, settings: BreakerSettings) -> None:
         """Judge by other bounds from now on; an open breaker's time counts from when it opened."""
-        self._settings = settings
         self._tally.fail_max = settings.fail_max
+        self._take(settings)
 
     def state_change(
         self,
@@ -132,18 +180,44 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         self._generation += 1
         self._probes_out = 0
         self._state = new_state.name
-        if self._state == pybreaker.STATE_OPEN:
+        self._calls.clear()
+        self._slow.clear()
+        if self._state == pybreaker.STATE_OPEN and not self._returning:
             self._opened_at = self._now()
         self._on_transition(self._state)
 
     def __repr__(self) -> str:
         return f"<EndpointBreaker {self._state} failures={self.consecutive_failures}>"
 
+    def _take(self, settings: BreakerSettings) -> None:
+        """What was counted over other windows is forgotten."""
+        self._settings = settings
+        self._calls = RateWindow(settings.window_s)
+        self._slow_s = settings.slow_s or math.inf
+        self._slow = RateWindow(2 * (settings.slow_s or settings.window_s))
+
     def _probe(self) -> Permit:
+        """The one probe; it takes the place of one that was out for too long."""
         if self._state == pybreaker.STATE_OPEN:
             self._tally.half_open()
+        else:
+            self._generation += 1
+            self._probes_out = 0
+        return self._count_probe()
+
+    def _count_probe(self) -> Permit:
         self._probes_out += 1
+        self._probed_at = self._now()
         return Permit(self, self._generation, is_probe=True)
+
+    def _answered(self, permit: Permit, ttft_s: float) -> None:
+        """A closed breaker's call got its first token; without slow ones before it and of itself, that is no news."""
+        slow = ttft_s > self._slow_s
+        if permit.generation != self._generation or not (slow or self._slow.bad):
+            return
+        self._slow.record(self._now(), bad=slow)
+        if slow and self._slow.exceeds(self._settings.slow_rate, self._settings.slow_min_calls):
+            self._tally.open()
 
     def _settle(self, permit: Permit, outcome: Outcome) -> None:
         if permit.generation != self._generation:
@@ -151,16 +225,36 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         if permit.is_probe:
             self._probes_out -= 1
         if outcome is Outcome.IGNORED:
-            return
-        if outcome is Outcome.FAILURE:
-            self._tell(_fail)
-        elif permit.is_probe or self._tally.fail_counter:
-            self._tell(_succeed)
-            permit.generation = self._generation  # the transition it made itself is no news to it
+            if self._state == pybreaker.STATE_HALF_OPEN and not self._probes_out:
+                self._return()
+        elif outcome is Outcome.FAILURE:
+            self._fail()
+        else:
+            self._succeed()
+            if permit.is_probe:
+                permit.generation = self._generation  # the transition it made itself is no news to it
 
-    def _tell(self, verdict: Callable[[], None]) -> None:
+    def _succeed(self) -> None:
+        if self._state == pybreaker.STATE_CLOSED:
+            self._calls.record(self._now(), bad=False)
+            if not self._tally.fail_counter:
+                return
+        self._tally.call(_succeed)
+
+    def _fail(self) -> None:
         with contextlib.suppress(_FailureRecorded):
-            self._tally.call(verdict)
+            self._tally.call(_fail)
+        if self._state == pybreaker.STATE_CLOSED:
+            self._calls.record(self._now(), bad=True)
+            rate = self._settings.failure_rate
+            if rate and self._calls.exceeds(rate, self._settings.min_calls):
+                self._tally.open()
+
+    def _return(self) -> None:
+        """Nobody probes any more, and nothing was learnt."""
+        self._returning = True
+        self._tally.open()
+        self._returning = False
 
 
 class Permit:
@@ -185,6 +279,14 @@ class Permit:
             raise RuntimeError("permit settled twice")
         self._settled = True
         self._breaker._settle(self, outcome)  # noqa: SLF001 - a permit is the breaker's other half
+
+    def answered(self, ttft_s: float) -> None:
+        """The first token came after so many seconds: a probe's verdict, and for any other call a time to count."""
+        if self.is_probe:
+            if not self._settled:
+                self.settle(Outcome.FAILURE if ttft_s > self._breaker._slow_s else Outcome.SUCCESS)  # noqa: SLF001 - as below
+        else:
+            self._breaker._answered(self, ttft_s)  # noqa: SLF001 - as below
 
     def fail_late(self) -> None:
         """After a success verdict the endpoint died all the same: one failure, unless the breaker has moved on."""

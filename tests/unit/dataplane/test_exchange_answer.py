@@ -327,7 +327,7 @@ def test_a_probe_that_the_engine_refuses_for_load_is_no_verdict_and_makes_room_f
             await asyncio.sleep(31)
             made.worker().script = ends(EndCode.BUSY)
             await made.ask()
-            assert made.member().breaker.state == "half-open"
+            assert made.member().breaker.state == "open"
 
             permit = made.member().breaker.try_acquire()
             assert permit is not None

@@ -16,10 +16,10 @@ class Clock:
 
 
 class Rig:
-    def __init__(self, fail_max: int = 3, reset_timeout_s: float = 30.0) -> None:
+    def __init__(self, fail_max: int = 3, reset_timeout_s: float = 30.0, **bounds: float) -> None:
         self.clock = Clock()
         self.transitions: list[str] = []
-        settings = BreakerSettings(fail_max, reset_timeout_s)
+        settings = BreakerSettings(fail_max, reset_timeout_s, **bounds)
         self.breaker = EndpointBreaker(settings, now=self.clock, on_transition=self.transitions.append)
 
     def permit(self) -> Permit:
@@ -136,7 +136,7 @@ def test_an_ignored_probe_makes_room_for_another_one():
     rig.clock.now = 1030.0
     rig.call(Outcome.IGNORED)
 
-    assert (rig.breaker.state, rig.breaker.admits) == ("half-open", True)
+    assert (rig.breaker.state, rig.breaker.admits) == ("open", True)
     assert rig.permit().is_probe
 
 
@@ -263,6 +263,162 @@ def test_a_forced_permit_on_a_closed_breaker_counts_as_any_other():
     rig.breaker.force().settle(Outcome.FAILURE)
 
     assert (rig.breaker.state, rig.breaker.consecutive_failures, rig.breaker.admits) == ("closed", 1, True)
+
+
+def test_a_forced_permit_that_is_ignored_early_leaves_the_breaker_open_for_the_rest_of_its_time():
+    rig = Rig()
+    rig.trip()
+    rig.clock.now = 1010.0
+    rig.breaker.force().settle(Outcome.IGNORED)
+
+    assert (rig.breaker.state, rig.breaker.retry_at, rig.breaker.admits) == ("open", 1030.0, False)
+    assert rig.transitions == ["open", "half-open", "open"]
+
+
+def test_a_probe_that_is_out_for_too_long_makes_room_for_another_one_and_its_verdict_is_ignored():
+    rig = Rig(probe_s=60.0)
+    rig.trip()
+    rig.clock.now = 1030.0
+    stale = rig.permit()
+    rig.clock.now = 1089.9
+    assert rig.breaker.try_acquire() is None
+    rig.clock.now = 1090.0
+    fresh = rig.permit()
+
+    assert rig.breaker.try_acquire() is None
+    stale.settle(Outcome.FAILURE)
+    assert (rig.breaker.state, rig.breaker.admits) == ("half-open", False)
+
+    fresh.settle(Outcome.SUCCESS)
+    assert rig.transitions == ["open", "half-open", "closed"]
+
+
+def test_where_users_do_not_probe_only_who_asks_for_the_probe_gets_it():
+    rig = Rig()
+    rig.breaker.users_probe = False
+    assert rig.breaker.probe() is None
+    rig.permit().settle(Outcome.SUCCESS)
+    rig.trip()
+    assert rig.breaker.probe() is None
+    rig.clock.now = 1030.0
+
+    assert (rig.breaker.admits, rig.breaker.may_admit, rig.breaker.try_acquire()) == (False, False, None)
+    probe = rig.breaker.probe()
+    assert probe is not None
+    assert rig.breaker.probe(early=True) is None
+    assert (rig.breaker.state, rig.breaker.admits, rig.breaker.may_admit) == ("half-open", False, False)
+
+    probe.settle(Outcome.SUCCESS)
+    assert rig.breaker.state == "closed"
+
+
+def test_an_early_probe_does_not_wait_for_the_breakers_time():
+    rig = Rig()
+    rig.trip()
+    rig.clock.now = 1001.0
+    probe = rig.breaker.probe(early=True)
+
+    assert probe is not None
+    probe.settle(Outcome.SUCCESS)
+    assert rig.breaker.state == "closed"
+
+
+def test_half_of_the_calls_failing_opens_it_although_no_three_fail_in_a_row():
+    rig = Rig()
+    states = []
+    for _ in range(10):
+        rig.call(Outcome.SUCCESS)
+        rig.call(Outcome.FAILURE)
+        states.append(rig.breaker.state)
+
+    assert states == ["closed"] * 9 + ["open"]
+
+
+@pytest.mark.parametrize(
+    ("calls", "spread_s", "bounds"),
+    [(19, 0.0, {}), (200, 1.0, {}), (200, 0.0, {"failure_rate": 0.0}), (200, 0.0, {"failure_rate": 0.6})],
+    ids=["too few", "too thin", "off", "below the rate"],
+)
+def test_a_share_of_failures_that_says_too_little_does_not(calls: int, spread_s: float, bounds: dict[str, float]):
+    rig = Rig(**bounds)
+    for index in range(calls):
+        rig.call(Outcome.FAILURE if index % 2 else Outcome.SUCCESS)
+        rig.clock.now += spread_s
+
+    assert rig.breaker.state == "closed"
+
+
+def test_failures_of_before_an_opening_do_not_count_after_it():
+    rig = Rig(min_calls=4)
+    for outcome in (Outcome.SUCCESS, Outcome.SUCCESS, Outcome.FAILURE, Outcome.FAILURE):
+        rig.call(outcome)
+    assert rig.breaker.state == "open"
+    rig.breaker.reset()
+    rig.call(Outcome.SUCCESS)
+    rig.call(Outcome.SUCCESS)
+    rig.call(Outcome.FAILURE)
+
+    assert rig.breaker.state == "closed"
+
+
+def answer(rig: Rig, ttft_s: float) -> None:
+    permit = rig.permit()
+    permit.answered(ttft_s)
+    permit.settle(Outcome.SUCCESS)
+
+
+def test_slow_first_tokens_open_it_although_every_call_succeeds():
+    rig = Rig()
+    for _ in range(4):
+        answer(rig, 31.0)
+    assert rig.breaker.state == "closed"
+    rig.permit().answered(30.5)
+
+    assert rig.breaker.state == "open"
+
+
+@pytest.mark.parametrize(
+    ("times_s", "apart_s", "bounds"),
+    [
+        ([31.0] * 4, 0.0, {}),
+        ([30.0] * 20, 0.0, {}),
+        ([31.0, 1.0, 1.0] * 10, 0.0, {}),
+        ([31.0] * 20, 20.0, {}),
+        ([3600.0] * 20, 0.0, {"slow_s": 0.0}),
+    ],
+    ids=["too few", "just in time", "below the rate", "too thin", "off"],
+)
+def test_slowness_that_says_too_little_does_not(times_s: list[float], apart_s: float, bounds: dict[str, float]):
+    rig = Rig(**bounds)
+    for ttft_s in times_s:
+        answer(rig, ttft_s)
+        rig.clock.now += apart_s
+
+    assert rig.breaker.state == "closed"
+
+
+@pytest.mark.parametrize(("ttft_s", "state"), [(30.0, "closed"), (30.1, "open")])
+def test_a_slow_probe_has_failed(ttft_s: float, state: str):
+    rig = Rig()
+    rig.trip()
+    rig.clock.now = 1030.0
+    probe = rig.permit()
+    probe.answered(ttft_s)
+    assert (rig.breaker.state, probe.settled) == (state, True)
+    probe.fail_late()
+
+    assert rig.breaker.consecutive_failures == (1 if state == "closed" else 4)
+
+
+def test_other_bounds_hold_from_now_on():
+    rig = Rig()
+    rig.call(Outcome.FAILURE)
+    rig.breaker.configure(BreakerSettings(fail_max=9, min_calls=2))
+    rig.call(Outcome.FAILURE)
+    assert rig.breaker.state == "closed"
+    rig.call(Outcome.FAILURE)
+
+    assert rig.breaker.state == "open"
 
 
 def test_one_failure_can_be_enough():
