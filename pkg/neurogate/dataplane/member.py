@@ -78,8 +78,8 @@ class Member:
         self.report = report
         self.reported_at = now
         self._others = max(0, report.running + report.queued - self.in_flight)
-        told = (before.ready, before.draining, before.models, before.apis)
-        return told != (report.ready, report.draining, report.models, report.apis)
+        told = (before.ready, before.draining, before.models, before.apis, before.resumes)
+        return told != (report.ready, report.draining, report.models, report.apis, report.resumes)
 
     def forget_load(self) -> None:
         """The worker is gone, and with it what it was doing; what it can do is remembered."""

@@ -56,6 +56,7 @@ def test_usable_means_linked_and_ready_and_not_draining(linked: bool, report: Wo
         ({"ready": False}, True),
         ({"draining": True}, True),
         ({"models": (ServedModel("llama"),)}, True),
+        ({"resumes": frozenset({"/prompt"})}, True),
         ({"running": 3, "queued": 2, "seq": 7, "kv_used_ratio": 0.5, "detail": "busy"}, False),
     ],
 )
