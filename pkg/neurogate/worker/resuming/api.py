@@ -89,14 +89,15 @@ class Resumption:
 
     def _continued(self, call: IncomingCall, said: Resume, seen: Observation) -> Continued:
         asked = EngineCall(call.path, call.body, call.request_id, self._max_answer_bytes)
+        model = seen.models[0].name if seen.models else ""
         if call.path == "/prompt":
-            return prompt_form.continued(asked, said, model=seen.models[0].name if seen.models else "")
+            return prompt_form.continued(asked, said, model=model)
         if call.path in ollama_api.PATHS:
             return self._continued_ollama(asked, said, seen)
         ignored = ignored_feature(call.body, seen.unsupported) if seen.unsupported else ""
         if ignored:
             raise EngineUnsupportedError(f"the engine {self._engine.kind} does not do {ignored!r}")
-        return openai_form.continued(asked, said, now=self._now)
+        return openai_form.continued(asked, said, model=model, now=self._now)
 
     def _continued_ollama(self, call: EngineCall, said: Resume, seen: Observation) -> Continued:
         conversation = ollama_api.read_conversation(call.path, call.body)

@@ -25,13 +25,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Request(msgspec.Struct):
-    model: str | None = None
     stream_options: _StreamOptions | None = None
-
-    @property
-    def includes_usage(self) -> bool:
-        """Whether the stream tells its usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -45,13 +39,13 @@ class _OpenAIForm(ABC):
     id_prefix: str
     event_object: str
 
-    def __init__(self, said: Resume, request: _Request, *, request_id: str, now: Callable[[], float]) -> None:
+    def __init__(self, said: Resume, *, includes_usage: bool, request_id: str, created: int, model: str) -> None:
         self._said = said
-        self._includes_usage = request.includes_usage
+        self._includes_usage = includes_usage
         self._about = {
-            "created": said.created or int(now()),
+            "created": said.created or created,
             "id": said.completion_id or f"{self.id_prefix}-{request_id}",
-            "model": said.model or request.model or "",
+            "model": said.model or model,
             "object": self.event_object,
         }
 
@@ -103,14 +97,26 @@ class TextForm(_OpenAIForm):
         return {"text": text, "index": 0, "logprobs": None, "finish_reason": finish_reason}
 
 
-def continued(asked: EngineCall, said: Resume, *, now: Callable[[], float]) -> Continued:
-    """The rest of an answer to the client's own bytes; what is wrong with them is for the engine to say."""
+def continued(asked: EngineCall, said: Resume, *, model: str, now: Callable[[], float]) -> Continued:
+    """The rest of an answer to the client's own bytes; what is wrong with them is for the engine to say.
+
+    `model` is the worker's own, `now` the wall clock in Unix seconds: for a client to whom nothing was said yet.
+    """
     try:
-        request = _decode(asked.body)
+        options = _decode(asked.body).stream_options
     except UNDECODABLE:
-        request = _Request()
+        options = None
     form = ChatForm if asked.path == CHAT_PATH else TextForm
-    return Continued(asked, form(said, request, request_id=asked.request_id, now=now))
+    return Continued(
+        asked,
+        form(
+            said,
+            includes_usage=options is not None and bool(options.include_usage),
+            request_id=asked.request_id,
+            created=int(now()),
+            model=model,
+        ),
+    )
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
