@@ -90,7 +90,7 @@ class StreamTranscript(ABC):
             self._id = completion_id
         if not self._model and isinstance(model, str):
             self._model = model
-        if not self._created and isinstance(created, int) and 0 < created <= _INT64_MAX:
+        if not self._created and type(created) is int and 0 < created <= _INT64_MAX:
             self._created = created
 
 
