@@ -209,6 +209,12 @@ class QueueTimeoutError(GatewayError):
     retry_after_default_s = 1.0
 
 
+class QueueTooLongError(QueueTimeoutError):
+    """The request's turn would not come in time, so it did not have to wait for it."""
+
+    code = "queue_too_long"
+
+
 class DeadlineError(GatewayError):
     """The request's time ran out."""
 

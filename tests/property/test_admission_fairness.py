@@ -48,7 +48,7 @@ def test_turns_and_room(steps: list[tuple[object, ...]], room: int):
         async def visit(ticket: Ticket) -> None:
             nonlocal running, most
             try:
-                if not await ticket.turn(1e9):
+                if not await ticket.turn():
                     told.append("left")
                     return
             except QueueTimeoutError:
@@ -61,7 +61,7 @@ def test_turns_and_room(steps: list[tuple[object, ...]], room: int):
         for step in steps:
             match step:
                 case ("come", str(key), priority, str(model)):
-                    ticket = admission.queue((model, ""), key_id=key, priority=priority)  # type: ignore[arg-type]
+                    ticket = admission.queue((model, ""), key_id=key, priority=priority, deadline=1e9)  # type: ignore[arg-type]
                     tickets.append(ticket)
                     tasks.append(loop.create_task(visit(ticket)))
                 case ("finish",) if running:

@@ -4,58 +4,85 @@ Interactive requests go before batch ones, nearly always, and the keys of one pr
 hundred requests delays its own and nobody else's (ADR 0017). What a request needs is its lane: a model, and an API that
 not every worker has. A lane without room is passed over, and nobody waits behind it who needs another one. Whether a
 lane has room is asked of the data plane; nothing here counts requests in flight but the turns that are not used yet.
+Who cannot be served in time is told so at once, not after having waited for nothing (ADR 0023).
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
 from neurogate.edge.caller import Priority
+from neurogate.edge.line import Lane, Line
+from neurogate.edge.patience import Patience
 from neurogate.edge.settings import AdmissionSettings
-from neurogate.errors import QueueFullError, QueueTimeoutError
+from neurogate.errors import QueueFullError, QueueTimeoutError, QueueTooLongError
 
-Lane = tuple[str, str]
-"""The model, and the API, empty for those that every worker has."""
-
-Outcome = Literal["turn", "left", "timeout", "full"]
-"""How a wait ended; `full` is none."""
+Outcome = Literal["turn", "left", "timeout", "full", "too_long"]
+"""How a wait ended; `full` and `too_long` are none."""
 
 INTERACTIVE_TURNS = 8
 """Interactive turns after which a waiting batch request has one."""
 
 _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 60.0
-_PACE_WEIGHT = 0.2
+
+_HOPE = 0.9
+"""The share of an expected wait that must be too long before a request is refused for it."""
+
+_REST_S = 60.0
+"""Seconds without a queue after which clients' patience is learned anew."""
 
 
 class Ticket:
     """One request's place in a queue, or its turn. Whoever took it ends with `turn` returned or raised, or `leave`."""
 
-    __slots__ = ("_admission", "_outcome", "_state", "key_id", "lane", "priority", "queued_at")
+    __slots__ = (
+        "_admission",
+        "_outcome",
+        "_state",
+        "deadline",
+        "give_up_at",
+        "key_id",
+        "lane",
+        "priority",
+        "queued_at",
+        "turn_at",
+    )
 
     def __init__(
-        self, admission: Admission, lane: Lane, key_id: str, priority: Priority, loop: asyncio.AbstractEventLoop
+        self,
+        admission: Admission,
+        lane: Lane,
+        key_id: str,
+        priority: Priority,
+        *,
+        deadline: float,
+        give_up_at: float,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        """`deadline` is when the request must be over, `give_up_at` until when it may wait: loop time, as all here."""
         self.lane = lane
         self.key_id = key_id
         self.priority: Priority = priority
+        self.deadline = deadline
+        self.give_up_at = give_up_at
         self.queued_at = loop.time()
+        self.turn_at = 0.0
+        """Once it was granted."""
         self._admission = admission
         self._outcome: asyncio.Future[None] = loop.create_future()
         self._state = _State.WAITING
 
-    async def turn(self, deadline: float) -> bool:
+    async def turn(self) -> bool:
         """Wait for the turn; True when it has come, False when `leave` was called meanwhile.
 
-        The turn must be used (the request dispatched) before anything else is awaited. Raises QueueTimeoutError at
-        `deadline` (loop time) or after the queue's own time, whichever is first.
+        The turn must be used (the request dispatched) before anything else is awaited. Raises QueueTimeoutError when
+        it does not come while it is of use.
         """
         admission = self._admission
-        limit = min(deadline, self.queued_at + admission.timeout_s)
-        timer = asyncio.get_running_loop().call_at(limit, self._expire)
+        timer = asyncio.get_running_loop().call_at(self.give_up_at, self.expire)
         try:
             await self._outcome
         except asyncio.CancelledError:
@@ -64,7 +91,7 @@ class Ticket:
         finally:
             timer.cancel()
         if self._state is _State.EXPIRED:
-            raise admission.too_late(limit - self.queued_at)
+            raise admission.too_late(self)
         if self._state is _State.GRANTED:
             self._state = _State.OVER
             admission.used(self)
@@ -83,12 +110,14 @@ class Ticket:
         """How many turns until this one, itself included; at least 1, and an estimate."""
         return self._admission.position(self)
 
-    def grant(self) -> None:
+    def grant(self, now: float) -> None:
         """The turn has come: said by the admission alone."""
         self._state = _State.GRANTED
+        self.turn_at = now
         self._tell()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The turn has not come, or comes too late to be of use."""
         if self._state is _State.WAITING:
             self._state = _State.EXPIRED
             self._admission.left(self, granted=False, outcome="timeout")
@@ -106,51 +135,6 @@ class _State(enum.Enum):
     OVER = enum.auto()
 
 
-class _Line:
-    """The tickets of one priority: for each key a queue for each lane. The keys are in the order of their turns."""
-
-    def __init__(self) -> None:
-        self._by_key: dict[str, dict[Lane, deque[Ticket]]] = {}
-        self.length = 0
-
-    def put(self, ticket: Ticket) -> None:
-        self._by_key.setdefault(ticket.key_id, {}).setdefault(ticket.lane, deque()).append(ticket)
-        self.length += 1
-
-    def take(self, has_room: Callable[[Lane], bool]) -> Ticket | None:
-        """The next ticket whose lane has room; its key goes behind the others."""
-        for key_id, lanes in self._by_key.items():
-            for lane, queue in lanes.items():
-                if has_room(lane):
-                    ticket = queue[0]
-                    self.remove(ticket)
-                    if key_id in self._by_key:
-                        self._by_key[key_id] = self._by_key.pop(key_id)
-                    return ticket
-        return None
-
-    def remove(self, ticket: Ticket) -> bool:
-        lanes = self._by_key.get(ticket.key_id, {})
-        queue = lanes.get(ticket.lane)
-        if queue is None or ticket not in queue:
-            return False
-        queue.remove(ticket)
-        if not queue:
-            del lanes[ticket.lane]
-        if not lanes:
-            del self._by_key[ticket.key_id]
-        self.length -= 1
-        return True
-
-    def position(self, ticket: Ticket) -> int:
-        own = self._by_key.get(ticket.key_id, {}).get(ticket.lane)
-        if own is None or ticket not in own:
-            return 1
-        place = own.index(ticket) + 1
-        others = (lanes for key_id, lanes in self._by_key.items() if key_id != ticket.key_id)
-        return place + sum(min(sum(map(len, lanes.values())), place) for lanes in others)
-
-
 class Admission:
     """The queues of one gateway. `has_room(lane, taken)` tells whether one request more may go to its workers."""
 
@@ -162,27 +146,22 @@ class Admission:
         loop: asyncio.AbstractEventLoop,
         on_left: Callable[[float, Outcome], None] = lambda _seconds, _outcome: None,
     ) -> None:
-        """`on_left` hears of everybody who had to wait: for how long, and how it ended."""
+        """`on_left` hears of everybody who had to wait, or to go: for how long, and how it ended."""
         self._settings = settings
         self._has_room = has_room
         self._loop = loop
         self._on_left = on_left
-        self._lines: dict[Priority, _Line] = {"interactive": _Line(), "batch": _Line()}
+        self._lines: dict[Priority, Line] = {"interactive": Line(), "batch": Line()}
         self._waiting_for: dict[Lane, int] = {}
         self._since_batch = 0
         self._taken = 0
-        self._pace_s = 0.0
-        self._last_turn_at = 0.0
+        self._patience = Patience()
+        self._empty_since = 0.0
 
     @property
     def waiting(self) -> int:
         """Requests in all queues."""
         return self._lines["interactive"].length + self._lines["batch"].length
-
-    @property
-    def timeout_s(self) -> float:
-        """Seconds a request may wait for its turn."""
-        return self._settings.queue_timeout_s
 
     @property
     def keepalive_s(self) -> float:
@@ -203,41 +182,67 @@ class Admission:
         """Whether a request may go at once: there is room and nobody waits for it."""
         return lane not in self._waiting_for and self._has_room(lane, self._taken)
 
-    def queue(self, lane: Lane, *, key_id: str, priority: Priority) -> Ticket:
-        """Take a place; what follows is `await ticket.turn(...)`. Raises QueueFullError."""
-        limit = self._settings.max_queue if priority == "interactive" else self._settings.max_batch_queue
-        if self._lines[priority].length >= limit:
+    def queue(self, lane: Lane, *, key_id: str, priority: Priority, deadline: float) -> Ticket:
+        """Take a place; what follows is `await ticket.turn()`. `deadline` is loop time: the request must be over then.
+
+        Raises QueueFullError, and QueueTooLongError when the turn would come too late.
+        """
+        now, line = self._loop.time(), self._lines[priority]
+        if not self.waiting and now - self._empty_since > _REST_S:
+            self._patience.rested()
+        length_max, timeout_s = self._bounds(priority)
+        if line.length >= length_max:
             self._on_left(0.0, "full")
             name = "NEUROGATE_MAX_QUEUE" if priority == "interactive" else "NEUROGATE_MAX_BATCH_QUEUE"
             raise QueueFullError(
-                f"{limit} {priority} requests wait for their turn already ({name}); try again later",
-                retry_after_s=self._retry_after_s(),
+                f"{length_max} {priority} requests wait for their turn already ({name}); try again later",
+                retry_after_s=_retry_after(line.whole_s(lane, now)),
             )
-        ticket = Ticket(self, lane, key_id, priority, self._loop)
-        self._lines[priority].put(ticket)
+        give_up_at = min(now + timeout_s, deadline - self._patience.usual_s)
+        may_wait_s = min(give_up_at - now, self._patience.limit_s) / _HOPE
+        expected_s = line.expected_s(lane, key_id, now, at_most_s=may_wait_s)
+        if expected_s > may_wait_s:
+            self._on_left(0.0, "too_long")
+            raise QueueTooLongError(
+                f"the request's turn would come in about {expected_s:.1f} s, which is too late; try again later",
+                retry_after_s=_retry_after(expected_s),
+            )
+        ticket = Ticket(self, lane, key_id, priority, deadline=deadline, give_up_at=give_up_at, loop=self._loop)
+        line.put(ticket)
         self._waiting_for[lane] = self._waiting_for.get(lane, 0) + 1
         self.wake()
         return ticket
 
     def left(self, ticket: Ticket, *, granted: bool, outcome: Outcome) -> None:
         """A ticket was given up; `granted` when its turn had come."""
-        self._on_left(self._loop.time() - ticket.queued_at, outcome)
+        now = self._loop.time()
+        self._on_left(now - ticket.queued_at, outcome)
         if granted:
             self._taken -= 1
             self.wake()
-        elif self._lines[ticket.priority].remove(ticket):
-            self._gone(ticket.lane)
+        elif self._lines[ticket.priority].remove(ticket, now):
+            self._gone(ticket.lane, now)
 
     def used(self, ticket: Ticket) -> None:
         """A turn is used: it counts as a request in flight from now on."""
         self._on_left(self._loop.time() - ticket.queued_at, "turn")
         self._taken -= 1
 
-    def too_late(self, waited_s: float) -> QueueTimeoutError:
+    def answered(self, ticket: Ticket) -> None:
+        """The request that used this turn was answered."""
+        self._patience.answered(self._loop.time() - ticket.turn_at)
+
+    def gave_up(self, ticket: Ticket) -> None:
+        """The client left after this turn was used: what the engine did for it was for nothing."""
+        self._patience.gave_up(ticket.turn_at - ticket.queued_at)
+
+    def too_late(self, ticket: Ticket) -> QueueTimeoutError:
         """The error for a ticket whose turn did not come."""
+        now = self._loop.time()
+        name = "NEUROGATE_QUEUE_TIMEOUT_S" if ticket.priority == "interactive" else "NEUROGATE_BATCH_QUEUE_TIMEOUT_S"
         return QueueTimeoutError(
-            f"the request's turn did not come within {waited_s:.1f} s (NEUROGATE_QUEUE_TIMEOUT_S, or its own time)",
-            retry_after_s=self._retry_after_s(),
+            f"the request's turn did not come within {now - ticket.queued_at:.1f} s ({name}, or its own time)",
+            retry_after_s=_retry_after(self._lines[ticket.priority].whole_s(ticket.lane, now)),
         )
 
     def wake(self) -> None:
@@ -252,41 +257,44 @@ class Admission:
             full.add(lane)
             return False
 
-        while self.waiting and (ticket := self._next(has_room)) is not None:
-            self._gone(ticket.lane)
+        now = self._loop.time()
+        while self.waiting and (ticket := self._next(has_room, now)) is not None:
+            self._gone(ticket.lane, now)
+            if ticket.deadline - now < self._patience.usual_s:
+                ticket.expire()  # it would be started, and not finished in time: the turn is the next one's
+                continue
+            self._had_turn(ticket.priority)
+            self._lines[ticket.priority].granted(ticket, now)
             self._taken += 1
-            now = self._loop.time()
-            if self._last_turn_at:
-                self._pace_s += _PACE_WEIGHT * (now - self._last_turn_at - self._pace_s)
-            self._last_turn_at = now
-            ticket.grant()
+            ticket.grant(now)
 
     def position(self, ticket: Ticket) -> int:
         """See Ticket.position."""
         ahead = 0 if ticket.priority == "interactive" else self._lines["interactive"].length
         return ahead + self._lines[ticket.priority].position(ticket)
 
-    def _next(self, has_room: Callable[[Lane], bool]) -> Ticket | None:
-        interactive, batch = self._lines["interactive"], self._lines["batch"]
+    def _next(self, has_room: Callable[[Lane], bool], now: float) -> Ticket | None:
+        first, second = self._lines["interactive"], self._lines["batch"]
         if self._since_batch >= INTERACTIVE_TURNS:
-            ticket = batch.take(has_room)
-            if ticket is not None:
-                self._since_batch = 0
-                return ticket
-        ticket = interactive.take(has_room)
-        if ticket is not None:
-            self._since_batch += 1
-            return ticket
-        ticket = batch.take(has_room)
-        if ticket is not None:
-            self._since_batch = 0
-        return ticket
+            first, second = second, first
+        return first.take(has_room, now) or second.take(has_room, now)
 
-    def _gone(self, lane: Lane) -> None:
+    def _had_turn(self, priority: Priority) -> None:
+        self._since_batch = self._since_batch + 1 if priority == "interactive" else 0
+
+    def _gone(self, lane: Lane, now: float) -> None:
         self._waiting_for[lane] -= 1
         if not self._waiting_for[lane]:
             del self._waiting_for[lane]
+        self._empty_since = now
 
-    def _retry_after_s(self) -> float:
-        """The time the whole queue needs at its recent pace."""
-        return min(_RETRY_MAX_S, max(_RETRY_MIN_S, self._pace_s * self.waiting))
+    def _bounds(self, priority: Priority) -> tuple[int, float]:
+        """How many may wait, and for how many seconds each."""
+        settings = self._settings
+        if priority == "interactive":
+            return settings.max_queue, settings.queue_timeout_s
+        return settings.max_batch_queue, settings.batch_queue_timeout_s
+
+
+def _retry_after(seconds: float) -> float:
+    return min(_RETRY_MAX_S, max(_RETRY_MIN_S, seconds))

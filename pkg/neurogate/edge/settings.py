@@ -187,8 +187,17 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1024
     queue_timeout_s: Annotated[
         float,
-        env("NEUROGATE_QUEUE_TIMEOUT_S", "Seconds a request waits for its turn before its 503.", reloads=True, gt=0),
+        env(
+            "NEUROGATE_QUEUE_TIMEOUT_S",
+            "Seconds an interactive request may wait for its turn; one that would wait longer gets its 503 at once.",
+            reloads=True,
+            gt=0,
+        ),
     ] = 60.0
+    batch_queue_timeout_s: Annotated[
+        float,
+        env("NEUROGATE_BATCH_QUEUE_TIMEOUT_S", "The same for a batch request.", reloads=True, gt=0),
+    ] = 120.0
     keepalive_s: Annotated[
         float,
         env(

@@ -10,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from neurogate.edge.address_limits import AddressLimits, Visit
-from neurogate.edge.admission import Admission, Lane, Ticket
+from neurogate.edge.admission import Admission, Ticket
 from neurogate.edge.caller import Caller, Priority
 from neurogate.edge.keys import KeyRing
 from neurogate.edge.limiter import estimate
 from neurogate.edge.limits import Limiter, Reservation
+from neurogate.edge.line import Lane
 from neurogate.edge.permissions import may_use, sees
 from neurogate.edge.settings import LimitSettings
 from neurogate.errors import BadRequestError, UnauthorizedError
 from neurogate.gateway.model_names import ModelNames
+from neurogate.gateway.response import CLIENT_GONE
 from neurogate.inference import Usage
 
 MODEL_CHARS_MAX = 256
 """Names are written into logs, errors and tables: a client must not make them long."""
+
+_FOR_NOTHING = frozenset({CLIENT_GONE, 504})
+"""Of a request that had its turn: an engine worked, and nobody had the answer in time."""
 
 PROMPT_BYTES_MAX = 128 * 1024
 """A body's size says little about its tokens past this: it is an image."""
@@ -109,15 +114,27 @@ class Edge:
             return estimate(min(prompt_bytes, PROMPT_BYTES_MAX), chunks, self._settings)
         return None if failed else 0
 
-    def ticket(self, caller: Caller, lane: Lane, *, batch: bool = False) -> Ticket | None:
-        """A place in the queue; None when the request may go at once. Raises QueueFullError."""
+    def ticket(self, caller: Caller, lane: Lane, *, batch: bool = False, deadline: float) -> Ticket | None:
+        """A place in the queue; None when the request may go at once. `deadline` is its own, in loop time.
+
+        Raises QueueFullError and QueueTooLongError.
+        """
         if self._admission.free(lane):
             return None
         priority: Priority = "batch" if batch else caller.priority
-        return self._admission.queue(lane, key_id=caller.key_id, priority=priority)
+        return self._admission.queue(lane, key_id=caller.key_id, priority=priority, deadline=deadline)
 
-    def over(self) -> None:
-        """A request ended: whoever waits may have its room."""
+    def over(self, ticket: Ticket | None, status: int, *, broken: bool) -> None:
+        """A request ended: whoever waits may have its room.
+
+        `ticket` is what it waited with, if it did, `status` its status in metrics, and `broken` says that its answer
+        began and did not end.
+        """
+        if ticket is not None and ticket.turn_at:
+            if broken or status in _FOR_NOTHING:
+                self._admission.gave_up(ticket)
+            elif status == 200:
+                self._admission.answered(ticket)
         if self._admission.waiting:
             self._admission.wake()
 

@@ -22,6 +22,7 @@ from neurogate.gateway.intake import (
     announced_size,
     read_body,
     read_headers,
+    time_allowed_s,
     trace_context,
 )
 from neurogate.gateway.metrics import GatewayMetrics
@@ -93,7 +94,7 @@ class GenerationEndpoint:
             await self._refuse(GatewayError("internal error; the gateway's log has the details"), served, send)
         finally:
             served.let_go(tokens=self._used(served) if served.reservation is not None else None)
-            self._edge.over()
+            self._edge.over(served.ticket, served.status, broken=served.broken)
             if self._record is not None:
                 self._record(self._path, served)
             self._metrics.request("POST", self._path, served.status, self._loop.time() - served.began_at)
@@ -113,7 +114,7 @@ class GenerationEndpoint:
         served.reservation = reservation = await edge.reserve(
             caller, prompt_bytes=len(body), max_tokens=head.max_tokens, n=head.n, generates=self._generates
         )
-        deadline = served.began_at + self._request_timeout_s
+        deadline = served.began_at + time_allowed_s(headers, self._request_timeout_s)
         trace = trace_context(headers.traceparent)
         resumable = self._resumable and head.stream and headers.resume != b"off"
         call = Call(self._path, body, head.stream, deadline, served.request_id, trace, model, self._api, resumable)
@@ -129,8 +130,10 @@ class GenerationEndpoint:
             extra=reservation.headers if reservation is not None else (),
         )
         try:
-            ticket = edge.ticket(caller, (model, self._api), batch=headers.priority == b"batch")
-            if ticket is None or await response.wait(ticket, deadline, comment_every_s=self._comments(head, headers)):
+            served.ticket = ticket = edge.ticket(
+                caller, (model, self._api), batch=headers.priority == b"batch", deadline=deadline
+            )
+            if ticket is None or await response.wait(ticket, comment_every_s=self._comments(head, headers)):
                 await response.run(self._dispatcher, call)
         finally:
             served.status = response.status

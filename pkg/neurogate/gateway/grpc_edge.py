@@ -175,7 +175,7 @@ class GrpcEdge:
         finally:
             self._calls -= 1
             served.let_go(tokens=_used(edge, served))
-            edge.over()
+            edge.over(served.ticket, served.status, broken=served.broken)
             self._record(label, served)
 
     def _bound_calls(self) -> None:
@@ -223,9 +223,12 @@ class GrpcEdge:
             caller, prompt_bytes=prompt_bytes, max_tokens=max_tokens, n=1, generates=True
         )
         batch = served.rpc.header("x-neurogate-priority") == b"batch"
-        ticket = edge.ticket(caller, (served.model, ""), batch=batch)
+        time_left_s, deadline = served.rpc.time_left_s, served.deadline
+        if time_left_s is not None:
+            deadline = min(deadline, served.began_at + time_left_s)
+        served.ticket = ticket = edge.ticket(caller, (served.model, ""), batch=batch, deadline=deadline)
         if ticket is not None:
-            await ticket.turn(served.deadline)
+            await ticket.turn()
 
     def _record(self, label: str, served: ServedRpc) -> None:
         rpc, usage = served.rpc, served.usage

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 from neurogate.dataplane.exchange import Exchange
 from neurogate.edge.address_limits import Visit
+from neurogate.edge.admission import Ticket
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.edge.limits import Reservation
 from neurogate.gateway.intake import BodyBudget
@@ -36,6 +37,7 @@ class ServedRpc:
         "reservation",
         "rpc",
         "status",
+        "ticket",
         "usage",
         "visit",
         "worker_id",
@@ -60,6 +62,8 @@ class ServedRpc:
         """Bytes of a proxied call's messages, both ways, that its reservation has not been told of."""
         self.reservation: Reservation | None = None
         self.visit: Visit | None = None
+        self.ticket: Ticket | None = None
+        """None when it had not to wait for its turn."""
         self.usage: Usage | None = None
         """What the engine counted; None when it was not heard of."""
         self.worker_id = ""

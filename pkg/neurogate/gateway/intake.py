@@ -13,6 +13,7 @@ from neurogate.errors import BadRequestError, BodyTimeoutError, BusyError, TooLa
 from neurogate.gateway.pending import Resumed
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -28,6 +29,7 @@ class Headers(NamedTuple):
     queue_comments: bytes = b""
     forwarded_for: bytes = b""
     resume: bytes = b""
+    timeout: bytes = b""
 
 
 class ClientGoneError(Exception):
@@ -44,6 +46,7 @@ _FIELDS = {
     b"x-neurogate-queue-comments": 6,
     b"x-forwarded-for": 7,
     b"x-neurogate-resume": 8,
+    b"x-neurogate-timeout": 9,
 }
 
 
@@ -100,6 +103,15 @@ class RequestIds:
 def trace_context(traceparent: bytes) -> str:
     """The W3C trace context when it is well-formed, else nothing."""
     return traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
+
+
+def time_allowed_s(headers: Headers, limit_s: float) -> float:
+    """Seconds that the request may take: what its client gives it, and `limit_s` at most. Raises BadRequestError."""
+    if not headers.timeout:
+        return limit_s
+    if not _SECONDS.fullmatch(headers.timeout) or not float(headers.timeout):
+        raise BadRequestError("X-NeuroGate-Timeout: must be a number of seconds above 0")
+    return min(limit_s, float(headers.timeout))
 
 
 def announced_size(headers: Headers, limit: int) -> int:

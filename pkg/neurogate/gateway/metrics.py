@@ -43,7 +43,7 @@ class GatewayMetrics:
         )
         self._queue_waits = Histogram(
             "neurogate_gateway_queue_wait_seconds",
-            "Time in the queue of the requests that had to wait, by how it ended: turn, timeout, left or full.",
+            "Time in the queue of the requests that had to wait, by how it ended: turn, timeout, left, full or too_long.",
             ["outcome"],
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
             registry=registry,
@@ -123,7 +123,7 @@ class GatewayMetrics:
         self._queued_requests.set_function(count)
 
     def waited(self, seconds: float, outcome: str) -> None:
-        """A request left the queue: `turn`, `timeout`, `left`, or at once with `full`."""
+        """A request left the queue: `turn`, `timeout`, `left`, or at once with `full` or `too_long`."""
         self._queue_waits.labels(outcome).observe(seconds)
 
     def requests_by_status(self) -> dict[int, int]:

@@ -141,14 +141,14 @@ class ClientResponse:
             # The exchange and the coroutine refer back to this response: without a cycle it is freed here and now.
             self._exchange = None
 
-    async def wait(self, ticket: Ticket, deadline: float, *, comment_every_s: float = 0) -> bool:
+    async def wait(self, ticket: Ticket, *, comment_every_s: float = 0) -> bool:
         """Wait for the request's turn; False when there is nothing more to do: the client left, or was told why not.
 
         A streamed answer begins after `comment_every_s` and gets its place in the queue so often; 0 keeps silent.
         """
         come = False
         try:
-            come = await self._turn(ticket, deadline, comment_every_s)
+            come = await self._turn(ticket, comment_every_s)
             if not come:
                 self.status = CLIENT_GONE
         except GatewayError as error:
@@ -160,12 +160,12 @@ class ClientResponse:
                 self._let_go()
         return come
 
-    async def _turn(self, ticket: Ticket, deadline: float, comment_every_s: float) -> bool:
+    async def _turn(self, ticket: Ticket, comment_every_s: float) -> bool:
         self._connection.on_lost(ticket.leave)
         if comment_every_s > 0:
             self._comment_later(ticket, comment_every_s)
         try:
-            return await ticket.turn(deadline)
+            return await ticket.turn()
         finally:
             self._connection.on_lost(None)
             if self._comment_timer is not None:

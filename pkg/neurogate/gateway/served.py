@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import Scope
 
 from neurogate.edge.address_limits import Visit
+from neurogate.edge.admission import Ticket
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.edge.limits import Reservation
 from neurogate.gateway.intake import BodyBudget, Headers
@@ -28,6 +29,7 @@ class Served:
         "reservation",
         "response",
         "status",
+        "ticket",
         "visit",
     )
 
@@ -50,8 +52,15 @@ class Served:
         """Of the body that told its client why it never became an exchange."""
         self.reservation: Reservation | None = None
         self.visit: Visit | None = None
+        self.ticket: Ticket | None = None
+        """None when it had not to wait for its turn."""
         self._bodies = bodies
         self._held = 0
+
+    @property
+    def broken(self) -> bool:
+        """Its answer began, and ended with an error."""
+        return self.response is not None and self.response.broken
 
     def take(self, size: int) -> None:
         """Hold memory for a piece of the body. Raises BusyError when there is not enough left."""

@@ -56,7 +56,9 @@ class Vitals:
                 "requests_unauthorized": by_status.get(401, 0),
                 "requests_active": self._in_flight(),
                 "queue_depth": self._waiting(),
-                "queue_rejections": sum(waits[outcome][0] for outcome in ("full", "timeout") if outcome in waits),
+                "queue_rejections": sum(
+                    waits[outcome][0] for outcome in ("full", "timeout", "too_long") if outcome in waits
+                ),
                 "queue_wait_seconds_total": round(sum(seconds for _, seconds in waits.values()), 3),
             },
         }

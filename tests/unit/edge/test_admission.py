@@ -33,14 +33,14 @@ class Desk:
     def come(
         self, key: str, *, model: str = "", priority: Priority = "interactive", deadline: float = 1e9
     ) -> tuple[Ticket, asyncio.Task[None]]:
-        ticket = self.admission.queue((model, ""), key_id=key, priority=priority)
-        task = self.loop.create_task(self._wait(ticket, deadline))
+        ticket = self.admission.queue((model, ""), key_id=key, priority=priority, deadline=deadline)
+        task = self.loop.create_task(self._wait(ticket))
         self.tasks.append(task)
         self.tickets.append(ticket)
         return ticket, task
 
-    async def _wait(self, ticket: Ticket, deadline: float) -> None:
-        if await ticket.turn(deadline):
+    async def _wait(self, ticket: Ticket) -> None:
+        if await ticket.turn():
             self.rooms[ticket.lane[0]] = self.rooms.get(ticket.lane[0], 0) - 1
             self.served.append(ticket.key_id)
 
