@@ -75,6 +75,9 @@ class OverheardEngine:
         self.resumed.append(said)
         return self._engine.resume(call, said)
 
+    async def heal(self, reason: str) -> bool:
+        return await self._engine.heal(reason)
+
     def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         return self._engine.generate(prompt)
 
@@ -94,6 +97,8 @@ class Fleet:
     client: httpx.AsyncClient
     """With the right key."""
     http: HttpServer
+    workers: list[asyncio.Task[None]]
+    """Cancelled, one dies: its links break, and its engine stops."""
 
     @property
     def calls(self) -> list[EngineCall]:
@@ -133,9 +138,10 @@ async def fleet(
     stopping = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         ports: list[asyncio.Future[int]] = []
+        served: list[asyncio.Task[None]] = []
         for engine in engines:
             port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            tasks.create_task(_serve_worker(engine, stopping, port))
+            served.append(tasks.create_task(_serve_worker(engine, stopping, port)))
             ports.append(port)
         config = gateway_config(
             host="127.0.0.1",
@@ -157,7 +163,7 @@ async def fleet(
         url = f"http://127.0.0.1:{await http.start(tasks)}"
         await eventually(lambda: len(gateway.pool.snapshot.admitting("")) == workers)
         async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client:
-            made = Fleet(gateway, engines, url, client, http)
+            made = Fleet(gateway, engines, url, client, http, served)
             yield made
         await made.settled()
         made.assert_nothing_held()
