@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -17,6 +18,9 @@ from neurogate.errors import EXIT_CONFIG, ConfigError
 
 EXIT_FAILURE = 1
 
+_FORCED_S = 5.0
+"""How long a process that ends at once may take for it."""
+
 _GC_THRESHOLDS = (10_000, 20, 20)
 """Young collections fourteen times rarer than Python's default: the hot path makes no cycles (ADR 0001)."""
 
@@ -25,8 +29,24 @@ ResultT = TypeVar("ResultT")
 _log = structlog.get_logger("neurogate.process")
 
 
+class Stopping(asyncio.Event):
+    """Set when a service is to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signal: signal.Signals | None = None
+        """The first one that came; None when the service itself decided."""
+
+
+def was_terminated(stopping: asyncio.Event) -> bool:
+    """Whether SIGTERM set it: whoever stops a service so may have told others, who need a moment to hear of it."""
+    return isinstance(stopping, Stopping) and stopping.signal is signal.SIGTERM
+
+
 def run(service: Callable[[asyncio.Event], Awaitable[None]]) -> int:
-    """Run `service(stopping)` to its end on uvloop; SIGTERM and SIGINT set `stopping`, a second one ends at once.
+    """Run `service(stopping)` to its end on uvloop; SIGTERM and SIGINT set `stopping`, a `Stopping`.
+
+    A second one cancels the service, and ends the process when that takes long.
 
     Returns the exit code: 0, 78 for a ConfigError, 1 for a port that is taken or a second signal; errors are told in
     one line each.
@@ -73,14 +93,16 @@ async def _cancel_when(stopping: asyncio.Event, task: asyncio.Task[Any]) -> None
 
 
 async def _serve(service: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    stopping = asyncio.Event()
+    stopping = Stopping()
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
 
     def stop(signum: int) -> None:
-        if stopping.is_set() and task is not None:
+        if stopping.signal is not None and task is not None:
             _log.warning("second signal: stopping at once", signal=signal.Signals(signum).name)
             task.cancel()
+            loop.call_later(_FORCED_S, os._exit, EXIT_FAILURE)
+        stopping.signal = stopping.signal or signal.Signals(signum)
         stopping.set()
 
     for signum in (signal.SIGTERM, signal.SIGINT):

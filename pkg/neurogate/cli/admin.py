@@ -105,6 +105,13 @@ def reload(client: AdminClient) -> int:
     return _changed(answer)
 
 
+def drain(client: AdminClient, action: str) -> int:
+    """`drain` the gateway itself, or `undrain` it. Returns the exit code."""
+    draining = client.ask("POST", f"/admin/{action}")["draining"]
+    print("the gateway is not ready; it serves what comes all the same" if draining else "the gateway is ready")
+    return 0
+
+
 def worker(client: AdminClient, action: str, name: str) -> int:
     """`add` an address; `remove`, `drain` or `resume` a worker by its id. Returns the exit code."""
     path = f"/admin/workers/{quote(name, safe='')}"

@@ -236,6 +236,22 @@ def admin_reload(url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa
     raise typer.Exit(command.reload(command.AdminClient(url, admin_key, tls_ca)))
 
 
+@admin.command(name="drain")
+def admin_drain(url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa = "") -> None:
+    """Have the gateway say that it is not ready, so that clients go elsewhere; what comes is served."""
+    from neurogate.cli import admin as command
+
+    raise typer.Exit(command.drain(command.AdminClient(url, admin_key, tls_ca), "drain"))
+
+
+@admin.command(name="undrain")
+def admin_undrain(url: Url = DEFAULT_URL, admin_key: AdminKey = "", tls_ca: TlsCa = "") -> None:
+    """Take that back."""
+    from neurogate.cli import admin as command
+
+    raise typer.Exit(command.drain(command.AdminClient(url, admin_key, tls_ca), "undrain"))
+
+
 @admin_config.command(name="get")
 def admin_config_get(
     keys: Annotated[list[str] | None, typer.Argument(help="Sections or keys; all unless given.")] = None,

@@ -21,6 +21,7 @@ from neurogate.discovery.listed import ListedResolver
 from neurogate.errors import BadRequestError, InvalidConfigError, TooLargeError, UnauthorizedError
 from neurogate.gateway.admin_keys import AdminKeys
 from neurogate.gateway.intake import ClientGoneError, read_body
+from neurogate.gateway.lifecycle import Lifecycle, Why
 from neurogate.gateway.reload import Reloaded, Reloader
 
 BODY_BYTES_MAX = 256 * 1024
@@ -49,6 +50,7 @@ class Admin:
         *,
         pool: EndpointPool,
         resolver: ListedResolver,
+        lifecycle: Lifecycle,
         keys_loaded: Callable[[], int],
         describe: Callable[[Member], dict[str, object]],
     ) -> None:
@@ -57,6 +59,7 @@ class Admin:
         self._reloader = reloader
         self._pool = pool
         self._resolver = resolver
+        self._lifecycle = lifecycle
         self._keys_loaded = keys_loaded
         self._describe = describe
 
@@ -70,6 +73,8 @@ class Admin:
             Route("/admin/workers/{id}/drain", self._guarded(self._drain), methods=["POST"]),
             Route("/admin/workers/{id}/resume", self._guarded(self._resume), methods=["POST"]),
             Route("/admin/breakers/{id}/reset", self._guarded(self._reset), methods=["POST"]),
+            Route("/admin/drain", self._guarded(self._drain_gateway), methods=["POST"]),
+            Route("/admin/undrain", self._guarded(self._undrain_gateway), methods=["POST"]),
             Route("/admin/reload", self._guarded(self._reload), methods=["POST"]),
             Route("/reload", self._guarded(self._reload), methods=["POST"]),
         ]
@@ -125,6 +130,14 @@ class Admin:
         removed = self._resolver.remove(worker_id)
         _log.info("worker removed", key=key_id, worker=removed.id, address=removed.address, requests=in_flight)
         return {"status": "ok", "id": removed.id, "address": removed.address, "in_flight": in_flight}
+
+    async def _drain_gateway(self, _request: Request, _key_id: str) -> dict[str, object]:
+        self._lifecycle.drain(Why.ADMIN)
+        return {"status": "ok", "draining": self._lifecycle.draining}
+
+    async def _undrain_gateway(self, _request: Request, _key_id: str) -> dict[str, object]:
+        self._lifecycle.undrain(Why.ADMIN)
+        return {"status": "ok", "draining": self._lifecycle.draining}
 
     async def _drain(self, request: Request, key_id: str) -> dict[str, object]:
         return self._worker(self._pool.cordon(request.path_params["id"]), key_id, "worker cordoned")

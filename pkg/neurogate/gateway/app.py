@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import structlog
 from prometheus_client import disable_created_metrics
 
 from neurogate import __version__
 from neurogate.config import Effective
+from neurogate.gateway import takeover
 from neurogate.gateway.assembly import Gateway
+from neurogate.gateway.handover import Offer
+from neurogate.gateway.leaving import leave
 from neurogate.gateway.listeners import api_limits, follow_cors, follow_http
+from neurogate.gateway.private_listeners import PrivateListeners
 from neurogate.gateway.public_listeners import PublicListeners
 from neurogate.gateway.settings import GatewayConfig
-from neurogate.httpd import HttpServer, descriptors, health_only
-from neurogate.process import on_hangup, run
+from neurogate.httpd import descriptors
+from neurogate.process import on_hangup, run, was_terminated
 from neurogate.telemetry import logging
 from neurogate.telemetry.log_files import boot_log
 
@@ -41,11 +48,13 @@ async def serve(
     on_ports: Callable[[int, int], None] = lambda _http, _ops: None,
     effective: Effective[GatewayConfig] | None = None,
 ) -> None:
-    """Serve until `stopping` is set, then drain. `on_ports` hears the HTTP and the ops port.
+    """Serve until `stopping` is set or another gateway has taken over, then drain.
+
+    `on_ports` hears the HTTP and the ops port.
 
     `effective` is `config` with where it comes from, so that it can be reloaded.
 
-    Raises ConfigError for settings that cannot work, OSError when a port is taken.
+    Raises ConfigError for settings that cannot work, OSError when a port is taken or cannot be taken over.
     """
     settings = config.gateway
     gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns, effective=effective)  # noqa: S311, TID251 - the composition root
@@ -63,36 +72,86 @@ async def serve(
         follow_http(gateway.reloader, server, connections=connections)
     follow_cors(gateway.reloader, public.http_servers, gateway.front)
     gateway.reloader.also(gateway.certificates.ask)
-    ops_http = HttpServer(gateway.ops_app, name="METRICS_PORT", host=settings.host, port=settings.metrics_port)
-    alive = HttpServer(health_only.app, name="PORT_HEALTH", host=settings.host, port=config.http.health_port)
-    async with asyncio.TaskGroup() as tasks:
-        pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
-        reloading = tasks.create_task(gateway.reloader.run(), name="reload")
-        watching = tasks.create_task(gateway.keys.watch(lambda _: gateway.tell_keys()), name="keys")
-        certificates = tasks.create_task(gateway.certificates.watch(), name="certificates")
-        await gateway.limiter.start()
-        if gateway.access_log is not None:
-            gateway.access_log.start()
-        await gateway.pool.resolved()
-        health_port = await alive.start(tasks) if config.http.health_port >= 0 else None
-        ops_port = await ops_http.start(tasks)
-        ports = await public.start(tasks)
-        gateway.lifecycle.ready = True
-        _log.info("gateway listens", **ports, ops_port=ops_port, health_port=health_port, version=__version__)
-        on_ports(ports["http_port"], ops_port)
-        with on_hangup(gateway.reloader.ask):
-            await stopping.wait()
-        reloading.cancel()
-        watching.cancel()
-        certificates.cancel()
-        gateway.lifecycle.draining = True
-        drain_s = gateway.reloader.config.gateway.drain_timeout_s
-        _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=drain_s)
-        await public.stop(drain_s)
-        pool.cancel()
-        await gateway.limiter.close()
-        if gateway.access_log is not None:
-            await asyncio.to_thread(gateway.access_log.close)
-        await ops_http.stop(1)
-        await alive.stop(1)
+    private = PrivateListeners(config, gateway.ops_app)
+    gateway.lifecycle.follow(public.set_draining)
+    path = Path(settings.takeover_socket) if settings.takeover_socket else None
+    before = await takeover.find(path) if path is not None else None
+    taken = asyncio.Event()
+    with ExitStack() as held, on_hangup(gateway.reloader.ask):
+        offer = Offer()
+        if before is not None:
+            held.callback(before.close)
+            offer = before.offer
+        async with asyncio.TaskGroup() as tasks:
+            background = _follow_files(gateway, tasks)
+            pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
+            await _open_books(gateway)
+            await gateway.pool.resolved()
+            if before is not None:
+                await takeover.as_usable(gateway.pool, offer.usable)
+            private_ports = await private.start(tasks, offer)
+            ports = await public.start(tasks, offer)
+            gateway.lifecycle.ready = True
+            if path is not None:
+                owner = takeover.Owner(path, lambda: _offer(gateway, public, private), on_taken=taken.set)
+                held.callback(owner.close)
+                owner.claim()
+                background.append(tasks.create_task(owner.run(), name="takeover"))
+            if before is not None:
+                await before.drain()
+                before.close()
+                _log.info("took over", pid=offer.pid, version=offer.version)
+            _log.info("gateway listens", **ports, **private_ports, version=__version__)
+            on_ports(ports["http_port"], private_ports["ops_port"])
+            await _either(stopping, taken)
+            for task in background:
+                task.cancel()
+            grace_s = gateway.reloader.config.gateway.drain_timeout_s
+            _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=grace_s, taken_over=taken.is_set())
+            await leave(
+                gateway.lifecycle,
+                [public, private] if taken.is_set() else [public],
+                delay_s=settings.drain_delay_s if was_terminated(stopping) else 0.0,
+                grace_s=grace_s,
+            )
+            pool.cancel()
+            await _close_books(gateway)
+            await private.stop(1)
     _log.info("gateway stopped")
+
+
+def _offer(gateway: Gateway, public: PublicListeners, private: PrivateListeners) -> Offer:
+    """What a gateway that takes over gets."""
+    usable = sum(member.usable for member in gateway.pool.snapshot.members)
+    return Offer(os.getpid(), __version__, usable, {**public.sockets, **private.sockets}, public.grpc_ports)
+
+
+def _follow_files(gateway: Gateway, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    """What reads files again when they change."""
+    return [
+        tasks.create_task(gateway.reloader.run(), name="reload"),
+        tasks.create_task(gateway.keys.watch(lambda _: gateway.tell_keys()), name="keys"),
+        tasks.create_task(gateway.certificates.watch(), name="certificates"),
+    ]
+
+
+async def _open_books(gateway: Gateway) -> None:
+    """Where requests are counted and written down."""
+    await gateway.limiter.start()
+    if gateway.access_log is not None:
+        gateway.access_log.start()
+
+
+async def _close_books(gateway: Gateway) -> None:
+    await gateway.limiter.close()
+    if gateway.access_log is not None:
+        await asyncio.to_thread(gateway.access_log.close)
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(event.wait(), name="stop or takeover") for event in events]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()

@@ -34,6 +34,7 @@ from neurogate.gateway.edge import Edge
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.intake import BodyBudget, RequestIds
+from neurogate.gateway.lifecycle import Lifecycle
 from neurogate.gateway.limit_log import LimitLog
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import ModelNames
@@ -44,7 +45,7 @@ from neurogate.gateway.reception import received
 from neurogate.gateway.records import Recorder, access_log
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.resuming import Transcripts
-from neurogate.gateway.routes import Lifecycle, build_app, describe, health, readiness
+from neurogate.gateway.routes import build_app, describe, health, readiness
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.gateway.subscriptions import (
     ENDPOINT_SETTINGS,
@@ -141,6 +142,7 @@ class Gateway:
             recovery=Transcripts(),
         )
         self.metrics.count_active(lambda: self.dispatcher.in_flight)
+        self.metrics.show_states(self.pool.states)
         follow_fleet(
             self.reloader,
             resolver=self.resolver,
@@ -225,6 +227,7 @@ class Gateway:
             self.reloader,
             pool=self.pool,
             resolver=self.resolver,
+            lifecycle=self.lifecycle,
             keys_loaded=lambda: len(self.keys.ring),
             describe=lambda member: describe(member, loop.time()),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -20,17 +21,10 @@ from neurogate.edge.settings import ModelRouteSettings
 from neurogate.errors import GatewayError, MethodNotAllowedError, NotFoundError
 from neurogate.gateway.callers import REQUEST_ID, Identify, caller_of
 from neurogate.gateway.dialects.refusals import refusal
+from neurogate.gateway.lifecycle import Lifecycle
 from neurogate.gateway.model_list import find_model, list_models
 from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.refusal_head import refusal_head
-
-
-class Lifecycle:
-    """Where the gateway is in its life: what `/ready` tells."""
-
-    def __init__(self) -> None:
-        self.ready = False
-        self.draining = False
 
 
 def build_app(
@@ -99,12 +93,13 @@ def health(pool: EndpointPool, details: Mapping[str, object]) -> tuple[bool, dic
     `healthy` with every worker available, `degraded` with some, `unhealthy` with none.
     """
     members = pool.snapshot.members
-    available = sum(member.usable and member.breaker.admits for member in members)
+    states = Counter(member.state for member in members)
+    available = sum(count for state, count in states.items() if state.available)
     status = "healthy" if members and available == len(members) else "degraded" if available else "unhealthy"
     return available > 0, {
         "status": status,
         "version": __version__,
-        "workers": {"total": len(members), "available": available},
+        "workers": {"total": len(members), "available": available, "states": states},
         **details,
     }
 
@@ -121,6 +116,7 @@ def describe(member: Member, now: float) -> dict[str, object]:
     return {
         "id": member.id,
         "address": member.endpoint.address,
+        "state": member.state,
         "healthy": member.linked,
         "ready": member.usable,
         "draining": report.draining or member.cordoned or member.on_idle is not None,
@@ -141,7 +137,7 @@ def describe(member: Member, now: float) -> dict[str, object]:
         "apis": sorted(report.apis),
         "name": report.worker_id,
         "version": report.version,
-        "detail": member.last_error if not member.linked else report.detail,
+        "detail": member.why,
         "last_report_s": round(now - member.reported_at, 2) if member.reported_at else None,
     }
 

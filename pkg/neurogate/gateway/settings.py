@@ -116,6 +116,21 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             "NEUROGATE_DRAIN_TIMEOUT_S", "Seconds in-flight requests may take to finish on SIGTERM.", reloads=True, ge=0
         ),
     ] = 30.0
+    drain_delay_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_DRAIN_DELAY_S",
+            "Seconds after SIGTERM in which requests are taken although `/ready` is 503, for load balancers to look.",
+            ge=0,
+        ),
+    ] = 1.0
+    takeover_socket: Annotated[
+        str,
+        env(
+            "NEUROGATE_TAKEOVER_SOCKET",
+            "Path of a Unix socket by which a gateway that starts takes the ports over from this one; empty is off.",
+        ),
+    ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warn", "error"], env("LOG_LEVEL", "Least severe level logged.", reloads=True)
     ] = "info"

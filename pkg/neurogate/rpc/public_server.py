@@ -37,9 +37,20 @@ class ListenerLimits:
 class PublicServer:
     """The listener. Its services share one server, whichever ports are opened."""
 
-    def __init__(self, backend: PublicBackend, *, choose_id: ChooseId, version: str, limits: ListenerLimits) -> None:
+    def __init__(
+        self,
+        backend: PublicBackend,
+        *,
+        choose_id: ChooseId,
+        version: str,
+        limits: ListenerLimits,
+        share_ports: bool = False,
+    ) -> None:
+        """`share_ports` lets another process of this user, which says so too, listen on the same ports (ADR 0021)."""
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._server = grpc.aio.server(interceptors=(KeylessCalls(limits.keyless_calls),), options=_options(limits))
+        self._server = grpc.aio.server(
+            interceptors=(KeylessCalls(limits.keyless_calls),), options=_options(limits, share_ports=share_ports)
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((LLM_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         service = PublicLLMService(backend, choose_id, version)
@@ -60,11 +71,17 @@ class PublicServer:
     async def start(self) -> None:
         """Serve on the ports that are open."""
         await self._server.start()
-        await self._set_serving(health_pb2.HealthCheckResponse.SERVING)
+        await self.set_serving(serving=True)
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """What the health service answers; calls are taken all the same."""
+        await self._set_serving(
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those in flight finish for `grace_s`, then cut them. Idempotent."""
-        await self._set_serving(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.set_serving(serving=False)
         await self._server.stop(grace_s)
 
     async def _set_serving(self, status: int) -> None:
@@ -72,9 +89,9 @@ class PublicServer:
             await self._health.set(service, status)
 
 
-def _options(limits: ListenerLimits) -> Sequence[tuple[str, int]]:
+def _options(limits: ListenerLimits, *, share_ports: bool) -> Sequence[tuple[str, int]]:
     return (
-        ("grpc.so_reuseport", 0),  # a second gateway on the port must fail, not share it
+        ("grpc.so_reuseport", int(share_ports)),  # without it a second gateway on the port fails, as it must
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),  # what was received may be sent
         ("grpc.max_allowed_incoming_connections", limits.connections),

@@ -14,7 +14,8 @@ from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.errors import UnauthorizedError
 from neurogate.gateway.ollama_routes import API_VERSION, ollama_routes
-from neurogate.gateway.routes import Lifecycle, build_app
+from neurogate.gateway.lifecycle import Lifecycle
+from neurogate.gateway.routes import build_app
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run
 

@@ -16,7 +16,8 @@ from neurogate.errors import BadRequestError, BusyError, GatewayError, RateLimit
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.refusal_head import refusal_head, retry_after
 from neurogate.gateway.response import ClientResponse, ResponseLimits
-from neurogate.gateway.routes import Lifecycle, build_app
+from neurogate.gateway.lifecycle import Lifecycle
+from neurogate.gateway.routes import build_app
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run
 

@@ -23,7 +23,8 @@ from neurogate.gateway.intake import RequestIds
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.reception import received
 from neurogate.gateway.records import Recorder
-from neurogate.gateway.routes import Lifecycle, build_app, health, readiness
+from neurogate.gateway.lifecycle import Lifecycle, Why
+from neurogate.gateway.routes import build_app, health, readiness
 from neurogate.telemetry.access_log import Entry
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run
@@ -116,6 +117,7 @@ def test_a_worker_is_shown_as_it_is() -> None:
                     {
                         "id": "worker-0",
                         "address": "host-0:50051",
+                        "state": "ready",
                         "healthy": True,
                         "ready": True,
                         "draining": False,
@@ -177,12 +179,13 @@ def test_health_counts_the_workers_that_could_be_asked(down: int, status: int, s
         async with site(2) as made:
             for index in range(down):
                 made.data_plane.worker(index).become_unready()
+            states = {word: count for word, count in (("not_ready", down), ("ready", 2 - down)) if count}
             client = await made.get("/health")
             assert client.status == status
             assert client.json() == {
                 "status": said,
                 "version": __version__,
-                "workers": {"total": 2, "available": 2 - down},
+                "workers": {"total": 2, "available": 2 - down, "states": states},
             }
 
     run(main())
@@ -208,7 +211,7 @@ def test_readiness_is_the_gateways_own() -> None:
             made.lifecycle.ready = True
             client = await made.get("/ready")
             assert (client.status, client.json()["ready"], client.json()["draining"]) == (200, True, False)
-            made.lifecycle.draining = True
+            made.lifecycle.drain(Why.STOP)
             client = await made.get("/ready")
             assert (client.status, client.json()["ready"], client.json()["draining"]) == (503, False, True)
             assert (await made.get("/health")).status == 200

@@ -54,6 +54,8 @@ def admin_paths() -> dict[str, Any]:
         "/admin/workers/{id}/drain": _of_worker("post", "Give a worker nothing new"),
         "/admin/workers/{id}/resume": _of_worker("post", "Take that back"),
         "/admin/breakers/{id}/reset": _of_worker("post", "Close a worker's breaker"),
+        "/admin/drain": {"post": _call("Tell load balancers and clients to go elsewhere; requests are served on")},
+        "/admin/undrain": {"post": _call("Take that back")},
         "/admin/reload": {"post": _call("Read configuration and keys again", failures=_CHANGE_FAILURES)},
         "/reload": {"post": _call("The same", failures=_CHANGE_FAILURES)},
     }
