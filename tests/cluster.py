@@ -22,14 +22,17 @@ AUTH = {"Authorization": f"Bearer {KEY}"}
 class Process:
     """One `neurogate` process, its log in memory."""
 
+    COMMAND: Sequence[str] = (sys.executable, "-m", "neurogate")
+
     def __init__(self, *arguments: str, **environment: str) -> None:
+        self.name = next((word for word in arguments if word in {"gateway", "worker", "sim-engine"}), arguments[0])
         self.lines: list[str] = []
         self._seen = threading.Condition()
         keep = {
             name: value for name, value in os.environ.items() if not name.startswith(("NEUROGATE_", "API_", "OLLAMA"))
         }
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "neurogate", *arguments],
+            [*self.COMMAND, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -49,6 +52,18 @@ class Process:
             found = self._find(event)
         assert found is not None, f"ended with {self.popen.returncode} before {event!r}:\n" + "".join(self.lines[-20:])
         return found
+
+    def wait_for_line(self, part: str, timeout: float = 30) -> str:
+        """The first line with that in it, waiting for it; fails when the process ends without it."""
+
+        def found() -> str | None:
+            return next((line for line in self.lines if part in line), None)
+
+        with self._seen:
+            self._seen.wait_for(lambda: found() is not None or self.popen.poll() is not None, timeout)
+            line = found()
+        assert line is not None, f"no {part!r} within {timeout} s:\n" + "".join(self.lines[-20:])
+        return line
 
     def send(self, signum: int) -> None:
         self.popen.send_signal(signum)

@@ -19,9 +19,9 @@ T = TypeVar("T")
 TIMEOUT_S = 30
 
 
-def run_real(main: Coroutine[Any, Any, T]) -> T:
+def run_real(main: Coroutine[Any, Any, T], *, timeout_s: float = TIMEOUT_S) -> T:
     """Run `main` on uvloop, and check that no task outlives it and that nothing failed unheard."""
-    return _runner().run(_checked(main))
+    return _runner().run(_checked(main, timeout_s))
 
 
 def leftover_tasks() -> list[asyncio.Task[Any]]:
@@ -42,11 +42,11 @@ def _runner() -> asyncio.Runner:
     return runner
 
 
-async def _checked(main: Coroutine[Any, Any, T]) -> T:
+async def _checked(main: Coroutine[Any, Any, T], timeout_s: float) -> T:
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             result = await main
             await eventually(lambda: not leftover_tasks())
     finally:

@@ -254,11 +254,16 @@ def _prompt(prompt: str, max_tokens: int, **more: object) -> Body:
 
 
 def _ollama_chat(prompt: str, max_tokens: int, **more: object) -> Body:
-    return {"messages": [{"role": "user", "content": prompt}], "options": {"num_predict": max_tokens}, **more}
+    return {
+        "messages": [{"role": "user", "content": prompt}],
+        "model": "sim",
+        "options": {"num_predict": max_tokens},
+        **more,
+    }
 
 
 def _ollama_generate(prompt: str, max_tokens: int, **more: object) -> Body:
-    return {"prompt": prompt, "options": {"num_predict": max_tokens}, **more}
+    return {"prompt": prompt, "model": "sim", "options": {"num_predict": max_tokens}, **more}
 
 
 def _one(read: Callable[[str], Said]) -> Callable[[bytes], Iterator[Said]]:

@@ -1,8 +1,7 @@
 """A TCP proxy that is the network between two processes, and misbehaves on request.
 
-It runs on a loop and thread of its own, so that a busy test does not slow the network down. The one idea: each
-direction of a connection is a queue of pieces with the times at which they may arrive; what the network does is how it
-sets them.
+The one idea: each direction of a connection is a queue of pieces with the times at which they may arrive; what the
+network does is how it sets them.
 """
 
 from __future__ import annotations
@@ -11,17 +10,12 @@ import asyncio
 import contextlib
 import enum
 import random
-import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
-T = TypeVar("T")
+from chaos_support.in_thread import PIECE, InThread, abort, either
 
-_PIECE = 65536
 _SEGMENT = 1448
 _QUEUED_MAX = 64
 
@@ -49,59 +43,41 @@ class Weather:
     retransmit_s: float = 0.2
 
 
-class FaultProxy:
-    """One listening port in front of one target. Its methods may be called from any thread."""
+class FaultProxy(InThread):
+    """One listening port in front of one target."""
 
     def __init__(self, target: int, *, rng: random.Random) -> None:
+        super().__init__()
         self.target = target
-        self.port = 0
         self.mode = Mode.PASS
         self.weather = Weather()
         self._rng = rng
         self._connections: dict[_Connection, None] = {}
-        self._healed: asyncio.Event
-        self._loop: asyncio.AbstractEventLoop
-        self._stopping: asyncio.Event
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name=f"proxy-{target}")
-        self._up = threading.Event()
-
-    def start(self) -> None:
-        self._thread.start()
-        self._up.wait()
-
-    def stop(self) -> None:
-        self._call(self._stopping.set)
-        self._thread.join()
+        self._healed: asyncio.Event | None = None
 
     def set(self, mode: Mode) -> None:
         """Change what the network does, from now on."""
-        self._call(lambda: self._set(mode))
+        self.call(lambda: self._set(mode))
 
     def set_weather(self, weather: Weather) -> None:
-        self._call(lambda: setattr(self, "weather", weather))
+        self.call(lambda: setattr(self, "weather", weather))
 
     def reset(self) -> int:
         """Reset every connection there is, and how many that were. New ones are welcome."""
-        return self._call(self._reset)
+        return self.call(self._reset)
 
     @property
     def connections(self) -> int:
-        return self._call(lambda: len(self._connections))
-
-    def _call(self, function: Callable[[], T]) -> T:
-        async def called() -> T:
-            return function()
-
-        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(10)
+        return self.call(lambda: len(self._connections))
 
     def _set(self, mode: Mode) -> None:
         left, self.mode = self.mode, mode
         if mode is Mode.PASS:
             if left is Mode.HALF_OPEN:
                 self._reset()  # the machine that went away knows nothing of them: it answers with a RST
-            self._healed.set()
-        else:
-            self._healed.clear()
+            if self._healed is not None:
+                self._healed.set()
+                self._healed = None
         if mode is Mode.REFUSE:
             self._reset()
         if mode is Mode.HALF_OPEN:
@@ -114,54 +90,50 @@ class FaultProxy:
             connection.reset()
         return len(connections)
 
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        self._healed = asyncio.Event()
-        self._healed.set()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_PIECE)
-        self.port = server.sockets[0].getsockname()[1]
-        self._up.set()
-        async with server:
-            await self._stopping.wait()
-            self._healed.set()
-            self._reset()
-        while self._connections:
-            await asyncio.sleep(0.01)
+    async def _heals(self) -> None:
+        if self._healed is None:
+            self._healed = asyncio.Event()
+        await self._healed.wait()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(reader, writer)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(writer)
         self._connections[connection] = None
         try:
-            if self.mode is Mode.REFUSE:
-                return
-            if self.mode in {Mode.BLACK_HOLE, Mode.HALF_OPEN}:
-                await connection.unless_reset(self._healed.wait())
-            with contextlib.suppress(OSError):
-                far_reader, connection.far = await asyncio.open_connection("127.0.0.1", self.target, limit=_PIECE)
-                there = self._pump(reader, connection.far, deaf=False)
-                back = self._pump(far_reader, writer, deaf=True)
-                await connection.unless_reset(_both(there, back))
+            if self.mode is not Mode.REFUSE:
+                await either(self._forward(reader, connection), connection.was_reset.wait())
         finally:
-            connection.reset()
             del self._connections[connection]
+            connection.reset()
+
+    async def _forward(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
+        while self.mode in {Mode.BLACK_HOLE, Mode.HALF_OPEN}:
+            await self._heals()
+        far_reader, connection.far = await asyncio.open_connection("127.0.0.1", self.target, limit=PIECE)
+        async with asyncio.TaskGroup() as directions:
+            directions.create_task(self._pump(reader, connection.far, deaf=False))
+            directions.create_task(self._pump(far_reader, connection.near, deaf=True))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, deaf: bool) -> None:
         """One direction, until its end."""
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_QUEUED_MAX)
-        delivering = asyncio.ensure_future(self._deliver(queue, writer, deaf=deaf))
-        arrives_at = 0.0
-        try:
-            while True:
-                data = await reader.read(_PIECE)
+        async with asyncio.TaskGroup() as delivery:
+            delivery.create_task(self._deliver(queue, writer, deaf=deaf))
+            arrives_at = 0.0
+            data = b"first"
+            while data:
+                data = await self._read(reader)
                 weather = self.weather
                 arrives_at = max(arrives_at, self._loop.time() + weather.latency_s) + self._stalls(data, weather)
                 await queue.put((arrives_at, data))
-                if not data:
-                    break
-            await delivering
-        finally:
-            delivering.cancel()
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            return await reader.read(PIECE)
+        except OSError:
+            if self.mode is not Mode.HALF_OPEN:
+                raise
+            await self._heals()  # the near end is told nothing
+            raise
 
     def _stalls(self, data: bytes, weather: Weather) -> float:
         if not weather.loss:
@@ -172,64 +144,36 @@ class FaultProxy:
     async def _deliver(
         self, queue: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, *, deaf: bool
     ) -> None:
-        while True:
+        data = b"first"
+        while data:
             arrives_at, data = await queue.get()
             if (wait_s := arrives_at - self._loop.time()) > 0:
                 await asyncio.sleep(wait_s)
             while self.mode in {Mode.BLACK_HOLE, Mode.HALF_OPEN} or (deaf and self.mode is Mode.DEAF):
-                await self._healed.wait()
-            if not data:
-                with contextlib.suppress(OSError):
-                    writer.write_eof()
-                return
-            writer.write(data)
-            await writer.drain()
+                await self._heals()
+            if data:
+                writer.write(data)
+                await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.write_eof()
 
 
 class _Connection:
     """Both ends of one connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
+    def __init__(self, near: asyncio.StreamWriter) -> None:
         self.near = near
         self.far: asyncio.StreamWriter | None = None
-        self._reader = reader
-        self._reset = asyncio.Event()
+        self.was_reset = asyncio.Event()
 
     def reset(self) -> None:
-        self._reset.set()
-        for writer in (self.near, self.far):
-            if writer is not None:
-                abort(writer)
+        self.was_reset.set()
+        abort(self.near)
+        self.lose_far_end()
 
     def lose_far_end(self) -> None:
         if self.far is not None:
             abort(self.far)
-
-    async def unless_reset(self, work: object) -> None:
-        """Do it until it is done, or until the connection is reset."""
-        doing = asyncio.ensure_future(work)  # type: ignore[arg-type, var-annotated]
-        waiting = asyncio.ensure_future(self._reset.wait())
-        try:
-            await asyncio.wait([doing, waiting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            doing.cancel()
-            await asyncio.wait([doing, waiting])
-            if not doing.cancelled():
-                doing.exception()  # a connection that broke has ended, that is all
-
-
-async def _both(there: object, back: object) -> None:
-    await asyncio.gather(there, back)  # type: ignore[call-overload]
-
-
-def abort(writer: asyncio.StreamWriter) -> None:
-    """Close with a RST, where there still is a connection."""
-    raw = writer.get_extra_info("socket")
-    if raw is not None and not writer.transport.is_closing():
-        with contextlib.suppress(OSError):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 @contextmanager
