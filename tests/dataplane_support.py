@@ -14,6 +14,7 @@ from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.recovery import Recovery
 from neurogate.endpoint import Endpoint
 from neurogate.resilience.breaker import BreakerSettings
 from neurogate.resilience.retry import RetryBudget
@@ -23,7 +24,9 @@ from neurogate.testing.resolver import ManualResolver
 from neurogate.testing.workers import FakeFleet, FakeWorkerChannel
 
 BREAKER = BreakerSettings(fail_max=3, reset_timeout_s=30.0)
+PATH = "/v1/chat/completions"
 BODY = b'{"messages":[]}'
+RESUMES = frozenset({PATH})
 
 
 def endpoint(index: int, port: int = 50051) -> Endpoint:
@@ -58,11 +61,13 @@ class Rig:
         timeout_s: float = 300.0,
         receiver: RecordingReceiver | None = None,
         request_id: str = "",
+        body: bytes = BODY,
+        resumable: bool = False,
     ) -> tuple[Exchange, RecordingReceiver]:
         """Dispatch one request."""
         receiver = receiver or RecordingReceiver()
         deadline = self.dispatcher.loop.time() + timeout_s
-        call = Call("/v1/chat/completions", BODY, stream, deadline, request_id, model=model)
+        call = Call(PATH, body, stream, deadline, request_id, model=model, resumable=resumable)
         return self.dispatcher.dispatch(call, receiver), receiver
 
     async def ask(self, *, stream: bool = True, model: str = "", timeout_s: float = 300.0) -> RecordingReceiver:
@@ -117,13 +122,16 @@ async def rig(
     limits: DispatchLimits | None = None,
     budget: RetryBudget | None = None,
     breaker: BreakerSettings = BREAKER,
+    resumes: Mapping[str, frozenset[str]] | None = None,
+    recovery: Recovery | None = None,
 ) -> AsyncIterator[Rig]:
     """A data plane whose workers are up (or not yet); at its end, nothing may be left of it."""
     loop = asyncio.get_running_loop()
     raised: list[object] = []
     loop.set_exception_handler(lambda _, context: raised.append(context.get("exception", context)))
     tasks_before = asyncio.all_tasks()
-    fleet, resolver, observer = FakeFleet(loop, models=models), ManualResolver(), RecordingFleetObserver()
+    fleet = FakeFleet(loop, models=models, resumes=resumes)
+    resolver, observer = ManualResolver(), RecordingFleetObserver()
     pool = EndpointPool(fleet.connect, breaker=breaker, loop=loop, observer=observer)
     budget = budget or RetryBudget(ratio=0.2)
     dispatcher = Dispatcher(
@@ -133,6 +141,7 @@ async def rig(
         limits=limits or DispatchLimits(),
         loop=loop,
         observer=observer,
+        recovery=recovery,
     )
     made = Rig(pool, dispatcher, fleet, resolver, observer, budget)
     running = loop.create_task(pool.run(resolver))

@@ -124,6 +124,7 @@ class FakeWorkerChannel:
         *,
         loop: asyncio.AbstractEventLoop,
         models: tuple[str, ...] = (),
+        resumes: frozenset[str] = frozenset(),
         script: Script | Callable[[Call], Script] = HANGS,
     ) -> None:
         self.endpoint = endpoint
@@ -131,7 +132,8 @@ class FakeWorkerChannel:
         """The link is open."""
         self.served = False
         """`run` is running."""
-        self.present = WorkerReport(endpoint.id, ready=True, models=tuple(ServedModel(name) for name in models))
+        served = tuple(ServedModel(name) for name in models)
+        self.present = WorkerReport(endpoint.id, ready=True, models=served, resumes=resumes)
         """What it says of itself; sent at `come_up`, replaced by `tell`."""
         self.script = script
         """For calls without a script of their own: one for all, or one made for each call."""
@@ -240,15 +242,28 @@ class FakeWorkerChannel:
 class FakeFleet:
     """Makes the channels of a pool and keeps them by worker id: its `connect` is the pool's `Connect`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, models: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        models: Mapping[str, tuple[str, ...]] | None = None,
+        resumes: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
         self.channels: dict[str, FakeWorkerChannel] = {}
         """The latest channel of each worker."""
         self._loop = loop
         self._models = models or {}
+        self._resumes = resumes or {}
 
     def connect(self, endpoint: Endpoint, observer: LinkObserver) -> FakeWorkerChannel:
         """A channel for one endpoint, down until the test lets it `come_up`."""
-        channel = FakeWorkerChannel(endpoint, observer, loop=self._loop, models=self._models.get(endpoint.id, ()))
+        channel = FakeWorkerChannel(
+            endpoint,
+            observer,
+            loop=self._loop,
+            models=self._models.get(endpoint.id, ()),
+            resumes=self._resumes.get(endpoint.id, frozenset()),
+        )
         self.channels[endpoint.id] = channel
         return channel
 
