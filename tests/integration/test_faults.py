@@ -108,7 +108,7 @@ def test_all_workers_down_is_an_honest_503_and_recovery_needs_no_hand() -> None:
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) >= 1
             assert refused.json()["code"] == "no_worker_available"
-            assert "worker-0: not reachable" in refused.json()["message"]
+            assert "worker-0: unreachable" in refused.json()["message"]
             assert (await client.get("/health")).status_code == 503
             cluster.restart_worker(0)
             await cluster.until(lambda states: states[0]["ready"], client)

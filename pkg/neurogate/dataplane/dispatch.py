@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from neurogate.balancing.picker import Picker
-from neurogate.channel import Call, End
+from neurogate.channel import Call, End, EndCode
 from neurogate.dataplane.exchange import Exchange, Receiver
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
@@ -17,8 +17,9 @@ from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.recovery import NoRecovery, Recovery
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.dataplane.stalls import StallWatch
-from neurogate.dataplane.verdict import Retry
-from neurogate.errors import GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
+from neurogate.dataplane.verdict import Retry, judge
+from neurogate.errors import BusyError, GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
+from neurogate.resilience.breaker import Outcome
 from neurogate.resilience.retry import RetryBudget
 
 _MODELS_TOLD = 50
@@ -210,6 +211,11 @@ class Dispatcher:
             self._budget.withdraw()
         self._observer.retried(exchange.worker_id, end.code.name.lower())
 
+    def refused(self, member: Member, end: End) -> None:
+        """A worker said when to ask again: if that is a refusal and no failure, it is let alone until then."""
+        if end.retry_after_s is not None and judge(end).outcome is Outcome.IGNORED:
+            self.pool.rest(member, end.retry_after_s, until_room=end.code is EndCode.BUSY)
+
     def resumed(self, exchange: Exchange, end: End) -> None:
         """A stream broke on its worker, which ended so, and is to be continued: tells the observer."""
         self._observer.resumed(exchange.worker_id, end.code.name.lower(), exchange.call.request_id)
@@ -226,7 +232,7 @@ class Dispatcher:
             return self.nobody_usable(call)
         if self.failfast_s <= 0 or self.pool.waiting >= self._limits.max_waiting:
             return self.nobody_usable(call)
-        return None
+        return self.nobody_usable(call) if (self._rest_s(call) or 0.0) > self.failfast_s else None
 
     def nobody_usable(self, call: Call) -> GatewayError:
         """The error for a request that no worker can take, saying what each of them lacks."""
@@ -243,6 +249,12 @@ class Dispatcher:
         if engines:
             having = f" that has the model {model!r}" if model else ""
             return UnsupportedError(f"no worker{having} can do {call.api}: the engines are {engines}")
+        rest_s = self._rest_s(call)
+        if rest_s is not None:
+            return BusyError(
+                f"every worker that could take the request asked to be left alone, one of them for {rest_s:.1f} s more",
+                retry_after_s=rest_s,
+            )
         states = "; ".join(f"{member.id}: {_why_not(member, call)}" for member in members[:5])
         more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
         told = states + more or "WORKER_ADDRESSES names none"
@@ -260,7 +272,7 @@ class Dispatcher:
             if member is None:
                 return None
             full = spare and member.load >= member.report.slots_total
-            permit = member.breaker.try_acquire() if member.usable and not full else None
+            permit = member.breaker.try_acquire() if member.usable and not (full or member.aside) else None
             if permit is not None:
                 return Lease(member, permit, self.loop.time())
             exclude = (*exclude, member.id)
@@ -268,14 +280,32 @@ class Dispatcher:
     def _last_resort(
         self, snapshot: Snapshot, call: Call, tried: Collection[str], able: Callable[[Member], bool] = _anybody
     ) -> Lease | None:
-        """With no breaker closed, the least bad worker is tried: a fleet never ejects its last member (ADR 0002)."""
+        """A fleet never ejects its last member (ADR 0019): those that are ejected, then the least bad open breaker.
+
+        That only with no breaker closed. Who rests is not asked.
+        """
         admitting, suspended = snapshot.admitting(call.model, call.api), snapshot.suspended(call.model, call.api)
         usable = [member for member in (*admitting, *suspended) if member.usable and able(member)]
-        untried = [member for member in usable if member.id not in tried]
+        untried = [member for member in usable if member.id not in tried and member.rest is None]
+        ejected = [member for member in untried if member.ejected and member.breaker.state == "closed"]
+        if ejected:
+            least_busy = min(ejected, key=lambda member: member.load)
+            permit = least_busy.breaker.try_acquire()
+            return Lease(least_busy, permit, self.loop.time()) if permit is not None else None
         if not untried or any(member.breaker.state == "closed" for member in usable):
             return None
         least_bad = min(untried, key=lambda member: member.breaker.retry_at)
         return Lease(least_bad, least_bad.breaker.force(), self.loop.time())
+
+    def _rest_s(self, call: Call) -> float | None:
+        """Seconds until the first worker has rested that could take the call; None where rest is not what is needed."""
+        snapshot = self.pool.snapshot
+        if snapshot.admitting(call.model, call.api):
+            return None
+        resting = [
+            member.resting_until for member in snapshot.suspended(call.model, call.api) if member.rest is not None
+        ]
+        return max(0.0, min(resting) - self.loop.time()) if resting else None
 
     def _unknown(self, model: str) -> bool:
         models = self.pool.snapshot.models
@@ -296,15 +326,8 @@ class Dispatcher:
 
 
 def _why_not(member: Member, call: Call) -> str:
-    if not member.linked:
-        return f"not reachable ({member.last_error or member.report.detail})"
-    if member.cordoned:
-        return "cordoned"
-    if member.report.draining:
-        return "draining"
-    if not member.report.ready:
-        return f"not ready ({member.report.detail})"
-    return _lacking(member, call) or f"breaker {member.breaker.state}"
+    state = f"{member.state} ({member.why})" if member.why else str(member.state)
+    return (_lacking(member, call) or state) if member.usable else state
 
 
 def _lacking(member: Member, call: Call) -> str:

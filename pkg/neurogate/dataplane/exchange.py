@@ -171,7 +171,11 @@ class Exchange:
         lease = self._lease
         if lease is not None:
             self._lease = None
+            if lease.member.tally is not None and not self._silent:
+                lease.streamed(self.chunks, self._dispatcher.loop.time())
             lease.release(verdict.outcome)
+            if end.retry_after_s is not None:
+                self._dispatcher.refused(lease.member, end)
         if self._hedge is not None and not self.started and verdict.retry is not Retry.NO:
             self._lead(self._hedge)  # it is asked already
             return
@@ -212,6 +216,7 @@ class Exchange:
         self._hedge = None
         self._tried = (*self._tried, hedge.lease.member.id)
         hedge.lease.release(judge(end).outcome)
+        self._dispatcher.refused(hedge.lease.member, end)
 
     def stalled(self, silent_s: float) -> None:
         """Nothing came of a stream that had begun: its worker is left, as if it had said that it broke."""
@@ -393,7 +398,7 @@ class Exchange:
         self._silent = False
         self._unhedge()
         if self._lease is not None:
-            self._lease.answered(self._dispatcher.loop.time())
+            self._lease.answered(self._dispatcher.loop.time(), self.chunks)
 
     def _succeed(self, end: End) -> None:
         if self.call.stream and end.http_status < 300:

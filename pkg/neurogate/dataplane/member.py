@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from neurogate.channel import WorkerChannel
+from neurogate.dataplane.state import WorkerState
 from neurogate.endpoint import Endpoint, WorkerReport
 from neurogate.resilience.breaker import EndpointBreaker
+from neurogate.resilience.outliers import Tally
 
 NEVER_HEARD = WorkerReport(detail="not connected yet")
 
@@ -27,19 +29,29 @@ class Member:
 
     __slots__ = (
         "_others",
+        "aside",
         "breaker",
         "channel",
         "cordoned",
+        "ejected",
+        "ejected_for",
         "endpoint",
         "id",
         "in_flight",
         "last_error",
         "linked",
         "on_idle",
+        "on_room",
         "reachable_once",
         "readmission",
+        "relinked",
         "report",
         "reported_at",
+        "rest",
+        "rest_load",
+        "resting_until",
+        "tally",
+        "told",
     )
 
     def __init__(self, endpoint: Endpoint, breaker: EndpointBreaker) -> None:
@@ -54,12 +66,32 @@ class Member:
         """An admin lets it have nothing new."""
         self.on_idle: Callable[[], None] | None = None
         """Called when its last request ends: it is on its way out of the fleet."""
+        self.on_room: Callable[[], None] | None = None
+        """Called when one of its requests ends: it rests because it is full."""
+        self.ejected = False
+        """It is much worse than its peers."""
+        self.ejected_for = ""
+        """In what."""
+        self.tally: Tally | None = None
+        """What is counted of it, to compare it with its peers; None when nobody does."""
+        self.rest: asyncio.TimerHandle | None = None
+        """Runs while it rests."""
+        self.resting_until = 0.0
+        """Loop time; meaningless while it does not rest."""
+        self.rest_load = 0
+        """Requests it held when it refused one."""
+        self.aside = False
+        """It rests or is ejected, and so is not picked: one look for the hot path."""
+        self.relinked = False
+        """Its link came back while its breaker was open, and nobody has probed it since."""
+        self.told = WorkerState.UNREACHABLE
+        """The state that was told last."""
         self.reachable_once = False
         self.report = NEVER_HEARD
         self.reported_at = 0.0
         self.last_error = ""
         self.readmission: asyncio.TimerHandle | None = None
-        """Runs while the breaker is open: at its end a snapshot must say that a probe is admitted."""
+        """Runs while the breaker is not closed: at its end a snapshot must say that a probe is admitted."""
         self._others = 0
 
     @property
@@ -69,8 +101,32 @@ class Member:
 
     @property
     def usable(self) -> bool:
-        """Could be asked, its breaker aside."""
+        """Could be asked, its breaker, rest and ejection aside."""
         return self.linked and self.report.ready and not self.report.draining and not self.cordoned
+
+    @property
+    def state(self) -> WorkerState:
+        """What it is, in one word: the first that holds of those in the order of `WorkerState`."""
+        if not self.usable or self.on_idle is not None:
+            return self._unusable()
+        if self.breaker.state != "closed":
+            return WorkerState.OPEN if self.breaker.state == "open" else WorkerState.HALF_OPEN
+        if self.ejected:
+            return WorkerState.EJECTED
+        return WorkerState.READY if self.rest is None else WorkerState.RESTING
+
+    @property
+    def why(self) -> str:
+        """What is known of why it is in that state; often empty."""
+        match self.state:
+            case WorkerState.UNREACHABLE:
+                return self.last_error or self.report.detail
+            case WorkerState.OPEN | WorkerState.HALF_OPEN:
+                return self.breaker.opened_for
+            case WorkerState.EJECTED:
+                return self.ejected_for
+            case _:
+                return self.report.detail
 
     def take_report(self, report: WorkerReport, now: float) -> bool:
         """Store a report; True when it changes who may be picked for what."""
@@ -103,6 +159,12 @@ class Member:
         """Whether its engine has the API; every worker has those without a name."""
         return not api or api in self.report.apis
 
+    def _unusable(self) -> WorkerState:
+        if not self.linked:
+            return WorkerState.UNREACHABLE
+        if self.report.draining or self.on_idle is not None:
+            return WorkerState.DRAINING
+        return WorkerState.CORDONED if self.cordoned else WorkerState.NOT_READY
+
     def __repr__(self) -> str:
-        state = "linked" if self.linked else "down"
-        return f"<Member {self.id} {state} {self.breaker.state} in_flight={self.in_flight}>"
+        return f"<Member {self.id} {self.state} {self.breaker.state} in_flight={self.in_flight}>"

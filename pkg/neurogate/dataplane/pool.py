@@ -14,6 +14,7 @@ from typing import Protocol
 from neurogate.channel import LinkObserver
 from neurogate.dataplane.member import LinkChannel, Member
 from neurogate.dataplane.snapshot import Snapshot
+from neurogate.dataplane.state import WorkerState
 from neurogate.discovery.resolver import Resolver
 from neurogate.endpoint import Endpoint, WorkerReport
 from neurogate.errors import WorkerNotFoundError
@@ -23,6 +24,9 @@ Connect = Callable[[Endpoint, LinkObserver], LinkChannel]
 
 _TIMER_SLACK_S = 0.001
 """Loops round timers to a millisecond: one may fire that much before the moment it was set for."""
+
+_CALM_S = 0.02
+"""Rests come in storms: they make a snapshot at most this often."""
 
 
 class PoolObserver(Protocol):
@@ -34,6 +38,10 @@ class PoolObserver(Protocol):
 
     def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
         """`added`, `linked`, `lost`, `left`, `ready`, `not_ready`, `draining` or `removed`."""
+        ...
+
+    def state_changed(self, worker_id: str, state: WorkerState, why: str) -> None:
+        """A worker's state is another one than was told last; the first is `unreachable`, and is not told."""
         ...
 
 
@@ -48,9 +56,13 @@ class EndpointPool:
         loop: asyncio.AbstractEventLoop,
         observer: PoolObserver,
         leave_s: float = 0.0,
+        rest_max_s: float = 60.0,
     ) -> None:
-        """`leave_s` is how many seconds a removed worker may take to finish what it holds."""
+        """`leave_s` is how long a removed worker may finish what it holds, `rest_max_s` how long one may rest."""
         self.leave_s = leave_s
+        self.rest_max_s = rest_max_s
+        self.stopped = False
+        """`run` is over: whatever is heard from now on is of no more use."""
         self._connect = connect
         self._breaker_settings = breaker
         self._loop = loop
@@ -62,19 +74,28 @@ class EndpointPool:
         self._waiting: dict[Callable[[], None], None] = {}
         self._listeners: list[Callable[[], None]] = []
         self._resolved = asyncio.Event()
+        self._published_at = 0.0
+        self._publishing: asyncio.TimerHandle | None = None
         self.snapshot = Snapshot((), 0)
 
     async def run(self, resolver: Resolver) -> None:
         """Follow the resolver and keep a link to every endpoint, until cancelled."""
         try:
             async with asyncio.TaskGroup() as links:
-                async for endpoints in resolver.watch():
-                    self._apply(endpoints, links)
-                    self._resolved.set()
-                await asyncio.Event().wait()
+                try:
+                    async for endpoints in resolver.watch():
+                        self._apply(endpoints, links)
+                        self._resolved.set()
+                    await asyncio.Event().wait()
+                finally:
+                    self.stopped = True
         finally:
             for timer in self._leaving.values():
                 timer.cancel()
+            for member in self._members.values():
+                _let_be(member)
+            if self._publishing is not None:
+                self._publishing.cancel()
 
     async def resolved(self) -> None:
         """Wait until the resolver has named the fleet once."""
@@ -85,12 +106,17 @@ class EndpointPool:
         """Workers that were removed and finish what they hold; no snapshot has them."""
         return tuple(self._leaving)
 
+    def states(self) -> dict[str, WorkerState]:
+        """Every worker's state by its id, those included that were removed and finish what they hold."""
+        return {member.id: member.state for member in (*self._leaving, *self._members.values())}
+
     def cordon(self, worker_id: str) -> Member:
         """Let a worker have nothing new; what it holds goes on. Raises WorkerNotFoundError when there is none."""
         member = self._find(worker_id)
         if not member.cordoned:
             member.cordoned = True
             self._tell(member, "draining", "cordoned")
+            self._tell_state(member)
             self.publish()
         return member
 
@@ -100,14 +126,43 @@ class EndpointPool:
         if member.cordoned:
             member.cordoned = False
             self._tell(member, "ready" if member.usable else "not_ready", "no longer cordoned")
+            self._tell_state(member)
             self.publish()
         return member
 
     def reset_breaker(self, worker_id: str) -> Member:
-        """Close a worker's breaker. Raises WorkerNotFoundError when there is no such worker."""
+        """Close a worker's breaker and end its rest. Raises WorkerNotFoundError when there is no such worker."""
         member = self._find(worker_id)
+        self._wake(member)
         member.breaker.reset()
         return member
+
+    def rest(self, member: Member, seconds: float, *, until_room: bool) -> None:
+        """Let a worker alone that asked for it; `until_room` when all it wants is fewer requests than it has."""
+        until = self._loop.time() + min(seconds, self.rest_max_s)
+        if until <= self._loop.time() or self.stopped or not self._is_known(member):
+            return
+        if member.rest is not None:
+            member.rest.cancel()
+            until = max(until, member.resting_until)
+            until_room = until_room and member.on_room is not None
+        began = member.rest is None
+        member.rest = self._loop.call_at(until + _TIMER_SLACK_S, self._wake, member)
+        member.resting_until = until
+        member.rest_load = member.load
+        member.on_room = (lambda: self._wake(member)) if until_room else None
+        member.aside = True
+        if began:
+            self._tell_state(member)
+            self._publish_calmly()
+
+    def eject(self, member: Member, *, ejected: bool, why: str = "") -> None:
+        """Keep a worker out that is much worse than its peers, or take that back; `why` says in what."""
+        if member.ejected is not ejected:
+            member.ejected, member.ejected_for = ejected, why
+            member.aside = ejected or member.rest is not None
+            self._tell_state(member)
+            self.publish()
 
     def configure(self, breaker: BreakerSettings) -> None:
         """Judge workers by other bounds, those that are there as well."""
@@ -116,6 +171,7 @@ class EndpointPool:
             member.breaker.configure(breaker)
             if member.readmission is not None:
                 self._readmit_later(member)
+        self.publish()
 
     @property
     def waiting(self) -> int:
@@ -137,6 +193,10 @@ class EndpointPool:
     def publish(self) -> None:
         """Make and publish a new snapshot."""
         self.snapshot = Snapshot(self._members.values(), self.snapshot.generation + 1)
+        self._published_at = self._loop.time()
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publishing = None
         for listener in self._listeners:
             self._loop.call_soon(listener)
         if self._waiting:
@@ -164,8 +224,7 @@ class EndpointPool:
 
     def _remove(self, member: Member, link: asyncio.Task[None]) -> None:
         """See a worker off: at once when it holds nothing, and else when it has finished or its time is over."""
-        if member.readmission is not None:
-            member.readmission.cancel()
+        _let_be(member)
         if not member.in_flight or not self.leave_s:
             link.cancel()
             self._observer.worker_changed(member.id, "removed", "")
@@ -208,26 +267,54 @@ class EndpointPool:
         if self._is_known(member):
             self._observer.worker_changed(member.id, event, detail)
 
+    def _tell_state(self, member: Member) -> None:
+        if member.told is not member.state and self._is_known(member):
+            member.told = member.state
+            self._observer.state_changed(member.id, member.state, member.why)
+
     def _breaker_moved(self, member: Member, state: str) -> None:
-        if self._is_known(member):
-            self._observer.breaker_changed(member.id, state)
+        if not self._is_known(member):
+            return
+        self._observer.breaker_changed(member.id, state)
+        self._tell_state(member)
         if member.readmission is not None:
             member.readmission.cancel()
             member.readmission = None
-        if state == "open":
+        if state == "closed":
+            member.relinked = False
+        elif not self.stopped:
             self._readmit_later(member)
         self.publish()
 
     def _readmit_later(self, member: Member) -> None:
-        """At the moment at which an open breaker admits its probe, a snapshot must say so."""
+        """When a breaker admits a probe, the first or one in place of another, a snapshot must say so."""
         if member.readmission is not None:
             member.readmission.cancel()
-        member.readmission = self._loop.call_at(member.breaker.retry_at + _TIMER_SLACK_S, self.publish)
+        member.readmission = self._loop.call_at(member.breaker.look_at + _TIMER_SLACK_S, self.publish)
+
+    def _wake(self, member: Member) -> None:
+        """A worker's rest is over, if it rests."""
+        if member.rest is None:
+            return
+        _end_rest(member)
+        self._tell_state(member)
+        self._publish_calmly()
+
+    def _publish_calmly(self) -> None:
+        """Publish now, unless that was done a moment ago: then together with what comes in this moment."""
+        if self._publishing is not None or self.stopped:
+            return
+        due = self._published_at + _CALM_S
+        if self._loop.time() >= due:
+            self.publish()
+        else:
+            self._publishing = self._loop.call_at(due, self.publish)
 
     def _link_up(self, member: Member, report: WorkerReport) -> None:
         member.linked = True
         member.reachable_once = True
         member.last_error = ""
+        member.relinked = member.breaker.state == "open"
         self._tell(member, "linked", report.worker_id)
         self._take_report(member, report)
         self.publish()
@@ -240,12 +327,17 @@ class EndpointPool:
             elif report.ready != before.ready:
                 self._tell(member, "ready" if report.ready else "not_ready", report.detail)
             self.publish()
+        if member.on_room is not None and report.running + report.queued < member.rest_load:
+            member.on_room()
+        self._tell_state(member)
 
     def _link_down(self, member: Member, reason: str, *, planned: bool) -> None:
         member.linked = False
         member.forget_load()
         member.last_error = reason
+        _end_rest(member)
         self._tell(member, "left" if planned else "lost", reason)
+        self._tell_state(member)
         if planned:
             member.reachable_once = False  # a worker that said goodbye is not failing while it is away
         else:
@@ -256,6 +348,22 @@ class EndpointPool:
         member.last_error = reason
         if member.reachable_once:  # a worker that has not come up yet is not failing either
             member.breaker.record_failure()
+
+
+def _end_rest(member: Member) -> None:
+    if member.rest is not None:
+        member.rest.cancel()
+        member.rest = None
+        member.on_room = None
+        member.aside = member.ejected
+
+
+def _let_be(member: Member) -> None:
+    """Nothing is to happen to it by itself any more."""
+    _end_rest(member)
+    if member.readmission is not None:
+        member.readmission.cancel()
+        member.readmission = None
 
 
 class _MemberEvents:

@@ -29,10 +29,20 @@ _NOBODY = Candidates((), ())
 class Snapshot:
     """The fleet at one moment.
 
-    `admitting(model)` are the members that may be picked; `suspended(model)` would be usable but for their breakers.
+    `admitting(model)` are the members that may be picked; `suspended(model)` those that could be asked but for their
+    breaker, their rest or their ejection.
     """
 
-    __slots__ = ("_admitting", "_candidates", "_suspended", "generation", "heard_of_all", "members", "models")
+    __slots__ = (
+        "_admitting",
+        "_candidates",
+        "_suspended",
+        "generation",
+        "heard_of_all",
+        "members",
+        "models",
+        "unproved",
+    )
 
     def __init__(self, members: Iterable[Member], generation: int) -> None:
         self.members = tuple(members)
@@ -44,8 +54,16 @@ class Snapshot:
         self.heard_of_all = all(member.report is not NEVER_HEARD for member in self.members)
         """Every worker has reported at least once, so `models` is the whole truth."""
         usable = [member for member in self.members if member.usable]
-        self._admitting = _by_model(member for member in usable if member.breaker.may_admit)
-        self._suspended = _by_model(member for member in usable if not member.breaker.may_admit)
+        picked = [member for member in usable if not member.aside and member.breaker.may_admit]
+        kept_out = (
+            [member for member in usable if member.aside or not member.breaker.may_admit]
+            if len(picked) < len(usable)
+            else []
+        )
+        self.unproved = tuple(member for member in usable if member.breaker.state != "closed")
+        """Usable members whose breakers want a probe, now or later."""
+        self._admitting = _by_model(picked)
+        self._suspended = _by_model(kept_out)
         self._candidates = {("", model): _parted(found, model) for model, found in self._admitting.items()}
 
     def admitting(self, model: str, api: str = "") -> _Members:
@@ -53,7 +71,7 @@ class Snapshot:
         return _able(self._admitting.get(model, ()), api)
 
     def suspended(self, model: str, api: str = "") -> _Members:
-        """Members that only their breaker keeps out."""
+        """Members that only their breaker, their rest or their ejection keeps out."""
         return _able(self._suspended.get(model, ()), api)
 
     def candidates(self, model: str, api: str = "") -> Candidates:

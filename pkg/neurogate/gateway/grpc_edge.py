@@ -88,7 +88,7 @@ class GrpcEdge:
         slots = sum(member.report.slots_total for member in members)
         busy = sum(member.report.slots_busy for member in members)
         return Fleet(
-            healthy=any(member.usable and member.breaker.admits for member in members),
+            healthy=any(member.state.available for member in members),
             load=min(1.0, busy / max(1, slots)),
             active_requests=self._dispatcher.in_flight,
         )

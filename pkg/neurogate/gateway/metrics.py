@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+
+from neurogate.dataplane.state import WorkerState
 
 _BREAKER_VALUES = {"closed": 0, "open": 1, "half-open": 2}
 
@@ -114,6 +118,10 @@ class GatewayMetrics:
         """Where the number of requests in flight is asked when somebody looks, instead of counted at every request."""
         self._active_requests.set_function(count)
 
+    def show_states(self, states: Callable[[], Mapping[str, WorkerState]]) -> None:
+        """Where every worker's state is asked when somebody looks, by its id."""
+        self.registry.register(_WorkerStates(states))
+
     def limit_store(self, *, up: bool) -> None:
         """The store that limits are shared in answers, or does not any more."""
         self._limit_store.set(up)
@@ -209,6 +217,24 @@ class GatewayMetrics:
             self._worker_up.labels(worker_id).set(event == "linked")
             if event == "added":
                 self._breakers.labels(worker_id).set(0)
+
+
+class _WorkerStates(Collector):
+    """One series per worker and state, for as long as there is the worker."""
+
+    def __init__(self, states: Callable[[], Mapping[str, WorkerState]]) -> None:
+        self._states = states
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        (family,) = self.describe()
+        for worker_id, present in self._states().items():
+            for state in WorkerState:
+                family.add_metric([worker_id, state], state is present)
+        return [family]
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        told = "1 for the state that the worker is in, 0 for the others."
+        return [GaugeMetricFamily("neurogate_worker_state", told, labels=["worker", "state"])]
 
 
 def _samples(metric: Counter | Histogram, suffix: str) -> Iterator[Sample]:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import structlog
 
+from neurogate.dataplane.state import WorkerState
 from neurogate.gateway.metrics import GatewayMetrics
 
 _log = structlog.get_logger("neurogate.fleet")
 
-_TROUBLE = frozenset({"lost", "not_ready"})
+_TROUBLE = frozenset({WorkerState.UNREACHABLE, WorkerState.NOT_READY, WorkerState.OPEN, WorkerState.EJECTED})
+_EXPECTED = {
+    (WorkerState.DRAINING, WorkerState.UNREACHABLE),
+    (WorkerState.UNREACHABLE, WorkerState.NOT_READY),
+    (WorkerState.DRAINING, WorkerState.NOT_READY),
+}
+"""(before, now) of what is no trouble: a worker that left as it had said, and one whose engine starts."""
+_TRIFLES = {(WorkerState.READY, WorkerState.RESTING), (WorkerState.RESTING, WorkerState.READY)}
 
 
 class FleetObserver:
@@ -16,22 +24,35 @@ class FleetObserver:
 
     def __init__(self, metrics: GatewayMetrics) -> None:
         self._metrics = metrics
-        self._told: dict[str, str] = {}
-        """The breaker state last logged: probes that fail again and again are in the metrics, not in the log."""
+        self._told: dict[str, WorkerState] = {}
+        """The state last logged: probes that fail again and again are in the metrics, not in the log."""
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """A breaker moved."""
         self._metrics.breaker_changed(worker_id, state)
-        if state != "half-open" and self._told.get(worker_id, "closed") != state:
-            self._told[worker_id] = state
-            (_log.warning if state == "open" else _log.info)("breaker moved", worker=worker_id, state=state)
 
     def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
-        """A worker came, went or changed its mind."""
+        """A worker came, went or changed its mind. What it is then, its state tells."""
         self._metrics.worker_changed(worker_id, event)
-        if event == "removed":
+        if event == "added":
+            _log.info("worker added", worker=worker_id, address=detail)
+        elif event == "removed":
             self._told.pop(worker_id, None)
-        (_log.warning if event in _TROUBLE else _log.info)("worker", worker=worker_id, state=event, detail=detail)
+            _log.info("worker removed", worker=worker_id)
+
+    def state_changed(self, worker_id: str, state: WorkerState, why: str) -> None:
+        """A worker is in another state."""
+        before = self._told.get(worker_id, WorkerState.UNREACHABLE)
+        if state in {WorkerState.HALF_OPEN, before}:
+            return
+        self._told[worker_id] = state
+        if (before, state) in _TRIFLES:
+            log = _log.debug
+        elif state in _TROUBLE and (before, state) not in _EXPECTED:
+            log = _log.warning
+        else:
+            log = _log.info
+        log("worker", worker=worker_id, state=str(state), before=str(before), detail=why)
 
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left this worker for another one before its first byte."""

@@ -79,6 +79,8 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     ) -> None:
         self.users_probe = True
         """Any call may be the probe; otherwise only those that ask for it with `probe`."""
+        self.opened_for = ""
+        """Why it opened last, for people."""
         self._now = now
         self._on_transition = on_transition
         self._tally = pybreaker.CircuitBreaker(
@@ -89,6 +91,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         self._probed_at = 0.0
         self._opened_at = 0.0
         self._returning = False  # to an opening that was before
+        self._reason = ""
         self._state: str = pybreaker.STATE_CLOSED
         self._take(settings)
 
@@ -184,6 +187,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         self._slow.clear()
         if self._state == pybreaker.STATE_OPEN and not self._returning:
             self._opened_at = self._now()
+            self.opened_for = self._reason or f"{self.consecutive_failures} failures in a row"
         self._on_transition(self._state)
 
     def __repr__(self) -> str:
@@ -217,7 +221,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
             return
         self._slow.record(self._now(), bad=slow)
         if slow and self._slow.exceeds(self._settings.slow_rate, self._settings.slow_min_calls):
-            self._tally.open()
+            self._open(f"{self._slow.bad} of {self._slow.calls} first tokens took over {self._slow_s:g} s")
 
     def _settle(self, permit: Permit, outcome: Outcome) -> None:
         if permit.generation != self._generation:
@@ -248,7 +252,12 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
             self._calls.record(self._now(), bad=True)
             rate = self._settings.failure_rate
             if rate and self._calls.exceeds(rate, self._settings.min_calls):
-                self._tally.open()
+                self._open(f"{self._calls.bad} of {self._calls.calls} calls failed within {self._calls.seconds:g} s")
+
+    def _open(self, reason: str) -> None:
+        self._reason = reason
+        self._tally.open()
+        self._reason = ""
 
     def _return(self) -> None:
         """Nobody probes any more, and nothing was learnt."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neurogate.dataplane.state import WorkerState
 from neurogate.endpoint import WorkerReport
 
 
@@ -13,6 +14,8 @@ class RecordingFleetObserver:
         """(worker, state) of every breaker transition."""
         self.workers: list[tuple[str, str, str]] = []
         """(worker, event, detail) of everything that happened to a worker."""
+        self.states: list[tuple[str, str]] = []
+        """(worker, state) of every change of a worker's state."""
         self.retries: list[tuple[str, str]] = []
         """(worker that was left, reason) of every retry."""
         self.resumes: list[tuple[str, str, str]] = []
@@ -29,6 +32,10 @@ class RecordingFleetObserver:
     def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
         """Remember an event."""
         self.workers.append((worker_id, event, detail))
+
+    def state_changed(self, worker_id: str, state: WorkerState, why: str) -> None:  # noqa: ARG002 - the protocol's
+        """Remember a state."""
+        self.states.append((worker_id, state))
 
     def retried(self, worker_id: str, reason: str) -> None:
         """Remember a retry."""

@@ -99,13 +99,13 @@ def test_a_report_that_is_behind_this_gateways_count_is_no_negative_load():
     assert member.load == 0
 
 
-def test_repr_shows_link_breaker_and_load():
+def test_repr_shows_state_breaker_and_load():
     member = new_member()
-    assert repr(member) == "<Member worker-0 down closed in_flight=0>"
+    assert repr(member) == "<Member worker-0 unreachable closed in_flight=0>"
 
     member.linked = True
     held = lease(member)
-    assert repr(member) == "<Member worker-0 linked closed in_flight=1>"
+    assert repr(member) == "<Member worker-0 not_ready closed in_flight=1>"
     held.release(Outcome.IGNORED)
 
 

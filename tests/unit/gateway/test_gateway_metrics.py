@@ -6,8 +6,11 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
+from neurogate.dataplane.state import WorkerState
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.observer import FleetObserver
+
+State = WorkerState
 
 
 def value(metrics: GatewayMetrics, name: str, **labels: str) -> float | None:
@@ -97,40 +100,60 @@ def test_retries_count_by_worker_and_reason() -> None:
     assert value(metrics, "retries_total", worker="worker-0", reason="link_lost") == 1
 
 
-def test_trouble_is_a_warning() -> None:
+def logged(*states: WorkerState) -> list[tuple[str, str]]:
+    """(state, level) of the lines that a worker makes that goes through these states."""
     observer = FleetObserver(GatewayMetrics())
     with capture_logs() as logs:
-        for event in ("added", "linked", "lost", "not_ready", "left"):
-            observer.worker_changed("worker-0", event, "why")
-    assert [(log["state"], log["log_level"]) for log in logs] == [
-        ("added", "info"),
-        ("linked", "info"),
-        ("lost", "warning"),
-        ("not_ready", "warning"),
-        ("left", "info"),
-    ]
-    assert {log["detail"] for log in logs} == {"why"}
+        for state in states:
+            observer.state_changed("worker-0", state, "why")
+    assert all((log["event"], log["worker"], log["detail"]) == ("worker", "worker-0", "why") for log in logs)
+    return [(log["state"], log["log_level"]) for log in logs]
+
+
+@pytest.mark.parametrize("state", [State.UNREACHABLE, State.NOT_READY, State.OPEN, State.EJECTED])
+def test_trouble_is_a_warning(state: WorkerState) -> None:
+    assert logged(State.READY, state, State.READY) == [("ready", "info"), (state, "warning"), ("ready", "info")]
+
+
+def test_what_is_meant_is_no_trouble() -> None:
+    """A worker that starts, is restarted as it had said, and is cordoned."""
+    states = (State.NOT_READY, State.READY, State.DRAINING, State.UNREACHABLE, State.READY, State.CORDONED)
+    assert logged(*states) == [(state, "info") for state in states]
+
+
+def test_a_moments_rest_is_no_news() -> None:
+    assert logged(State.READY, State.RESTING, State.READY)[1:] == [("resting", "debug"), ("ready", "debug")]
 
 
 def test_a_breaker_that_stays_open_is_logged_once() -> None:
     """Probes that fail again and again are in the metrics, not in the log."""
-    observer = FleetObserver(GatewayMetrics())
-    with capture_logs() as logs:
-        for state in ("open", "half-open", "open", "half-open", "open", "half-open", "closed", "open"):
-            observer.breaker_changed("worker-0", state)
-    assert [(log["state"], log["log_level"]) for log in logs] == [
-        ("open", "warning"),
-        ("closed", "info"),
-        ("open", "warning"),
-    ]
+    states = [State.READY, *[State.OPEN, State.HALF_OPEN] * 3, State.READY, State.OPEN]
+    assert logged(*states) == [("ready", "info"), ("open", "warning"), ("ready", "info"), ("open", "warning")]
 
 
-def test_a_worker_of_the_same_name_starts_anew() -> None:
+def test_workers_come_and_go_in_the_log_and_one_of_the_same_name_starts_anew() -> None:
     observer = FleetObserver(GatewayMetrics())
-    observer.worker_changed("worker-0", "added", "")
-    observer.breaker_changed("worker-0", "open")
-    observer.worker_changed("worker-0", "removed", "")
-    observer.worker_changed("worker-0", "added", "")
     with capture_logs() as logs:
-        observer.breaker_changed("worker-0", "open")
-    assert [log["state"] for log in logs] == ["open"]
+        for _ in range(2):
+            observer.worker_changed("worker-0", "added", "host:1")
+            observer.state_changed("worker-0", State.OPEN, "")
+            observer.worker_changed("worker-0", "removed", "")
+    assert [log["event"] for log in logs] == ["worker added", "worker", "worker removed"] * 2
+
+
+def test_a_worker_has_one_series_per_state_as_long_as_it_is_there() -> None:
+    metrics, states = GatewayMetrics(), {"worker-0": State.RESTING}
+    metrics.show_states(lambda: states)
+
+    def shown(worker: str) -> list[tuple[str, float | None]]:
+        found = [
+            (state, metrics.registry.get_sample_value("neurogate_worker_state", {"worker": worker, "state": state}))
+            for state in WorkerState
+        ]
+        return [(state, value) for state, value in found if value != 0]
+
+    assert shown("worker-0") == [("resting", 1)]
+    states["worker-0"] = State.READY
+    assert shown("worker-0") == [("ready", 1)]
+    del states["worker-0"]
+    assert shown("worker-0") == [(state, None) for state in WorkerState]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from neurogate.dataplane.state import WorkerState
 from neurogate.operations import Family
 
 Schema = dict[str, Any]
@@ -106,6 +107,7 @@ _WORKER = _object(
     {
         "id": _TEXT,
         "address": _TEXT,
+        "state": {"enum": [str(state) for state in WorkerState]},
         "healthy": _FLAG,
         "ready": _FLAG,
         "draining": _FLAG,
@@ -121,7 +123,7 @@ HEALTH = _object(
     {
         "status": {"enum": ["healthy", "degraded", "unhealthy"]},
         "version": _TEXT,
-        "workers": _object({"total": _COUNT, "available": _COUNT}),
+        "workers": _object({"total": _COUNT, "available": _COUNT, "states": _ANY}),
         "queue": _object({"depth": _COUNT}),
         "authentication": _object({"enabled": _FLAG, "keys_loaded": _COUNT}),
         "config": _object({"status": {"enum": ["ok", "invalid"]}, "error": _TEXT, "loaded_at": _TEXT}),
