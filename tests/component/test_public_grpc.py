@@ -413,9 +413,9 @@ def test_the_gateways_own_time_limit_holds_as_well() -> None:
     run_real(main())
 
 
-def test_a_broken_stream_is_never_done() -> None:
+def test_a_broken_stream_that_nobody_continues_is_never_done() -> None:
     async def main() -> None:
-        async with served(sim=SLOW) as it:
+        async with served(sim=SLOW, resume=False) as it:
             call = it.llm.StreamGenerateText(llm_pb2.PromptRequest(prompt="Why?", max_tokens=500), metadata=(BEARER,))
             assert not (await call.read()).done
             (exchange,) = it.made.gateway.dispatcher._exchanges

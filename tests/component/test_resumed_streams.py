@@ -119,9 +119,12 @@ def test_a_grpc_stream_whose_worker_dies_is_the_undisturbed_stream(death: str) -
     run_real(main())
 
 
-def test_one_stream_survives_worker_after_worker() -> None:
+@pytest.mark.parametrize("resume_buffer_bytes", [1024, 256 * 1024])
+def test_one_stream_survives_worker_after_worker(resume_buffer_bytes: int) -> None:
+    """Also one of which but little is kept as it was sent."""
+
     async def main() -> None:
-        async with fleet(4, sim=SPEED) as made:
+        async with fleet(4, sim=SPEED, resume_buffer_bytes=resume_buffer_bytes) as made:
             async with answering(made, "chat") as (_, pieces):
                 whole = b"".join([piece async for piece in pieces])
             async with answering(made, "chat") as (response, pieces):
