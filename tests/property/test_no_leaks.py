@@ -26,7 +26,8 @@ from neurogate.testing.receivers import RecordingReceiver
 from neurogate.testing.workers import FakeCall, FakeWorkerChannel
 
 MODELS = ("llama", "qwen")
-CHARGED = {"broken", "internal", "busy", "answered"}
+CHARGED = {EndCode.BROKEN, EndCode.INTERNAL, EndCode.BUSY, EndCode.ANSWERED}
+"""How attempts end whose retry costs the fleet work; but a 501, after which another worker is asked, does not."""
 GOOD = End(http_status=200)
 ENDS = [GOOD, GOOD, *(End(code) for code in EndCode if code is not EndCode.ANSWERED)]
 ENDS += [End(http_status=status, body=b"refused") for status in (204, 400, 404, 429, 500, 501, 503)]
@@ -84,6 +85,8 @@ class World:
     channels: dict[int, tuple[Member, FakeWorkerChannel]] = field(default_factory=dict)
     leases: list[tuple[ExitStack, Lease | None]] = field(default_factory=list)
     """Of requests that are no exchanges, each with what counts it; None for those that found nobody."""
+    charged: int = 0
+    """Retries that must have been taken from the budget."""
     named: dict[int, int] = field(default_factory=dict)
     """Port by worker number, of those the resolver names."""
 
@@ -127,7 +130,10 @@ class World:
     async def end(self, a: int, b: int) -> None:
         if (call := self.open_call(a)) is not None:
             self.ended[id(call)] = end = ENDS[b % len(ENDS)]
+            retries = len(self.rig.observer.retries)
             call.end(end)
+            moved = len(self.rig.observer.retries) - retries
+            self.charged += moved if end.code in CHARGED and end.http_status != 501 else 0
 
     async def leave(self, a: int, _: int) -> None:
         if self.clients:
@@ -226,8 +232,8 @@ class World:
         snapshot = self.rig.pool.snapshot
         candidates = [member for member in snapshot.members if member.usable and member.breaker.may_admit]
         assert snapshot.admitting("") == tuple(candidates)  # nobody is left out by a snapshot that nobody renews
-        charged = [retry for retry in self.rig.observer.retries if retry[1] in CHARGED]
-        assert len(charged) <= RESERVE + self.setting.ratio * len(self.clients) + 1e-6
+        ratio = self.setting.ratio
+        assert self.charged <= (RESERVE + ratio * len(self.clients) + 1e-6 if ratio else 0)
 
     def check_answer(self, client: Client) -> None:
         """What a client heard is what one worker said, and it is complete only if that worker said so."""
