@@ -1,7 +1,8 @@
 """How fast a queue moves: seconds between turns, while somebody waits for one.
 
 Time without a queue says nothing and is not counted. Turns and time fade together, so that bursts (a batching engine
-ends several requests at once) and single slow ones even out, and a change shows within half a minute (ADR 0023).
+ends several requests at once) and single slow ones even out, and a change shows within half a minute, or within eight
+turns where those take longer (ADR 0023).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 
 _FADE_S = 30.0
+_FADE_TURNS = 8.0
 _FADE_IDLE_S = 300.0
 """What was seen before the queue was empty for long still says something, but is soon outvoted."""
 
@@ -52,7 +54,8 @@ class Pace:
 
     def _advance(self, now: float) -> None:
         if self._waited_for and now > self._at:
-            keep = math.exp((self._at - now) / _FADE_S)
+            fade_s = max(_FADE_S, _FADE_TURNS * self._busy_s / self._turns) if self._turns >= 1.0 else _FADE_S
+            keep = math.exp((self._at - now) / fade_s)
             self._turns *= keep
-            self._busy_s = self._busy_s * keep + _FADE_S * (1.0 - keep)
+            self._busy_s = self._busy_s * keep + fade_s * (1.0 - keep)
             self._at = now

@@ -12,7 +12,7 @@ from neurogate import virtual_time
 from neurogate.edge.admission import INTERACTIVE_TURNS, Admission, Ticket
 from neurogate.edge.caller import Priority
 from neurogate.edge.settings import AdmissionSettings
-from neurogate.errors import QueueFullError, QueueTimeoutError
+from neurogate.errors import QueueFullError, QueueTimeoutError, QueueTooLongError
 
 
 class Desk:
@@ -294,5 +294,128 @@ def test_new_settings_hold_for_those_who_come_after():
         desk.admission.configure(AdmissionSettings(max_queue=1))
         with pytest.raises(QueueFullError):
             desk.come("a")
+
+    on_a_desk(scenario)
+
+
+def until_refused(desk: Desk, key: str, priority: Priority = "interactive") -> None:
+    for _ in range(60):
+        desk.come(key, priority=priority)
+
+
+async def moving(desk: Desk, every_s: float, *, turns_had: int = 20) -> None:
+    """A queue of one key that has had turns at that pace, and is empty but for one who waits."""
+    desk.come("before")
+    await turns()
+    for _ in range(turns_had):
+        desk.come("before")
+        await asyncio.sleep(every_s)
+        await desk.open(1)
+    desk.served.clear()
+
+
+def test_who_could_not_be_served_in_time_is_told_at_once_and_how_long_it_would_take():
+    async def scenario(desk: Desk) -> None:
+        await moving(desk, 1.0)
+        with pytest.raises(QueueTooLongError, match=r"in about \d+\.\d s") as refused:
+            until_refused(desk, "a")
+        assert 9 <= desk.admission.waiting <= 12
+        assert refused.value.retry_after_s == pytest.approx(11.0, rel=0.1)
+        assert desk.loop.time() == 20
+
+    on_a_desk(scenario, queue_timeout_s=10)
+
+
+def test_the_same_queue_takes_another_key_in_whose_turn_comes_sooner():
+    async def scenario(desk: Desk) -> None:
+        await moving(desk, 1.0)
+        with pytest.raises(QueueTooLongError):
+            until_refused(desk, "greedy")
+        ticket, _ = desk.come("modest")
+        assert ticket.position < 5
+
+    on_a_desk(scenario, queue_timeout_s=10)
+
+
+def test_nobody_is_refused_for_a_pace_that_is_not_known():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(100):
+            desk.come("a")
+        await asyncio.sleep(1)
+        assert desk.admission.waiting == 100
+
+    on_a_desk(scenario, queue_timeout_s=10)
+
+
+def test_a_request_with_little_time_is_refused_where_others_wait():
+    async def scenario(desk: Desk) -> None:
+        await moving(desk, 1.0)
+        for _ in range(5):
+            desk.come("a")
+        with pytest.raises(QueueTooLongError):
+            desk.come("a", deadline=desk.loop.time() + 3)
+        desk.come("a", deadline=desk.loop.time() + 30)
+
+    on_a_desk(scenario, queue_timeout_s=60)
+
+
+def test_batch_requests_wait_at_their_own_pace_and_for_their_own_time():
+    async def scenario(desk: Desk) -> None:
+        late = [desk.come("b", priority="batch")[1] for _ in range(10)]
+        await turns()
+        for _ in range(30):
+            for _ in range(3):
+                desk.come("chat")
+            await asyncio.sleep(1)
+            await desk.open(2)
+        assert 5 <= desk.served.count("b") < 10
+        with pytest.raises(QueueTooLongError):
+            until_refused(desk, "b", "batch")
+        assert 5 <= desk.admission._lines["batch"].length - (10 - desk.served.count("b")) <= 15
+        assert sum(task.done() for task in late) == desk.served.count("b")
+
+    on_a_desk(scenario, queue_timeout_s=1000, batch_queue_timeout_s=40)
+
+
+def test_what_cannot_be_finished_in_time_is_not_begun_and_the_turn_is_the_next_ones():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(8):
+            desk.admission._patience.answered(4.0)
+        first, first_task = desk.come("a", deadline=20)
+        desk.come("b", deadline=100)
+        await turns()
+        first.give_up_at = 100  # as if it were learned only now how long requests take
+        await asyncio.sleep(0.5)
+        for _ in range(200):
+            desk.admission._patience.answered(60.0)
+        await desk.open(1)
+        assert desk.served == ["b"]
+        with pytest.raises(QueueTimeoutError):
+            await first_task
+
+    on_a_desk(scenario)
+
+
+def test_a_request_waits_only_as_long_as_there_is_time_left_to_answer_it():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(8):
+            desk.admission._patience.answered(4.0)
+        _, task = desk.come("a", deadline=10)
+        with pytest.raises(QueueTimeoutError):
+            await task
+        assert desk.loop.time() == pytest.approx(6)
+
+    on_a_desk(scenario)
+
+
+def test_after_a_long_rest_clients_may_have_more_patience():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(4):
+            desk.admission._patience.gave_up(10.0)
+        await asyncio.sleep(61)
+        desk.come("a")
+        assert desk.admission._patience.limit_s == pytest.approx(14.0)
+        desk.come("a")
+        assert desk.admission._patience.limit_s == pytest.approx(14.0)
 
     on_a_desk(scenario)
