@@ -19,7 +19,7 @@ from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.discovery.listed import ListedResolver
 from neurogate.errors import BadRequestError, InvalidConfigError, TooLargeError, UnauthorizedError
-from neurogate.gateway.admin_keys import AdminKeys
+from neurogate.edge.admin_keys import AdminKeys
 from neurogate.gateway.intake import ClientGoneError, read_body
 from neurogate.gateway.lifecycle import Lifecycle, Why
 from neurogate.gateway.reload import Reloaded, Reloader

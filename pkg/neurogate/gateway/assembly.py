@@ -27,7 +27,7 @@ from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
 from neurogate.endpoint import Endpoint
 from neurogate.gateway.admin import Admin
-from neurogate.gateway.admin_keys import AdminKeys
+from neurogate.edge.admin_keys import AdminKeys
 from neurogate.gateway.certificates import Certificates
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.edge import Edge

@@ -18,7 +18,7 @@ from neurogate.edge.settings import (
     PublicGrpcSettings,
     TlsSettings,
 )
-from neurogate.gateway.admin_keys import weak
+from neurogate.edge.admin_keys import weak
 from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.httpd import origins
 from neurogate.httpd.settings import HttpSettings

@@ -16,7 +16,7 @@ from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import defaults
 from neurogate.edge.limits import Limiter
-from neurogate.gateway.admin_keys import AdminKeys
+from neurogate.edge.admin_keys import AdminKeys
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.intake import BodyBudget
 from neurogate.gateway.model_names import ModelNames

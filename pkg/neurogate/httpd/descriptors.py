@@ -28,7 +28,9 @@ def connections_within(wanted: int, limit: int) -> int:
 
 
 def unread(sock: Any) -> int:
-    """Bytes that have come to a socket and were not read yet."""
+    """Bytes that have come to a socket and were not read yet; none to one that is gone."""
+    if sock is None or sock.fileno() < 0:
+        return 0
     found = array.array("i", [0])
     fcntl.ioctl(sock.fileno(), termios.FIONREAD, found)
     return found[0]

@@ -7,7 +7,7 @@ else gets Prometheus' text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -26,11 +26,17 @@ _TEXTS = ("text/plain", "text/*", "application/openmetrics-text")
 
 
 def build_app(
-    registry: CollectorRegistry, *, health: Health, ready: Health, vitals: Callable[[], Mapping[str, object]]
+    registry: CollectorRegistry,
+    *,
+    health: Health,
+    ready: Health,
+    vitals: Callable[[], Mapping[str, object]],
+    more: Sequence[Route] = (),
 ) -> Starlette:
     """`/metrics`, `/health`, `/ready` (503 when not) and `/ping` (200, checks nothing).
 
     `/metrics` is Prometheus' text, or `vitals` for who prefers JSON; `/telemetry` and `/vitals` are one of them each.
+    `more` are further routes.
     To the vitals it adds `tasks`, how many the event loop has: what is not given back shows there.
     """
 
@@ -63,6 +69,7 @@ def build_app(
             Route("/health", _endpoint(health)),
             Route("/ready", _endpoint(ready)),
             Route("/ping", ping),
+            *more,
         ]
     )
 

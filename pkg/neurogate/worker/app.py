@@ -7,7 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import structlog
@@ -18,7 +18,7 @@ from neurogate.engines import factory
 from neurogate.engines.engine import Engine, EngineFatalError
 from neurogate.errors import ConfigError
 from neurogate.httpd import HttpServer
-from neurogate.process import on_hangup, run
+from neurogate.process import on_hangup, run, was_terminated
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
 from neurogate.telemetry import logging, ops, tracing
@@ -29,7 +29,9 @@ from neurogate.tls.live import LiveTls
 from neurogate.tls.settings import LinkTlsSettings
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.checks import link_side
+from neurogate.worker.draining import Draining
 from neurogate.worker.metrics import WorkerMetrics
+from neurogate.worker.ops_admin import admin_routes
 from neurogate.worker.settings import WorkerConfig, WorkerSettings
 from neurogate.worker.vitals import vitals
 
@@ -89,6 +91,7 @@ async def serve(
         max_message_bytes=settings.grpc_max_message_bytes,
         limits=GenerationLimits(settings.request_timeout_s, settings.max_answer_bytes),
     )
+    draining = Draining(worker, server.servicer)
     machine = Machine(now=loop.time)
     http = HttpServer(
         ops.build_app(
@@ -102,11 +105,14 @@ async def serve(
                 links=server.servicer.sessions,
                 machine=machine.vitals(),
             ),
+            more=admin_routes(settings.admin_key, draining, grace_s=settings.drain_delay_s),
         ),
         name="METRICS_PORT",
         host=settings.host,
         port=settings.metrics_port,
     )
+    hangup = ExitStack()  # from the start: loading a model takes minutes
+    hangup.enter_context(on_hangup(_nothing_to_read if certificates is None else certificates.ask))
     try:
         await engine.start()
         async with asyncio.TaskGroup() as tasks:
@@ -123,9 +129,10 @@ async def serve(
                 background.append(tasks.create_task(certificates.watch(), name="certificates"))
             _log.info("worker listens", grpc_port=grpc_port, ops_port=ops_port, engine=engine.kind, version=__version__)
             on_ports(grpc_port, ops_port)
-            with nullcontext() if certificates is None else on_hangup(certificates.ask):
-                await stopping.wait()
-            await _drain(worker, server, settings.drain_timeout_s)
+            await stopping.wait()
+            _log.info("draining", requests=worker.active, timeout_s=settings.drain_timeout_s)
+            await draining.drain(grace_s=settings.drain_delay_s if was_terminated(stopping) else 0.0)
+            await _finish(worker, server, settings.drain_timeout_s)
             for task in background:
                 task.cancel()
             await http.stop(1)
@@ -134,6 +141,7 @@ async def serve(
     finally:
         await server.stop(0)
         await engine.stop()
+        hangup.close()
         _log.info("worker stopped")
 
 
@@ -153,11 +161,12 @@ async def _tell_changes(worker: Worker, server: WorkerServer, changed: asyncio.E
         server.servicer.refresh()
 
 
-async def _drain(worker: Worker, server: WorkerServer, timeout_s: float) -> None:
-    """Take nothing new and wait for what is held; then the links may end."""
-    worker.drain()
-    server.servicer.refresh()
-    _log.info("draining", requests=worker.active, timeout_s=timeout_s)
+def _nothing_to_read() -> None:
+    _log.info("SIGHUP is ignored: there are no certificates to read again")
+
+
+async def _finish(worker: Worker, server: WorkerServer, timeout_s: float) -> None:
+    """Wait for what is held; then the links may end."""
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await worker.idle()

@@ -87,7 +87,7 @@ class Worker:
         self._ollama = OllamaApi(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
         self._resumption = Resumption(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
         self._observation = Observation(ready=False, detail="the engine is starting")
-        self._draining = False
+        self._draining = self._refusing = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._seq = 0
@@ -103,9 +103,24 @@ class Worker:
         """Whether a request would be taken."""
         return self._observation.ready and not self._draining
 
-    def drain(self) -> None:
-        """Take nothing new; what is held goes on."""
+    @property
+    def draining(self) -> bool:
+        """Whether it said that it wants nothing new."""
+        return self._draining
+
+    def announce_drain(self) -> None:
+        """Say that nothing new should come; what comes is taken all the same."""
         self._draining = True
+        self._on_change()
+
+    def drain(self) -> None:
+        """Say so, and take nothing new; what is held goes on."""
+        self._refusing = True
+        self.announce_drain()
+
+    def undrain(self) -> None:
+        """Take that back."""
+        self._draining = self._refusing = False
         self._on_change()
 
     async def idle(self) -> None:
@@ -259,7 +274,7 @@ class Worker:
             self._idle.set()
 
     def _refusal(self) -> End | None:
-        if self._draining:
+        if self._refusing:
             return End(EndCode.CANCELLED, message="the worker drains")  # handed back: says nothing bad about it
         if not self._observation.ready:
             return End(EndCode.UNAVAILABLE, message=self._observation.detail)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from neurogate.config import Bundle, Listener, Problem, env, shared_ports
+from neurogate.edge.admin_keys import weak
 from neurogate.engines.engine import MAX_ANSWER_BYTES
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
@@ -57,6 +58,23 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         float, env("NEUROGATE_DRAIN_TIMEOUT_S", "Seconds in-flight requests may take to finish on SIGTERM.", ge=0)
     ] = 30.0
+    drain_delay_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_DRAIN_DELAY_S",
+            "Seconds after SIGTERM in which requests are taken although gateways were told to send none.",
+            ge=0,
+        ),
+    ] = 0.5
+    admin_key: Annotated[
+        tuple[str, ...],
+        env(
+            "NEUROGATE_ADMIN_KEY",
+            "Comma-separated keys of `POST /drain` on the ops port, or `id:sha256$` and the digest of each; none turns"
+            " it off.",
+            secret=True,
+        ),
+    ] = ()
     log_level: Annotated[Literal["debug", "info", "warn", "error"], env("LOG_LEVEL", "Least severe level logged.")] = (
         "info"
     )
@@ -88,6 +106,7 @@ class WorkerConfig(Bundle, frozen=True, kw_only=True):
             _ = self.engine.kind
         except ConfigError as error:
             yield Problem(("engine.engine",), str(error))
+        yield from (Problem(("worker.admin_key",), text) for text in weak(self.worker.admin_key))
         host = self.worker.host
         yield from shared_ports(
             [

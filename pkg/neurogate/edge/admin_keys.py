@@ -25,7 +25,7 @@ def weak(keys: Sequence[str]) -> Iterator[str]:
 
 
 class AdminKeys:
-    """The keys of one gateway; none lets nobody in."""
+    """The keys of one process; none lets nobody in."""
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
         self._ids: dict[bytes, str] = {}
@@ -49,7 +49,7 @@ class AdminKeys:
             )
         found = self._ids.get(hashlib.sha256(key.strip().encode("latin-1")).digest())  # as it came
         if found is None:
-            raise UnauthorizedError("this is no admin key of this gateway", param="authorization")
+            raise UnauthorizedError("this is no admin key here", param="authorization")
         return found
 
 
