@@ -247,6 +247,10 @@ class Streamed:
         return b'data: {"error"' in self.body
 
     @property
+    def continued(self) -> bool:
+        return b"\n: continued by another worker" in self.body
+
+    @property
     def text(self) -> str:
         text = []
         for line in self.body.decode().splitlines():
