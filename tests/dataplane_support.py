@@ -14,8 +14,10 @@ from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.prober import Prober
 from neurogate.dataplane.recovery import Recovery
 from neurogate.endpoint import Endpoint
+from neurogate.operations import CANARY_PATH
 from neurogate.resilience.breaker import BreakerSettings
 from neurogate.resilience.retry import RetryBudget
 from neurogate.testing.observers import RecordingFleetObserver
@@ -43,6 +45,7 @@ class Rig:
     resolver: ManualResolver
     observer: RecordingFleetObserver
     budget: RetryBudget
+    prober: Prober | None = None
     seen: dict[int, Member] = field(default_factory=dict)
     """Every member there ever was, by identity: the removed ones must be empty as well."""
 
@@ -98,7 +101,8 @@ class Rig:
         assert {member.id: member.in_flight for member in self.seen.values() if member.in_flight} == {}
         assert self.dispatcher.in_flight == 0
         assert self.pool.waiting == 0
-        assert [call for channel in self.fleet.channels.values() for call in channel.running.values()] == []
+        running = [call for channel in self.fleet.channels.values() for call in channel.running.values()]
+        assert [call for call in running if call.call.path != CANARY_PATH] == []
 
 
 async def turns(count: int = 3) -> None:
@@ -124,8 +128,12 @@ async def rig(
     breaker: BreakerSettings = BREAKER,
     resumes: Mapping[str, frozenset[str]] | None = None,
     recovery: Recovery | None = None,
+    canary_timeout_s: float | None = None,
 ) -> AsyncIterator[Rig]:
-    """A data plane whose workers are up (or not yet); at its end, nothing may be left of it."""
+    """A data plane whose workers are up (or not yet); at its end, nothing may be left of it.
+
+    With `canary_timeout_s` a prober sends canaries; without, users probe.
+    """
     loop = asyncio.get_running_loop()
     raised: list[object] = []
     loop.set_exception_handler(lambda _, context: raised.append(context.get("exception", context)))
@@ -143,7 +151,10 @@ async def rig(
         observer=observer,
         recovery=recovery,
     )
-    made = Rig(pool, dispatcher, fleet, resolver, observer, budget)
+    prober = None
+    if canary_timeout_s is not None:
+        prober = Prober(pool, enabled=True, timeout_s=canary_timeout_s, loop=loop, observer=observer)
+    made = Rig(pool, dispatcher, fleet, resolver, observer, budget, prober)
     running = loop.create_task(pool.run(resolver))
     try:
         await made.name(*([endpoint(i) for i in range(workers)] if isinstance(workers, int) else workers))
@@ -160,6 +171,8 @@ async def rig(
     assert running.cancelled() or running.exception() is None
     await asyncio.sleep(breaker.reset_timeout_s + 1)  # an open breaker's moment to admit a probe is a timer of the pool
     made.assert_nothing_held()
+    assert prober is None or prober.out == 0
+    assert not any(channel.running for channel in fleet.channels.values())  # no canary either
     assert raised == []  # by a callback: nobody else would hear of it
     assert live_timers(loop) == []
     assert asyncio.all_tasks() == tasks_before

@@ -18,7 +18,9 @@ from neurogate.channel import LinkObserver
 from neurogate.config import Effective, Source
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.member import LinkChannel
+from neurogate.dataplane.outlier_watch import OutlierWatch
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.prober import Prober
 from neurogate.dataplane.room import Room
 from neurogate.discovery.listed import ListedResolver
 from neurogate.edge.address_limits import AddressLimits
@@ -55,6 +57,7 @@ from neurogate.gateway.subscriptions import (
     follow_edge,
     follow_fleet,
     follow_process,
+    outlier_settings,
 )
 from neurogate.gateway.vitals import Vitals
 from neurogate.httpd import cors
@@ -126,12 +129,22 @@ class Gateway:
         observer = FleetObserver(self.metrics)
         self.pool = EndpointPool(
             _connector(config, self.certificates.dial, self._loop, self._rng),
-            breaker=breaker_settings(settings),
+            breaker=breaker_settings(config),
             loop=self._loop,
             observer=observer,
             leave_s=settings.drain_timeout_s,
+            rest_max_s=config.resilience.rest_max_s,
         )
+        self.prober = Prober(
+            self.pool,
+            enabled=config.resilience.canary_probes,
+            timeout_s=config.resilience.canary_probe_timeout_s,
+            loop=self._loop,
+            observer=observer,
+        )
+        self.outliers = OutlierWatch(self.pool, outlier_settings(config), loop=self._loop)
         budget = RetryBudget(ratio=settings.retry_budget)
+        self.metrics.show_retry_budget(lambda: budget.balance)
         self.dispatcher = Dispatcher(
             self.pool,
             picker.build(settings.balancer, rng=self._rng),
@@ -148,6 +161,8 @@ class Gateway:
             resolver=self.resolver,
             pool=self.pool,
             dispatcher=self.dispatcher,
+            prober=self.prober,
+            outliers=self.outliers,
             budget=budget,
             rng=self._rng,
         )

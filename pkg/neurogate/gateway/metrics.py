@@ -47,7 +47,7 @@ class GatewayMetrics:
         )
         self._queue_waits = Histogram(
             "neurogate_gateway_queue_wait_seconds",
-            "Time in the queue of the requests that had to wait, by how it ended: turn, timeout, left, full or too_long.",
+            "Time in the queue of requests that had to wait, by how it ended: turn, timeout, left, full or too_long.",
             ["outcome"],
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
             registry=registry,
@@ -56,6 +56,12 @@ class GatewayMetrics:
             "neurogate_gateway_circuit_breaker_state",
             "0 closed, 1 open, 2 half-open.",
             ["worker"],
+            registry=registry,
+        )
+        self._probes = Counter(
+            "neurogate_gateway_probes_total",
+            "Canaries sent to workers whose breakers were open, by outcome: success, failure or ignored.",
+            ["worker", "outcome"],
             registry=registry,
         )
         self._refusals = Counter(
@@ -68,6 +74,11 @@ class GatewayMetrics:
             "neurogate_gateway_retries_total",
             "Requests that moved to another worker before their first byte.",
             ["worker", "reason"],
+            registry=registry,
+        )
+        self._retry_budget = Gauge(
+            "neurogate_gateway_retry_budget",
+            "Retries after an engine's failure that could be made now.",
             registry=registry,
         )
         self._resumes = Counter(
@@ -129,6 +140,10 @@ class GatewayMetrics:
     def count_queue(self, count: Callable[[], int]) -> None:
         """The same for the requests that wait for their turn."""
         self._queued_requests.set_function(count)
+
+    def show_retry_budget(self, balance: Callable[[], float]) -> None:
+        """Where the balance of the retry budget is asked when somebody looks."""
+        self._retry_budget.set_function(balance)
 
     def waited(self, seconds: float, outcome: str) -> None:
         """A request left the queue: `turn`, `timeout`, `left`, or at once with `full` or `too_long`."""
@@ -203,6 +218,10 @@ class GatewayMetrics:
     def config_reload(self, result: str) -> None:
         """The configuration was read again: `ok`, or `invalid` and so the one before stays."""
         self._config_reloads.labels(result).inc()
+
+    def probed(self, worker_id: str, outcome: str) -> None:
+        """A canary ended: `success`, `failure`, or `ignored` for one that said nothing."""
+        self._probes.labels(worker_id, outcome).inc()
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """A breaker moved."""

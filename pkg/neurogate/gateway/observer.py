@@ -6,6 +6,7 @@ import structlog
 
 from neurogate.dataplane.state import WorkerState
 from neurogate.gateway.metrics import GatewayMetrics
+from neurogate.resilience.breaker import Outcome
 
 _log = structlog.get_logger("neurogate.fleet")
 
@@ -53,6 +54,11 @@ class FleetObserver:
         else:
             log = _log.info
         log("worker", worker=worker_id, state=str(state), before=str(before), detail=why)
+
+    def probed(self, worker_id: str, outcome: Outcome, why: str) -> None:
+        """A canary ended."""
+        self._metrics.probed(worker_id, outcome.value)
+        _log.debug("probe", worker=worker_id, outcome=outcome.value, reason=why)
 
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left this worker for another one before its first byte."""

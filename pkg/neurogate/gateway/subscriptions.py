@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from neurogate.balancing import picker
 from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
+from neurogate.dataplane.outlier_watch import OutlierWatch
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.prober import Prober
 from neurogate.dataplane.room import Room
 from neurogate.discovery.listed import ListedResolver
 from neurogate.edge.address_limits import AddressLimits
@@ -21,8 +23,9 @@ from neurogate.gateway.edge import Edge
 from neurogate.gateway.intake import BodyBudget
 from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.reload import Reloader
-from neurogate.gateway.settings import GatewayConfig, GatewaySettings
+from neurogate.gateway.settings import GatewayConfig
 from neurogate.resilience.breaker import BreakerSettings
+from neurogate.resilience.outliers import OutlierSettings
 from neurogate.resilience.retry import RetryBudget
 from neurogate.telemetry import logging
 
@@ -47,6 +50,20 @@ _RESILIENCE_LIMITS = (
 )
 
 
+_BREAKER_BOUNDS = (
+    "breaker_window_s",
+    "breaker_failure_rate",
+    "breaker_min_calls",
+    "breaker_slow_s",
+    "breaker_slow_rate",
+    "breaker_slow_min_calls",
+    "breaker_probe_s",
+)
+
+
+_OUTLIER_BOUNDS = ("factor", "max_ejected", "min_requests", "out_s")
+
+
 def dispatch_limits(config: GatewayConfig) -> DispatchLimits:
     """The dispatcher's bounds."""
     settings, resilience = config.gateway, config.resilience
@@ -64,9 +81,32 @@ def dispatch_limits(config: GatewayConfig) -> DispatchLimits:
     )
 
 
-def breaker_settings(settings: GatewaySettings) -> BreakerSettings:
+def breaker_settings(config: GatewayConfig) -> BreakerSettings:
     """Every breaker's bounds."""
-    return BreakerSettings(settings.breaker_failures, settings.breaker_reset_s)
+    settings, resilience = config.gateway, config.resilience
+    return BreakerSettings(
+        settings.breaker_failures,
+        settings.breaker_reset_s,
+        window_s=resilience.breaker_window_s,
+        failure_rate=resilience.breaker_failure_rate,
+        min_calls=resilience.breaker_min_calls,
+        slow_s=resilience.breaker_slow_s,
+        slow_rate=resilience.breaker_slow_rate,
+        slow_min_calls=resilience.breaker_slow_min_calls,
+        probe_s=resilience.breaker_probe_s,
+    )
+
+
+def outlier_settings(config: GatewayConfig) -> OutlierSettings:
+    """When a worker is much worse than its peers, and what follows."""
+    resilience = config.resilience
+    return OutlierSettings(
+        enabled=resilience.outliers,
+        factor=resilience.outlier_factor,
+        max_ejected=resilience.outlier_max_ejected,
+        requests_min=resilience.outlier_min_requests,
+        base_s=resilience.outlier_out_s,
+    )
 
 
 def follow_fleet(
@@ -75,6 +115,8 @@ def follow_fleet(
     resolver: ListedResolver,
     pool: EndpointPool,
     dispatcher: Dispatcher,
+    prober: Prober,
+    outliers: OutlierWatch,
     budget: RetryBudget,
     rng: random.Random,
 ) -> None:
@@ -86,6 +128,13 @@ def follow_fleet(
 
     def take_leave(config: GatewayConfig) -> None:
         pool.leave_s = config.gateway.drain_timeout_s
+
+    def take_rest(config: GatewayConfig) -> None:
+        pool.rest_max_s = config.resilience.rest_max_s
+
+    def take_probes(config: GatewayConfig) -> None:
+        resilience = config.resilience
+        prober.configure(enabled=resilience.canary_probes, timeout_s=resilience.canary_probe_timeout_s)
 
     reloader.subscribe(["gateway.worker_addresses"], lambda config: resolver.configure(config.gateway.worker_addresses))
     reloader.subscribe(
@@ -102,10 +151,16 @@ def follow_fleet(
         take_limits,
     )
     reloader.subscribe(
-        ["gateway.breaker_failures", "gateway.breaker_reset_s"],
-        lambda config: pool.configure(breaker_settings(config.gateway)),
+        ["gateway.breaker_failures", "gateway.breaker_reset_s", *(f"resilience.{name}" for name in _BREAKER_BOUNDS)],
+        lambda config: pool.configure(breaker_settings(config)),
     )
     reloader.subscribe(["gateway.drain_timeout_s"], take_leave)
+    reloader.subscribe(
+        ["resilience.outliers", *(f"resilience.outlier_{name}" for name in _OUTLIER_BOUNDS)],
+        lambda config: outliers.configure(outlier_settings(config)),
+    )
+    reloader.subscribe(["resilience.rest_max_s"], take_rest)
+    reloader.subscribe(["resilience.canary_probes", "resilience.canary_probe_timeout_s"], take_probes)
 
 
 def follow_edge(

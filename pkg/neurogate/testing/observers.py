@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neurogate.dataplane.state import WorkerState
 from neurogate.endpoint import WorkerReport
+from neurogate.resilience.breaker import Outcome
 
 
 class RecordingFleetObserver:
@@ -16,6 +17,8 @@ class RecordingFleetObserver:
         """(worker, event, detail) of everything that happened to a worker."""
         self.states: list[tuple[str, str]] = []
         """(worker, state) of every change of a worker's state."""
+        self.probes: list[tuple[str, str]] = []
+        """(worker, outcome) of every canary."""
         self.retries: list[tuple[str, str]] = []
         """(worker that was left, reason) of every retry."""
         self.resumes: list[tuple[str, str, str]] = []
@@ -36,6 +39,10 @@ class RecordingFleetObserver:
     def state_changed(self, worker_id: str, state: WorkerState, why: str) -> None:  # noqa: ARG002 - the protocol's
         """Remember a state."""
         self.states.append((worker_id, state))
+
+    def probed(self, worker_id: str, outcome: Outcome, why: str) -> None:  # noqa: ARG002 - the protocol's
+        """Remember a canary."""
+        self.probes.append((worker_id, outcome.value))
 
     def retried(self, worker_id: str, reason: str) -> None:
         """Remember a retry."""

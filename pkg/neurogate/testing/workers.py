@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from neurogate.channel import Call, End, EndCode, LinkObserver, Sink
 from neurogate.endpoint import Endpoint, ServedModel, WorkerReport
+from neurogate.operations import CANARY_PATH
 
 GOOD_END = End(http_status=200, finish_reason="stop")
 
@@ -137,6 +138,10 @@ class FakeWorkerChannel:
         """What it says of itself; sent at `come_up`, replaced by `tell`."""
         self.script = script
         """For calls without a script of their own: one for all, or one made for each call."""
+        self.canary = answers()
+        """For canaries, which have neither a place in `calls` nor a script of a request's."""
+        self.canaries: deque[FakeCall] = deque(maxlen=_HISTORY)
+        """The canaries it was given while up."""
         self.calls: deque[FakeCall] = deque(maxlen=_HISTORY)
         """The calls it was given while up, in order: the last 10 000."""
         self.running: dict[int, FakeCall] = {}
@@ -159,8 +164,12 @@ class FakeWorkerChannel:
             lost = Script(((0.0, End(EndCode.LINK_LOST, message="the link is down")),))
             taken.play(lost, self._loop)
             return taken.ticket
-        self.calls.append(taken)
-        taken.play(self._script_for(call), self._loop)
+        if call.path == CANARY_PATH:
+            self.canaries.append(taken)
+            taken.play(self.canary, self._loop)
+        else:
+            self.calls.append(taken)
+            taken.play(self._script_for(call), self._loop)
         return taken.ticket
 
     def cancel(self, ticket: int) -> None:
