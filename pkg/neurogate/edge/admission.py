@@ -31,6 +31,9 @@ _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 60.0
 _HOPE = 0.9
 """The share of an expected wait that must be too long before a request is refused for it."""
 
+_ABOUT = 0.05
+"""Clients whose own clocks are ahead of ours by this share of their time have left because it was over."""
+
 _REST_S = 60.0
 """Seconds without a queue after which clients' patience is learned anew."""
 
@@ -198,7 +201,7 @@ class Admission:
                 f"{length_max} {priority} requests wait for their turn already ({name}); try again later",
                 retry_after_s=_retry_after(line.whole_s(lane, now)),
             )
-        give_up_at = min(now + timeout_s, deadline - self._patience.usual_s)
+        give_up_at = min(now + timeout_s, deadline - self._patience.needed_s)
         may_wait_s = min(give_up_at - now, self._patience.limit_s) / _HOPE
         expected_s = line.expected_s(lane, key_id, now, at_most_s=may_wait_s)
         if expected_s > may_wait_s:
@@ -233,8 +236,11 @@ class Admission:
         self._patience.answered(self._loop.time() - ticket.turn_at)
 
     def gave_up(self, ticket: Ticket) -> None:
-        """The client left after this turn was used: what the engine did for it was for nothing."""
-        self._patience.gave_up(ticket.turn_at - ticket.queued_at)
+        """The client left after this turn was used, or its time was over: what the engine did was for nothing."""
+        if self._loop.time() >= ticket.deadline - _ABOUT * (ticket.deadline - ticket.queued_at):
+            self._patience.ran_out()
+        else:
+            self._patience.gave_up(ticket.turn_at - ticket.queued_at)
 
     def too_late(self, ticket: Ticket) -> QueueTimeoutError:
         """The error for a ticket whose turn did not come."""
@@ -260,7 +266,7 @@ class Admission:
         now = self._loop.time()
         while self.waiting and (ticket := self._next(has_room, now)) is not None:
             self._gone(ticket.lane, now)
-            if ticket.deadline - now < self._patience.usual_s:
+            if ticket.deadline - now < self._patience.needed_s:
                 ticket.expire()  # it would be started, and not finished in time: the turn is the next one's
                 continue
             self._had_turn(ticket.priority)

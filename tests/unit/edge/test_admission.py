@@ -403,7 +403,7 @@ def test_a_request_waits_only_as_long_as_there_is_time_left_to_answer_it():
         _, task = desk.come("a", deadline=10)
         with pytest.raises(QueueTimeoutError):
             await task
-        assert desk.loop.time() == pytest.approx(6)
+        assert desk.loop.time() == pytest.approx(10 - 1.1 * 4)
 
     on_a_desk(scenario)
 

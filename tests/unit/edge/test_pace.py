@@ -72,12 +72,28 @@ def test_usual_times_are_those_of_the_quicker_requests_and_not_known_before_some
     patience = Patience()
     for _ in range(7):
         patience.answered(2.0)
-    assert patience.usual_s == 0.0
+    assert patience.needed_s == 0.0
     patience.answered(2.0)
-    assert patience.usual_s == pytest.approx(2.0)
+    assert patience.needed_s == pytest.approx(1.1 * 2.0)
     for turn in range(400):
         patience.answered(1.0 if turn % 3 == 0 else 60.0)
-    assert 0.9 < patience.usual_s < 15.0
+    assert 0.9 < patience.needed_s < 15.0
+
+
+def test_more_time_must_be_left_where_those_that_are_begun_run_out_of_it():
+    patience = Patience()
+    for _ in range(8):
+        patience.answered(1.0)
+    for _ in range(10):
+        patience.ran_out()
+    assert patience.needed_s == pytest.approx(1.6)
+    for _ in range(1000):
+        patience.ran_out()
+    assert patience.needed_s == pytest.approx(10.0)
+    for _ in range(10_000):
+        patience.answered(1.0)
+    assert patience.needed_s == pytest.approx(1.1)
+    assert patience.limit_s == math.inf
 
 
 def test_a_few_who_leave_shorten_nothing():

@@ -91,7 +91,7 @@ def _how(client: FakeClient) -> str:
     return str(client.json()["error"]["code"]) if client.status else "left"
 
 
-def overloaded(factor: float, *, deadline_s: float, told: bool, batch: float = 0.2, **settings: float) -> Crowd:
+def overloaded(load: float, *, deadline_s: float, told: bool, batch: float = 0.2, **settings: float) -> Crowd:
     """What a minute of that much load came to."""
     found: list[Crowd] = []
 
@@ -103,7 +103,7 @@ def overloaded(factor: float, *, deadline_s: float, told: bool, batch: float = 0
                 channel.tell(replace(channel.present, slots_total=SLOTS))
             crowd = Crowd(made, deadline_s=deadline_s, told=told, batch=batch)
             found.append(crowd)
-            await crowd.come(CAPACITY * factor, 60)
+            await crowd.come(CAPACITY * load, 60)
 
     run(main())
     return found[0]
@@ -145,3 +145,10 @@ def test_batch_requests_are_shed_before_interactive_ones() -> None:
     assert crowd.goodput(10, 60) >= 0.95 * CAPACITY
     assert crowd.good["interactive"] >= 0.97 * crowd.asked["interactive"]
     assert crowd.good["batch"] < 0.6 * crowd.asked["batch"]
+
+
+def test_engines_whose_times_differ_are_not_given_what_they_cannot_finish() -> None:
+    """A part of the requests waits in the engines' queues, where it cannot be shed."""
+    crowd = overloaded(2.0, deadline_s=3, told=True, factor=1.25)
+
+    assert crowd.goodput(20, 60) >= 0.95 * CAPACITY
