@@ -367,6 +367,21 @@ def test_ollama_itself_gets_the_clients_own_bytes() -> None:
     asyncio.run(main())
 
 
+def test_ollamas_clients_compute_the_rate_at_which_the_rest_was_said() -> None:
+    async def main() -> None:
+        call = ollama_chat(options={"num_predict": 20})
+        async with sim_worker(decode_tps=10) as worker:
+            stream, _ = await answered(worker, call)
+            begun = b"".join(events_of(stream)[:15])
+            rest, _ = await answered(worker, replace(call, resume=read(begun).resume()))
+        last = json.loads(events_of(rest)[-1])
+        assert last["eval_count"] == 20
+        assert last["eval_count"] / last["eval_duration"] == pytest.approx(10e-9, rel=0.3)
+        assert last["total_duration"] == last["prompt_eval_duration"] + last["eval_duration"]
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("kind", "of_engine", "of_worker"),
     [

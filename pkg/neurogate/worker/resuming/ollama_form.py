@@ -9,7 +9,11 @@ from neurogate.worker.ollama_api.wording import Account, Said, Writer
 
 
 class OllamaForm:
-    """See the module. Durations are those of the rest: those of the beginning are gone with their worker."""
+    """See the module.
+
+    How long the beginning took is gone with its worker. It is reckoned at the rate of the rest: clients divide the
+    count, which is of both, by the duration.
+    """
 
     mark = b""
 
@@ -18,6 +22,7 @@ class OllamaForm:
         self._loop = loop
         self._began_at = loop.time()
         self._first_at: float | None = None
+        self._pieces = 0
 
     def opening(self) -> bytes:
         """Nothing."""
@@ -27,12 +32,16 @@ class OllamaForm:
         """A line of text."""
         if self._first_at is None:
             self._first_at = self._loop.time()
+        self._pieces += 1
         return self._writer.piece(Said(text))
 
     def closing(self, finished: Finished) -> bytes:
         """The last line."""
         now = self._loop.time()
         first_at = now if self._first_at is None else self._first_at
-        account = Account(now - self._began_at, first_at - self._began_at, now - first_at, finished.usage)
+        prompt_s, decode_s = first_at - self._began_at, now - first_at
+        if self._pieces:
+            decode_s *= max(1.0, finished.usage.completion_tokens / self._pieces)
+        account = Account(prompt_s + decode_s, prompt_s, decode_s, finished.usage)
         reason = "length" if finished.finish_reason == "length" else "stop"
         return self._writer.last(Said(), reason, account) + b"\n"
