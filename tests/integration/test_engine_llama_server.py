@@ -109,6 +109,7 @@ def test_a_healthy_server_tells_slots_load_version_and_context() -> None:
         slots_total=3,
         slots_busy=2,
         queued=5,
+        work_done=9_000_000,
         apis=frozenset(
             {
                 "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/completion",

@@ -133,6 +133,12 @@ class Observation:
     work_done: int | None = None
     """Grows whenever the engine computes anything, prompts included: its sign of life while it is silent.
     None when the engine does not tell."""
+    generates: bool = True
+    """Its model generates text; not one that only embeds or reranks."""
+    canaries: bool = True
+    """It may be asked for a token though no user asks: that costs nothing, loads no model and keeps none loaded."""
+    deaths: tuple[tuple[str, int], ...] = ()
+    """How often a managed engine's process died, by cause."""
     unsupported: frozenset[str] = frozenset()
     """Features that a request may ask for and this engine would ignore without a word, out of FEATURES."""
 
@@ -185,6 +191,13 @@ class Engine(Protocol):
 
         Closing the generator aborts the generation. Raises as `generate` does, and EngineUnsupportedError for what
         cannot be continued faithfully.
+        """
+        ...
+
+    async def heal(self, reason: str) -> bool:
+        """End a process that hangs, for `reason`, so that another one takes its place.
+
+        False when there is nothing that can be done from here, as for an engine that somebody else runs.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,20 +27,22 @@ def build(
     rng: random.Random,
     now: Callable[[], float],
     log_of: Callable[[str], Log | None] = lambda _: None,
+    mend_model: Callable[[Path, threading.Event], str] = lambda _path, _stop: "",
 ) -> Engine:
     """An engine that is not started yet.
 
     `resolve_model` gives a model's name and file for what the settings name; it is called for a managed engine only,
     may fetch the file and raises a NeuroGateError when it cannot. `log_of` gives a managed engine's log by its model's
-    name, None for the usual one. `rng` and `now` (Unix seconds) are for the simulated engine. Raises ConfigError for
-    settings that contradict each other, and for a model that cannot be had.
+    name, None for the usual one. `mend_model` puts a managed engine's file right; see ManagedLlamaCppEngine. `rng` and
+    `now` (Unix seconds) are for the simulated engine. Raises ConfigError for settings that contradict each other, and
+    for a model that cannot be had.
     """
     match settings.kind:
         case "llamacpp":
             from neurogate.engines.llamacpp.engine import ManagedLlamaCppEngine
 
             name, path = _resolved(resolve_model, settings.model or DEFAULT_MODEL)
-            return ManagedLlamaCppEngine(settings, path, name, log=log_of(name))
+            return ManagedLlamaCppEngine(settings, path, name, log=log_of(name), mend=mend_model)
         case "sim":
             from neurogate.engines.sim.engine import SimEngine
 

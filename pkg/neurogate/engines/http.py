@@ -200,6 +200,11 @@ class HttpEngine(ABC):
         raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
         yield Token(said.text)
 
+    async def heal(self, reason: str) -> bool:
+        """Nothing: it is not this worker's to restart."""
+        del reason
+        return False
+
     def _connector(self) -> aiohttp.TCPConnector:
         if self._reuses_connections:
             return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)

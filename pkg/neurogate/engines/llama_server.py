@@ -38,7 +38,10 @@ from neurogate.engines.openai import MODELS_PATH, OpenAIEngine, models_of
 from neurogate.engines.payload import json_of, message_of
 from neurogate.prompt_api import UNDECODABLE
 
-_GAUGE = re.compile(rb"^llamacpp:(requests_processing|requests_deferred) ([0-9.e+]+)$", re.MULTILINE)
+_FIGURE = re.compile(rb"^llamacpp:(\w+) ([0-9.e+]+)$", re.MULTILINE)
+_WORK = (b"n_decode_total", b"tokens_predicted_total", b"spec_decode_num_draft_tokens_total")
+"""Counters that grow with everything the server computes: steps, those over the batches of a prompt too, and what
+speculation saves of them."""
 
 
 class _Generation(msgspec.Struct):
@@ -66,6 +69,15 @@ class _Facts:
     models: tuple[ModelInfo, ...]
     apis: frozenset[str]
     unsupported: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What the server does now; None for what it does not tell."""
+
+    busy: int | None = None
+    queued: int | None = None
+    work_done: int | None = None
 
 
 _CLIENTS_FAULT = re.compile(
@@ -132,14 +144,16 @@ class LlamaServerEngine(OpenAIEngine):
         self._facts = facts
         self._paths = OPENAI_PATHS | facts.apis
         self._first_model = facts.models[0].name if facts.models else ""
-        busy, queued = await self._load(deadline)
+        load = await self._load(deadline)
         return Observation(
             ready=True,
             version=facts.version,
             models=facts.models,
             slots_total=facts.slots,
-            slots_busy=busy,
-            queued=queued,
+            slots_busy=load.busy,
+            queued=load.queued,
+            work_done=load.work_done,
+            canaries=len(facts.models) == 1,  # with several, one canary after the other would load them in turn
             apis=facts.apis,
             unsupported=facts.unsupported,
         )
@@ -174,21 +188,26 @@ class LlamaServerEngine(OpenAIEngine):
             unsupported=await ignored_by(post, apis),
         )
 
-    async def _load(self, deadline: float) -> tuple[int | None, int | None]:
-        """Busy slots and queued requests, each None when the server does not tell."""
+    async def _load(self, deadline: float) -> _Load:
+        """How much it does, as far as it tells."""
         loop = asyncio.get_running_loop()
         try:
             status, body = await self._get("/metrics", timeout_s=deadline - loop.time())
             if status == 200:
-                gauges = {name: _whole(value) for name, value in _GAUGE.findall(body)}
-                return gauges.get(b"requests_processing"), gauges.get(b"requests_deferred")
+                figures = {name: _whole(value) for name, value in _FIGURE.findall(body)}
+                work = [count for name in _WORK if (count := figures.get(name)) is not None]
+                return _Load(
+                    figures.get(b"requests_processing"),
+                    figures.get(b"requests_deferred"),
+                    sum(work) if work else None,
+                )
             status, body = await self._get("/slots", timeout_s=deadline - loop.time())
         except EngineUnavailableError:
-            return None, None
+            return _Load()
         slots = json_of(body) if status == 200 else None
         if not isinstance(slots, list):
-            return None, None
-        return sum(bool(slot.get("is_processing")) for slot in slots if isinstance(slot, dict)), None
+            return _Load()
+        return _Load(sum(bool(slot.get("is_processing")) for slot in slots if isinstance(slot, dict)))
 
     def _not_ready(self, detail: str) -> Observation:
         return Observation(ready=False, detail=detail, slots_total=self._slots)

@@ -142,6 +142,7 @@ class OllamaEngine(HttpEngine):
             version=self._version,
             models=models,
             slots_total=self._slots,
+            canaries=False,  # each would renew the model's keep_alive
             apis=frozenset(path for path, since in _APIS.items() if release >= since),
             unsupported=_IGNORED if release >= _LOGPROBS_SINCE else _IGNORED | {"logprobs"},
         )

@@ -58,7 +58,13 @@ class OpenAIEngine(HttpEngine):
         if not models and self._model:
             models = (ModelInfo(self._model),)
         self._first_model = models[0].name if models else ""
-        return Observation(ready=True, models=models, slots_total=self._slots, apis=self._paths - OPENAI_PATHS)
+        return Observation(
+            ready=True,
+            models=models,
+            slots_total=self._slots,
+            canaries=False,  # it may be somebody's service, and cost money
+            apis=self._paths - OPENAI_PATHS,
+        )
 
     def _default_model(self) -> str:
         return self._model or self._first_model

@@ -112,6 +112,22 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         env("NEUROGATE_ENGINE_APIS", "Paths that an engine of the kind openai has besides chat and completions."),
     ] = ("/v1/embeddings", "/v1/responses")
     api_key: Annotated[str, env("NEUROGATE_ENGINE_API_KEY", "Bearer key an external engine asks for.")] = ""
+    load_timeout_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_ENGINE_LOAD_TIMEOUT_S",
+            "Seconds a managed engine may take to load its model before it is started again.",
+            gt=0,
+        ),
+    ] = 600.0
+    hang_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_ENGINE_HANG_S",
+            "Seconds a managed engine may leave health checks unanswered before it is killed and started again.",
+            gt=0,
+        ),
+    ] = 5.0
     connect_timeout_s: Annotated[
         float, env("NEUROGATE_ENGINE_CONNECT_TIMEOUT_S", "Seconds to connect to the engine.", gt=0)
     ] = 5.0

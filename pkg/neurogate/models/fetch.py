@@ -36,6 +36,15 @@ def is_complete(model: CatalogModel, path: Path) -> bool:
     return path.is_file() and path.stat().st_size == model.size
 
 
+def is_sound(model: CatalogModel, path: Path) -> bool:
+    """Whether the file is the known one, byte for byte. Blocks for as long as reading it takes."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == model.sha256
+    except OSError:
+        return False
+
+
 def fetch(
     model: CatalogModel,
     directory: Path,

@@ -16,7 +16,7 @@ from neurogate.config import load
 from neurogate.models import hub
 from neurogate.models.catalog import CATALOG, CatalogModel, find
 from neurogate.models.errors import ModelError
-from neurogate.models.fetch import Source, fetch, is_complete
+from neurogate.models.fetch import Source, fetch, is_complete, is_sound
 from neurogate.models.progress import Progress, Watch, silent
 from neurogate.models.settings import ModelSettings
 
@@ -73,6 +73,19 @@ class ModelStore:
         path = self._local(reference) or self._from_hub(reference)
         _require_gguf(path)
         return ResolvedModel(model_name(path), path)
+
+    def mend(self, path: Path, *, stop: threading.Event | None = None) -> str:
+        """Check a model's file by its SHA-256 and fetch it anew when it is broken; what was done, empty for nothing.
+
+        Only files of the catalogue have a known SHA-256, and only in the cache directory are they this store's. Blocks.
+        Raises ModelError when a broken file cannot be had anew.
+        """
+        known = next((model for model in self._catalog if path == self.directory / model.file), None)
+        if known is None or is_sound(known, path):
+            return ""
+        path.unlink(missing_ok=True)
+        fetch(known, self.directory, watch=Watch(silent, stop or threading.Event()), sources=self._sources)
+        return f"the model file {path} was broken (its SHA-256 was wrong); it has been fetched anew"
 
     def path(self, reference: str) -> Path | None:
         """The file if it is there already; None if it would have to be fetched."""

@@ -90,6 +90,9 @@ class ScriptedEngine:
         self.aborted = 0
         self.observed = Watched(0)
         self.stopped = 0
+        self.healed: list[str] = []
+        """Why it was to be healed."""
+        self.healable = False
         self._start = start
         self._supervise = supervise
 
@@ -125,6 +128,11 @@ class ScriptedEngine:
         with _inside(self, steps):
             await _pause_all(reply.before)
             yield EngineReply(reply.status, reply.content_type, steps.follow(), reply.retry_after_s)
+
+    async def heal(self, reason: str) -> bool:
+        """Count, and do as `healable` says."""
+        self.healed.append(reason)
+        return self.healable
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Follow `generations`."""

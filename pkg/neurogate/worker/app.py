@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -33,6 +34,7 @@ from neurogate.worker.draining import Draining
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.ops_admin import admin_routes
 from neurogate.worker.settings import WorkerConfig, WorkerSettings
+from neurogate.worker.vigil import WatchSettings
 from neurogate.worker.vitals import vitals
 
 _log = structlog.get_logger("neurogate.worker")
@@ -79,6 +81,12 @@ async def serve(
         now=time.time,  # noqa: TID251 - the composition root
         on_change=changed.set,
         span_of=tracing.to_console("neurogate-worker") if settings.traces == "console" else tracing.off,
+        watch=WatchSettings(
+            canary_interval_s=settings.canary_interval_s,
+            canary_timeout_s=settings.canary_timeout_s,
+            stall_prefill_s=settings.stall_prefill_s,
+            stall_decode_s=settings.stall_decode_s,
+        ),
     )
     server = WorkerServer(
         worker,
@@ -123,6 +131,7 @@ async def serve(
             background = [
                 tasks.create_task(engine.run(), name="engine"),
                 tasks.create_task(worker.observe(settings.stats_interval_s), name="observe"),
+                tasks.create_task(worker.watch(), name="watch"),
                 tasks.create_task(_tell_changes(worker, server, changed), name="tell-changes"),
             ]
             if certificates is not None:
@@ -184,6 +193,7 @@ def _state(worker: Worker) -> dict[str, object]:
         "worker_id": report.worker_id,
         "version": report.version,
         "engine": {"kind": report.engine_kind, "version": report.engine_version},
+        "canary": worker.canary.told(),
         "active_requests": report.running + report.queued,
     }
 
@@ -194,6 +204,11 @@ def _build_engine(config: WorkerConfig, log_of: Callable[[str], EngineLog | None
 
         return ModelStore(config.models.directory).resolve(name)
 
+    def mend_model(path: Path, stop: threading.Event) -> str:
+        from neurogate.models.store import ModelStore
+
+        return ModelStore(config.models.directory).mend(path, stop=stop)
+
     return factory.build(
         config.engine,
         config.sim,
@@ -201,4 +216,5 @@ def _build_engine(config: WorkerConfig, log_of: Callable[[str], EngineLog | None
         rng=random.Random(),  # noqa: S311 - chance, no secrets
         now=time.time,  # noqa: TID251 - the composition root
         log_of=log_of,
+        mend_model=mend_model,
     )

@@ -19,18 +19,22 @@ from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.engines.engine import (
     MAX_ANSWER_BYTES,
     Engine,
+    EngineBrokenError,
     EngineError,
+    EngineUnavailableError,
     ModelInfo,
     Observation,
 )
 from neurogate.errors import BadRequestError
 from neurogate.inference import GenerationEvent, Prompt, Token
 from neurogate.model_names import known_as
+from neurogate.operations import CANARY_PATH
 from neurogate.prompt_api import MAX_TOKENS
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.telemetry import tracing
 from neurogate.telemetry.tracing import SpanOf
 from neurogate.worker.asked import asked
+from neurogate.worker.canary import Canary
 from neurogate.worker.features import ignored_feature
 from neurogate.worker.forwarding import forward
 from neurogate.worker.meter import Meter
@@ -41,12 +45,16 @@ from neurogate.worker.progress import Progress
 from neurogate.worker.prompting import answer_prompt
 from neurogate.worker.refusals import end_for, error_for, error_for_refusal
 from neurogate.worker.resuming.api import Resumption, resumes_of
+from neurogate.worker.stalls import Held
+from neurogate.worker.vigil import Vigil, WatchSettings
 
 _log = structlog.get_logger("neurogate.worker")
 
 _OBSERVE_TIMEOUT_S = 2.5
 _BUSY_RETRY_S = 1.0
 _DETAIL_CHARS_MAX = 500
+_DRAINS = End(EndCode.CANCELLED, message="the worker drains")
+"""Hands a request back, which says nothing bad about the worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class Worker:
         now: Callable[[], float],
         on_change: Callable[[], None],
         span_of: SpanOf = tracing.off,
+        watch: WatchSettings = WatchSettings(),  # noqa: B008 - frozen
     ) -> None:
         """`now` is the wall clock in Unix seconds, for answers that say when they were made."""
         self.name = name
@@ -86,7 +95,16 @@ class Worker:
         self._meter = Meter()
         self._ollama = OllamaApi(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
         self._resumption = Resumption(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
-        self._observation = Observation(ready=False, detail="the engine is starting")
+        self._seen = Observation(ready=False, detail="the engine is starting")
+        self._observation = self._seen
+        self._vigil = Vigil(
+            engine,
+            watch,
+            tokens=lambda: self._meter.completion_tokens_total,
+            metrics=metrics,
+            loop=loop,
+            on_verdict=self._settle,
+        )
         self._draining = self._refusing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -110,7 +128,7 @@ class Worker:
 
     def announce_drain(self) -> None:
         """Say that nothing new should come; what comes is taken all the same."""
-        self._draining = True
+        self._draining = self._vigil.draining = True
         self._on_change()
 
     def drain(self) -> None:
@@ -120,7 +138,7 @@ class Worker:
 
     def undrain(self) -> None:
         """Take that back."""
-        self._draining = self._refusing = False
+        self._draining = self._refusing = self._vigil.draining = False
         self._on_change()
 
     async def idle(self) -> None:
@@ -133,10 +151,26 @@ class Worker:
             self.take_observation(await self._observe_once())
             await asyncio.sleep(interval_s)
 
+    async def watch(self) -> None:
+        """Watch over the engine, for ever: cut what is stuck, and take it out while it generates nothing."""
+        await self._vigil.run()
+
+    @property
+    def canary(self) -> Canary:
+        """What asks the engine for a token."""
+        return self._vigil.canary
+
     def take_observation(self, observation: Observation) -> None:
         """Store what the engine said of itself."""
-        before, self._observation = self._observation, observation
+        self._seen = observation
         self._meter.tick(self._loop.time())
+        self._vigil.observed(observation)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Tell what the engine says of itself, unless it is known better."""
+        before, self._observation = self._observation, self._vigil.told(self._seen)
+        observation = self._observation
         self._export(observation)
         told = (before.ready, before.models, before.apis, before.resumes)
         if told != (observation.ready, observation.models, observation.apis, observation.resumes):
@@ -193,25 +227,44 @@ class Worker:
             return end
 
     async def _answer(self, call: IncomingCall, outlet: Outlet) -> End:
+        if call.path == CANARY_PATH:
+            return await self._answer_canary(call, outlet)
         refusal = self._refusal()
         if refusal is not None:
             return refusal
-        progress = self._begin(self._model_of(call))
+        progress, held = self._begin(self._model_of(call))
+        held.came(call, outlet)
         end = End(EndCode.CANCELLED)
         try:
-            async with asyncio.timeout(call.timeout_s) as time_left:
+            async with held.within(asyncio.timeout(call.timeout_s)) as time_left:
                 end = await self._respond(call, outlet, progress)
         except EngineError as error:
             end = end_for(error)
         except Exception as error:  # noqa: BLE001 - one request's bug must not end the link that carries all others
             if isinstance(error, TimeoutError) and time_left.expired():
-                end = End(EndCode.DEADLINE, message="the request's time ran out")
+                end = held.end or End(EndCode.DEADLINE, message="the request's time ran out")
             else:
                 _log.exception("request failed in the worker", request_id=call.request_id)
                 end = End(EndCode.INTERNAL, message=f"{type(error).__name__} in the worker")
         finally:
-            self._end(progress, end)
+            self._end(progress, held, end)
         return end
+
+    async def _answer_canary(self, call: IncomingCall, outlet: Outlet) -> End:
+        """Whether the engine generates; off the books, and never for an engine that is not ready anyway."""
+        if self._draining:
+            return _DRAINS
+        if not self._seen.ready:
+            return End(EndCode.UNAVAILABLE, message=self._seen.detail)
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                verdict = await self.canary.ask()
+        except TimeoutError:
+            return End(EndCode.DEADLINE, message="the canary's time ran out")
+        if not verdict.well:
+            return End(EndCode.UNAVAILABLE, message=verdict.detail)
+        outlet.chunk(b"{}")
+        return End(http_status=200)
 
     async def generate(self, prompt: Prompt, request_id: str) -> AsyncGenerator[GenerationEvent, None]:
         """Generate for callers without a link."""
@@ -219,11 +272,11 @@ class Worker:
         refusal = self._refusal()
         if refusal is not None:
             raise error_for_refusal(refusal)
-        progress = self._begin(self._known_model(prompt.model), prompt.max_tokens)
+        progress, held = self._begin(self._known_model(prompt.model), prompt.max_tokens)
         end = End(EndCode.CANCELLED)
         started = False
         try:
-            async with aclosing(self._engine.generate(prompt)) as events:
+            async with aclosing(_cuttable(self._engine.generate(prompt), held)) as events:
                 async for event in events:
                     if isinstance(event, Token):
                         started = True
@@ -236,7 +289,7 @@ class Worker:
             _log.warning("generation failed", request_id=request_id, error=str(error))
             raise error_for(error, started=started) from error
         finally:
-            self._end(progress, end)
+            self._end(progress, held, end)
 
     async def _respond(self, call: IncomingCall, outlet: Outlet, progress: Progress) -> End:
         limit = self._limits.max_answer_bytes
@@ -253,9 +306,12 @@ class Worker:
             return End(EndCode.UNSUPPORTED, message=told)
         return await forward(self._engine, call, outlet, progress, max_answer_bytes=limit)
 
-    def _begin(self, model: str, max_tokens: int | None = None) -> Progress:
+    def _begin(self, model: str, max_tokens: int | None = None) -> tuple[Progress, Held]:
         self._idle.clear()
-        return Progress(self._meter.begin(max_tokens), self._metrics.of_model(model), loop=self._loop)
+        job = self._meter.begin(max_tokens)
+        held = Held(job, now=self._loop.time(), model=model)
+        self._vigil.begin(held, model)
+        return Progress(job, self._metrics.of_model(model), loop=self._loop), held
 
     def _model_of(self, call: IncomingCall) -> str:
         """The label of a call's metrics; its body is looked into only when there is more than one model."""
@@ -268,14 +324,15 @@ class Worker:
         name = known_as(name, names)
         return name if name in names else names[0] if names else ""
 
-    def _end(self, progress: Progress, end: End) -> None:
+    def _end(self, progress: Progress, held: Held, end: End) -> None:
         progress.finish(end)
+        self._vigil.end(held, well=end.code is EndCode.ANSWERED and end.http_status < 500)
         if not self._meter.active:
             self._idle.set()
 
     def _refusal(self) -> End | None:
         if self._refusing:
-            return End(EndCode.CANCELLED, message="the worker drains")  # handed back: says nothing bad about it
+            return _DRAINS
         if not self._observation.ready:
             return End(EndCode.UNAVAILABLE, message=self._observation.detail)
         if self._meter.active >= self._limits.max_requests:
@@ -303,6 +360,23 @@ class Worker:
         metrics.active_inferences.set(meter.active)
         for model in seen.models[:1]:
             metrics.tokens_per_second.labels(model.name).set(meter.decode_tokens_per_s)
+
+
+async def _cuttable(events: AsyncGenerator[GenerationEvent, None], held: Held) -> AsyncGenerator[GenerationEvent, None]:
+    """The same events. Raises EngineError as well for a request that is cut because its engine is stuck."""
+    async with aclosing(events):
+        while True:
+            try:
+                async with held.within(asyncio.timeout(None)):
+                    event = await anext(events, None)
+            except TimeoutError:
+                if held.end is None:
+                    raise
+                stuck = EngineUnavailableError if held.end.code is EndCode.UNAVAILABLE else EngineBrokenError
+                raise stuck(held.end.message) from None
+            if event is None:
+                return
+            yield event
 
 
 def _served(model: ModelInfo) -> ServedModel:

@@ -66,6 +66,31 @@ class WorkerMetrics:
         self.load = Gauge(
             "neurogate_worker_load", "Requests held over slots; 0 where the slots are not known.", registry=registry
         )
+        self.canaries = Counter(
+            "neurogate_worker_canaries_total",
+            "Tokens asked of the engine to see whether it still generates, by what became of it:"
+            " alive, hung, failed, refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.canary_seconds = Histogram(
+            "neurogate_worker_canary_seconds",
+            "Time until a canary's token, where it came.",
+            buckets=_SHORT_S,
+            registry=registry,
+        )
+        self.stalls = Counter(
+            "neurogate_worker_stalls_total",
+            "Requests that were cut because nothing came of them any more, by phase: queue, prefill, decode.",
+            ["phase"],
+            registry=registry,
+        )
+        self.engine_deaths = Counter(
+            "neurogate_worker_engine_deaths_total",
+            "Deaths of a managed engine's process by cause: exit, signal, out of memory, hung, loading.",
+            ["cause"],
+            registry=registry,
+        )
         self._by_model: dict[str, ModelMetrics] = {}
         self.active_inferences = Gauge("neurogate_worker_active_inferences", "Requests held now.", registry=registry)
 

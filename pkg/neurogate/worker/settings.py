@@ -58,6 +58,38 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         float, env("NEUROGATE_DRAIN_TIMEOUT_S", "Seconds in-flight requests may take to finish on SIGTERM.", ge=0)
     ] = 30.0
+    canary_interval_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_CANARY_INTERVAL_S",
+            "Seconds without a sign of life until the engine is asked for a token; 0 asks only when it is suspected.",
+            ge=0,
+        ),
+    ] = 5.0
+    canary_timeout_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_CANARY_TIMEOUT_S",
+            "Seconds within which it must give that token; more where its canaries have taken long before.",
+            gt=0,
+        ),
+    ] = 4.0
+    stall_prefill_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_STALL_PREFILL_S",
+            "Seconds a request may wait for its first token while the engine shows no progress; 0 is for ever.",
+            ge=0,
+        ),
+    ] = 60.0
+    stall_decode_s: Annotated[
+        float,
+        env(
+            "NEUROGATE_STALL_DECODE_S",
+            "Seconds a stream may be silent after a token before it is handed to another worker; 0 is for ever.",
+            ge=0,
+        ),
+    ] = 15.0
     drain_delay_s: Annotated[
         float,
         env(

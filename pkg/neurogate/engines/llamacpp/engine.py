@@ -13,7 +13,8 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from neurogate.engines.llamacpp.gguf import pooling_of, validate
 from neurogate.engines.llamacpp.process import Launch, Log
 from neurogate.engines.llamacpp.supervisor import Supervisor
 from neurogate.engines.settings import EngineSettings
+from neurogate.errors import NeuroGateError
 from neurogate.inference import GenerationEvent, Prompt
 
 _HEALTH_POLL_S = 0.1
@@ -84,18 +86,29 @@ class ManagedLlamaCppEngine:
         model_name: str,
         *,
         log: Log | None = None,
+        mend: Callable[[Path, threading.Event], str] = lambda _path, _stop: "",
     ) -> None:
+        """`mend` checks a model's file, puts it right if it can and says what it did; blocks until the event is set.
+
+        Raises NeuroGateError when the file is broken and stays so.
+        """
         self._settings = settings
         self._model_path = model_path
         self._model_name = model_name
         self._log: Log = log or structlog.get_logger("neurogate.engine")
         self._binary = ""
         self._pooling = "none"
+        self._embeds = False
         self._ubatch = _UBATCH
         self._family = ""
         self._key = ""
         self._client: _ChildClient | None = None
-        self._supervisor = Supervisor(self._launch, self, log=self._log)
+        self._mend_model = mend
+        self._stopping = threading.Event()
+        self._silent_since: float | None = None
+        self._supervisor = Supervisor(
+            self._launch, self, log=self._log, load_timeout_s=settings.load_timeout_s, mend=self._mend
+        )
 
     def __repr__(self) -> str:
         return f"<ManagedLlamaCppEngine {self._model_name} {self._supervisor!r}>"
@@ -115,6 +128,7 @@ class ManagedLlamaCppEngine:
         self._family = await asyncio.to_thread(validate, self._model_path)
         self._binary = await asyncio.to_thread(check_files, self._settings)
         own = await asyncio.to_thread(pooling_of, self._model_path)
+        self._embeds = bool(own) or self._settings.pooling == "rank"
         self._pooling = self._choose_pooling(own)
         self._ubatch = self._settings.ubatch or (max(_UBATCH, self._settings.context_length) if own else _UBATCH)
 
@@ -124,24 +138,32 @@ class ManagedLlamaCppEngine:
 
     async def stop(self) -> None:
         """Cut what is under way, so that no child waits for it, then end the child and `run`."""
+        self._stopping.set()
         await self.move_out()
         await self._supervisor.stop()
 
     async def observe(self) -> Observation:
-        """What the child says, or why there is none to ask."""
+        """What the child says, or why there is none to ask. One that says nothing for long is killed."""
         restarts = self._supervisor.restarts
+        deaths = tuple(self._supervisor.deaths.items())
         client = self._client
         if client is not None and not self._supervisor.detail:
             seen = await client.observe()
+            await self._bear_silence(answered=seen.ready)
             models = tuple(replace(model, family=self._family) for model in seen.models)
-            return replace(seen, models=models, restarts=restarts)
+            return replace(seen, models=models, restarts=restarts, deaths=deaths, generates=not self._embeds)
         return Observation(
             ready=False,
             detail=self._supervisor.detail,
             models=(ModelInfo(self._model_name, loaded=False),),
             slots_total=self._settings.managed_slots,
             restarts=restarts,
+            deaths=deaths,
         )
+
+    async def heal(self, reason: str) -> bool:
+        """Kill the child, which hangs; the supervisor starts another one."""
+        return self._supervisor.kill(reason)
 
     @asynccontextmanager
     async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
@@ -173,6 +195,7 @@ class ManagedLlamaCppEngine:
         )
         await client.start()
         self._client = client
+        self._silent_since = None
         while not (await client.observe()).ready:  # noqa: ASYNC110 - another process: there is no event to wait for
             await asyncio.sleep(_HEALTH_POLL_S)
 
@@ -181,6 +204,25 @@ class ManagedLlamaCppEngine:
         client, self._client = self._client, None
         if client is not None:
             await client.stop()
+
+    async def _bear_silence(self, *, answered: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        if answered or self._supervisor.detail:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= self._settings.hang_s:
+            await self.heal(f"it answered no health check for {self._settings.hang_s:g} s (NEUROGATE_ENGINE_HANG_S)")
+
+    async def _mend(self) -> str:
+        """After a death in loading: what was wrong with the model's file and is right again; empty when nothing was."""
+        await asyncio.to_thread(check_files, self._settings)
+        try:
+            mended = await asyncio.to_thread(self._mend_model, self._model_path, self._stopping)
+        except NeuroGateError as error:
+            raise EngineFatalError(str(error)) from error
+        await asyncio.to_thread(validate, self._model_path)
+        return mended
 
     def _healthy(self) -> _ChildClient:
         if self._client is None or self._supervisor.detail:

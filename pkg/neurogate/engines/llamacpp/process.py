@@ -17,16 +17,22 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from neurogate.engines.engine import EngineFatalError
+from neurogate.engines.llamacpp import oom
 from neurogate.engines.llamacpp.contract import announced_url
 
 LINE_CHARS_MAX = 2000
-_LAST_LINES = 20
+_REMARKABLE_LINES = 3
+_LAST_LINES = 200
+"""What was said before the last so many lines is not why it died."""
+_LAST_WORDS_MAX = 400
 _LAST_OUTPUT_S = 1.0
 """How long what a process wrote last may take to arrive after its end."""
 _OUTPUTS = (1, 2)
 
 _ERROR_LINE = re.compile(r"^[\d.]+ E ")
 """llama.cpp's log lines: time, level letter, text."""
+_REMARKABLE = re.compile(r"error|fail|assert|abort|terminate|exception|what\(\)", re.IGNORECASE)
+"""What says why, even where a backtrace follows it."""
 
 
 class Log(Protocol):
@@ -98,7 +104,11 @@ class ChildProcess(asyncio.SubprocessProtocol):
         self._lines = {number: LineSplitter() for number in _OUTPUTS}
         self._open_outputs = set(_OUTPUTS)
         self._heard_all = asyncio.Event()
-        self._last: deque[str] = deque(maxlen=_LAST_LINES)
+        self._last_line = ""
+        self._heard_lines = 0
+        self._remarkable: deque[tuple[int, str]] = deque(maxlen=_REMARKABLE_LINES)
+        self.out_of_memory = False
+        """It said that it got no memory."""
         self.pid = 0
         """The process's id."""
 
@@ -167,9 +177,15 @@ class ChildProcess(asyncio.SubprocessProtocol):
             transport.close()
 
     def last_words(self) -> str:
-        """Why it died, as far as it said: its last error lines and its last line."""
-        errors = [line for line in self._last if _ERROR_LINE.match(line) or "error" in line.lower()]
-        return "; ".join(dict.fromkeys([*errors[-3:], *list(self._last)[-1:]]))
+        """Why it died, as far as it said: its last remarkable lines and its last line, as one short line."""
+        recent = [line for at, line in self._remarkable if at > self._heard_lines - _LAST_LINES]
+        lines = dict.fromkeys([*recent, self._last_line])
+        return "; ".join(" ".join(line.split()) for line in lines if line)[-_LAST_WORDS_MAX:]
+
+    def kill(self) -> None:
+        """SIGKILL, for one that hangs: it would not hear anything else."""
+        if not self._exited.is_set():
+            self._signal(signal.SIGKILL)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """For the event loop: the process runs."""
@@ -200,7 +216,11 @@ class ChildProcess(asyncio.SubprocessProtocol):
             self._url = url
             self._listening.set()
         elif line:
-            self._last.append(line)
+            self._last_line = line
+            self._heard_lines += 1
+            if _ERROR_LINE.match(line) or _REMARKABLE.search(line):
+                self._remarkable.append((self._heard_lines, line))
+                self.out_of_memory = self.out_of_memory or oom.says_so(line)
             say = self._log.error if _ERROR_LINE.match(line) else self._log.debug
             say("engine", line=line, pid=self.pid)
 

@@ -4,6 +4,7 @@
 |--------------------------------|---------------------------------------------------------------------|
 | saying it can never work       | fatal, unless it has worked before                                  |
 | before it ever was ready       | again after the backoff; fatal at the third time in a row           |
+| because it hung                | the same as if it had died by itself                                |
 | after it had been ready once   | again after the backoff, for ever                                   |
 
 The backoff doubles from 0.5 s to 30 s and begins anew after a minute of health.
@@ -11,10 +12,12 @@ The backoff doubles from 0.5 s to 30 s and begins anew after a minute of health.
 
 from __future__ import annotations
 
+import enum
 import signal
 from dataclasses import dataclass
 
 from neurogate.engines.engine import EngineFatalError
+from neurogate.engines.llamacpp import oom
 from neurogate.engines.llamacpp.contract import EXIT_ENGINE_MISSING, EXIT_MODEL_UNUSABLE
 
 BACKOFF_FIRST_S = 0.5
@@ -23,6 +26,17 @@ HEALTHY_S = 60.0
 STARTS_MAX = 3
 
 _POINTLESS = frozenset({EXIT_MODEL_UNUSABLE, EXIT_ENGINE_MISSING})
+
+
+class Cause(enum.Enum):
+    """Why a process died, in a word."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    MEMORY = "out of memory"
+    HUNG = "hung"
+    LOADING = "loading"
+    """It did not become ready in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +48,27 @@ class Death:
     ready_s: float | None
     """Seconds it was ready; None when it never was."""
     last_words: str
+    out_of_memory: bool = False
+    """The kernel or the engine itself says so."""
+    killed_for: str = ""
+    """Why the worker killed it; empty when it died by itself."""
+    overdue: bool = False
+    """It was killed because it did not become ready in time."""
+
+    @property
+    def cause(self) -> Cause:
+        """For whoever counts."""
+        if self.killed_for:
+            return Cause.LOADING if self.overdue else Cause.HUNG
+        if self.out_of_memory:
+            return Cause.MEMORY
+        return Cause.EXIT if self.status >= 0 else Cause.SIGNAL
 
     def __str__(self) -> str:
+        if self.killed_for:
+            return f"it hung: {self.killed_for}"
+        if self.out_of_memory:
+            return oom.ADVICE
         if self.status >= 0:
             return f"it exited with status {self.status}"
         hint = ", which often means that memory ran out" if self.status == -signal.SIGKILL else ""
@@ -57,7 +90,8 @@ class RestartPolicy:
         if not self._worked:
             self._failed_starts += 1
             if death.status in _POINTLESS:
-                raise EngineFatalError(f"the engine cannot start: {death.last_words}")
+                why = f"{oom.ADVICE}: " if death.out_of_memory else ""
+                raise EngineFatalError(f"the engine cannot start: {why}{death.last_words}")
             if self._failed_starts >= STARTS_MAX:
                 raise EngineFatalError(
                     f"the engine died {STARTS_MAX} times before it was ready; last, {death}: {death.last_words}"

@@ -1,4 +1,4 @@
-"""Keeps one engine process alive: start, wait until it is healthy, restart it when it dies.
+"""Keeps one engine process alive: start, wait until it is healthy, restart it when it dies or hangs.
 
 One task runs `run` and owns the process; `stop` only asks it to end. What being healthy means is the tenant's business:
 it is told where the process listens, and that it is gone.
@@ -7,11 +7,16 @@ it is told where the process listens, and that it is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import signal
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from neurogate.engines.llamacpp import oom
 from neurogate.engines.llamacpp.process import ChildProcess, Launch, Log
 from neurogate.engines.llamacpp.restarts import Death, RestartPolicy
+
+MENDED_S = 0.1
+"""Until the next start, once what killed the last one is put right."""
 
 
 class Tenant(Protocol):
@@ -26,20 +31,46 @@ class Tenant(Protocol):
         ...
 
 
+async def _nothing_to_mend() -> str:
+    return ""
+
+
 class Supervisor:
     """Runs one process after the other, until stopped."""
 
-    def __init__(self, launch: Callable[[], Launch], tenant: Tenant, *, log: Log, grace_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        launch: Callable[[], Launch],
+        tenant: Tenant,
+        *,
+        log: Log,
+        grace_s: float = 5.0,
+        load_timeout_s: float = 600.0,
+        mend: Callable[[], Awaitable[str]] = _nothing_to_mend,
+        oom_kills: Callable[[], int] = oom.kills,
+    ) -> None:
+        """`mend` looks for what could have killed a process before it was ready, and says what it has put right.
+
+        It raises EngineFatalError when there is something that it cannot put right. `oom_kills` counts the processes
+        that the kernel killed because memory ran out.
+        """
         self._launch = launch
         self._tenant = tenant
         self._log = log
         self._grace_s = grace_s
+        self._load_timeout_s = load_timeout_s
+        self._mend = mend
+        self._oom_kills = oom_kills
         self._policy = RestartPolicy()
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._child: ChildProcess | None = None
         self._ready_at: float | None = None
+        self._killed_for = ""
+        self._overdue = False
+        self.deaths: dict[str, int] = {}
+        """How often a process died, by cause."""
         self.restarts = 0
         """How often a dead process was followed by another."""
         self.detail = "the engine is not started"
@@ -75,9 +106,20 @@ class Supervisor:
             await self._child.end()
         await self._idle.wait()
 
+    def kill(self, reason: str) -> bool:
+        """End a process that hangs, for `reason`: another one follows. False when there is none."""
+        if self._child is None or self._stopping.is_set() or self._killed_for:
+            return False
+        self._log.error("engine hangs, killing it", pid=self._child.pid, why=reason)
+        self._killed_for = reason
+        self._child.kill()
+        return True
+
     async def _live(self) -> Death:
         self.detail = "the engine is loading its model"
         self._ready_at = None
+        self._killed_for, self._overdue = "", False
+        killed_before = self._oom_kills()
         child = await ChildProcess.spawn(self._launch(), log=self._log, grace_s=self._grace_s)
         self._child = child
         if self._stopping.is_set():  # asked while the process was being created, when there was nothing to end
@@ -91,13 +133,27 @@ class Supervisor:
             self._child = None
             self.detail = "the engine died"
             await self._tenant.move_out()
-        return Death(status, self._ready_for(), child.last_words())
+        return Death(
+            status,
+            self._ready_for(),
+            child.last_words(),
+            out_of_memory=child.out_of_memory or (status == -signal.SIGKILL and self._oom_kills() > killed_before),
+            killed_for=self._killed_for,
+            overdue=self._overdue,
+        )
 
     async def _move_in(self, child: ChildProcess) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        url = await child.url()
-        await self._tenant.move_in(url)
+        try:
+            async with asyncio.timeout(self._load_timeout_s):
+                url = await child.url()
+                await self._tenant.move_in(url)
+        except TimeoutError:
+            self._overdue = self.kill(
+                f"it was not ready within {self._load_timeout_s:g} s (NEUROGATE_ENGINE_LOAD_TIMEOUT_S)"
+            )
+            return
         self._ready_at = loop.time()
         self.detail = ""
         self._log.info("engine ready", url=url, pid=child.pid, load_s=round(self._ready_at - began, 3))
@@ -108,10 +164,13 @@ class Supervisor:
         return asyncio.get_running_loop().time() - self._ready_at
 
     async def _mourn(self, death: Death) -> None:
-        delay_s = self._policy.after(death)
+        self.deaths[death.cause.value] = self.deaths.get(death.cause.value, 0) + 1
+        mended = "" if death.ready_s is not None or death.killed_for else await self._mend()
+        delay_s = MENDED_S if mended else self._policy.after(death)
         self.restarts += 1
-        self.detail = f"the engine is restarted in {delay_s:g} s because {death}"
-        self._log.warning("engine died", why=str(death), last_words=death.last_words, restart_in_s=delay_s)
+        said = f"; it said: {death.last_words}" if death.last_words and not death.killed_for else ""
+        self.detail = f"the engine is restarted in {delay_s:g} s because {mended or death}{said}"
+        self._log.warning("engine died", why=mended or str(death), last_words=death.last_words, restart_in_s=delay_s)
         try:
             async with asyncio.timeout(delay_s):
                 await self._stopping.wait()

@@ -94,6 +94,7 @@ class SimEngine:
             slots_total=slots,
             slots_busy=scheduler.busy,
             queued=scheduler.queued,
+            work_done=scheduler.work_done,
             kv_used_ratio=scheduler.tokens_held / (slots * CONTEXT_TOKENS),
             apis=_OWN_APIS,
             resumes=frozenset(RESUMED),
@@ -126,6 +127,11 @@ class SimEngine:
             model=self._core.model,
             inference_time_ms=inference_ms,
         )
+
+    async def heal(self, reason: str) -> bool:
+        """Nothing: it is made to fail."""
+        del reason
+        return False
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Answer one prompt."""

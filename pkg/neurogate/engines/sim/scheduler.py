@@ -96,6 +96,11 @@ class Job:
     ) -> None:
         self._scheduler.release(self)
 
+    @property
+    def hangs_at_once(self) -> bool:
+        """Whether it takes a slot and never says anything."""
+        return self.stays and not self.length
+
     async def more_than(self, seen: int) -> int:
         """Wait until more than `seen` tokens were said, or the job ended; return how many were said.
 
@@ -128,6 +133,7 @@ class Scheduler:
         self.jobs: list[Job | None] = [None] * slots
         """What each slot does."""
         self.totals = Totals()
+        self._prefilled_tokens = 0
         self._free = list(range(slots))
         self._waiting: OrderedDict[Job, None] = OrderedDict()
         self._decoding: dict[Job, None] = {}
@@ -154,6 +160,14 @@ class Scheduler:
     def tokens_held(self) -> int:
         """Tokens in the cache of all slots together."""
         return sum(job.prompt_tokens + job.said for job in self.jobs if job is not None)
+
+    @property
+    def work_done(self) -> int:
+        """Tokens computed, prompts under way included. A job that hangs from its beginning computes nothing."""
+        now = asyncio.get_running_loop().time()
+        under_way = (job for job in self.jobs if job is not None and not job.prefilled and not job.hangs_at_once)
+        partly = sum(min(job.prompt_tokens - 1, int((now - job.started_at) * self._prefill_tps)) for job in under_way)
+        return max(0, partly) + self._prefilled_tokens + self.totals.decoded_tokens
 
     def submit(self, prompt_tokens: int, length: int, *, stays: bool = False) -> Job:
         """Begin a job that says `length` tokens; one that `stays` then keeps its slot, silent, until released.
@@ -215,6 +229,8 @@ class Scheduler:
         job.decoding_at = now
         job.prefilled = True
         self.totals.prompt_tokens += job.prompt_tokens
+        if not job.hangs_at_once:
+            self._prefilled_tokens += job.prompt_tokens
         self.totals.prompt_s += now - job.started_at
         self._note_length(job)
         if job.length == 0:

@@ -1,0 +1,227 @@
+"""Which of the requests that a worker holds are stuck.
+
+Once a second each request's tokens are compared with those of a second before; nothing happens per token. Silence is
+judged by its phase, and by whether the engine does anything at all:
+
+| phase   | stuck after                                                                                             |
+|---------|---------------------------------------------------------------------------------------------------------|
+| queue   | `prefill_s` in which the engine did nothing                                                             |
+| prefill | the same; five times that when the engine works, but never on this one                                  |
+| decode  | `decode_s` without a token; `prefill_s` while the engine works or computes a prompt                     |
+| any     | tokens that come more rarely than one in `decode_s`, over a minute                                      |
+
+An answer that shows nothing before its end is judged by the engine's own progress, where there is any to see. One whose
+reader is slow is not judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from neurogate.channel import End
+from neurogate.engines.engine import Observation
+from neurogate.operations import OPERATIONS
+from neurogate.rpc.backend import IncomingCall, Outlet
+from neurogate.worker.asked import wants_stream
+from neurogate.worker.meter import Job
+
+_HARD_TIMES = 5
+_TRICKLE_S = 60.0
+"""Over which a stream's rate is looked at."""
+_TOOLS = b'"tools"'
+
+
+class Phase(enum.Enum):
+    """Where a request is in its life."""
+
+    QUEUE = "queue"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Held:
+    """One request that the worker holds."""
+
+    __slots__ = ("_call", "_model", "_outlet", "_quiet", "_time", "began_at", "end", "job", "moved_at", "paced", "seen")
+
+    def __init__(self, job: Job, *, now: float, model: str = "") -> None:
+        """`model` is what is asked for, as far as that matters."""
+        self.job = job
+        self.began_at = now
+        self.moved_at = now
+        """When its last token was seen."""
+        self.seen = 0
+        """Tokens it had then."""
+        self.paced = (now, 0)
+        """Since when its rate is looked at, and the tokens it had then."""
+        self.end: End | None = None
+        """How it was cut short; None when it was not."""
+        self._model = model
+        self._call: IncomingCall | None = None
+        self._outlet: Outlet | None = None
+        self._quiet: bool | None = None
+        self._time: asyncio.Timeout | None = None
+
+    def __repr__(self) -> str:
+        return f"<Held tokens={self.job.emitted} {'cut' if self.end else 'open'}>"
+
+    def came(self, call: IncomingCall, outlet: Outlet) -> None:
+        """It is this call of a link, answered there."""
+        self._call, self._outlet = call, outlet
+
+    def within(self, time: asyncio.Timeout) -> asyncio.Timeout:
+        """What can cut it short: its own time. Nobody can before, and after it has passed."""
+        self._time = time
+        return time
+
+    def cut(self, end: End) -> bool:
+        """End it so, now; False when it is ending anyway."""
+        time = self._time
+        if self.end is not None or time is None or time.expired():
+            return False
+        try:
+            time.reschedule(asyncio.get_running_loop().time())
+        except RuntimeError:  # it has just left the block that its time bounds
+            return False
+        self.end = end
+        return True
+
+    @property
+    def prompt_bytes(self) -> int:
+        """How much there is to compute before its first token."""
+        return len(self._call.body) if self._call is not None else 0
+
+    @property
+    def blocked(self) -> bool:
+        """Its reader is slow: it waits, and not for the engine."""
+        return self._outlet is not None and self._outlet.full
+
+    @property
+    def quiet(self) -> bool:
+        """Whether its silence is normal: it shows nothing before its end, or holds back what may be a tool call."""
+        if self._quiet is None:
+            call = self._call
+            operation = OPERATIONS.get(call.path) if call is not None else None
+            self._quiet = call is not None and (
+                operation is None or not wants_stream(operation, call.body) or _TOOLS in call.body
+            )
+        return self._quiet
+
+    def waits_for_a_model(self, seen: Observation) -> bool:
+        """Whether the model it asks for is not loaded yet, which takes as long as it takes."""
+        named = [model for model in seen.models if model.name == self._model] or list(seen.models[:1])
+        return not seen.canaries and any(not model.loaded for model in named)
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A request that is stuck."""
+
+    held: Held
+    phase: Phase
+    told: str
+    """For the end of the request."""
+
+
+def _silent(held: Held, phase: Phase, silent_s: float) -> Stall:
+    return Stall(held, phase, f"the engine stalled in {phase.value}: nothing for {silent_s:.0f} s")
+
+
+class Stalls:
+    """The requests that one worker holds, and what they show of its engine. Bounds of 0 are none."""
+
+    def __init__(self, *, prefill_s: float, decode_s: float, now: float) -> None:
+        self._prefill_s = prefill_s or math.inf
+        self._decode_s = decode_s or math.inf
+        self._held: dict[Held, None] = {}
+        self._work: int | None = None
+        self._worked_at = now
+        self.lived_at = now
+        """When the engine last showed any life."""
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(tuple(self._held))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, held: Held) -> None:
+        """The worker holds it now."""
+        self._held[held] = None
+
+    def drop(self, held: Held) -> None:
+        """No longer."""
+        del self._held[held]
+
+    def alive(self, now: float) -> None:
+        """Somebody else has seen life in the engine. That it worked for those that are held here it does not say."""
+        self.lived_at = now
+
+    def prompts(self) -> list[Held]:
+        """Those without a token, in order of their arrival."""
+        return [held for held in self._held if not held.job.emitted]
+
+    def sweep(self, now: float, seen: Observation, *, canaries: bool = False) -> list[Stall]:
+        """Look at all of them, on an engine that was last seen so; those that are stuck.
+
+        What the engine computed lately may be for `canaries` alone: then it says nothing about them.
+        """
+        self._look(now, seen, canaries=canaries)
+        tells = seen.work_done is not None
+        works = now - self._worked_at < self._decode_s
+        prompts = self.prompts()
+        decoding = len(self._held) - len(prompts)
+        computing = prompts[: max(0, (seen.slots_total or len(self._held)) - decoding)]
+        strangers = (seen.slots_busy or 0) > len(self._held)
+        found = []
+        for held in self._held:
+            if held.blocked or held.waits_for_a_model(seen):
+                held.moved_at, held.paced = now, (now, held.seen)
+            elif held.job.emitted:
+                bound_s = self._decode_bound_s(held, works=works, tells=tells, prompts=strangers or bool(computing))
+                if now - held.moved_at >= bound_s:
+                    found.append(_silent(held, Phase.DECODE, now - held.moved_at))
+                elif trickle := self._trickle(held, now):
+                    found.append(Stall(held, Phase.DECODE, f"the engine stalled in decode: {trickle}"))
+            elif tells or not held.quiet:
+                phase = Phase.PREFILL if held in computing else Phase.QUEUE
+                idle_s, waited_s = now - max(self._worked_at, held.moved_at), now - held.moved_at
+                if idle_s >= self._prefill_s:
+                    found.append(_silent(held, phase, idle_s))
+                elif phase is Phase.PREFILL and not held.quiet and waited_s >= _HARD_TIMES * self._prefill_s:
+                    found.append(_silent(held, phase, waited_s))
+        return found
+
+    def _look(self, now: float, seen: Observation, *, canaries: bool) -> None:
+        """Take notice of what went on since the last look."""
+        for held in self._held:
+            if held.job.emitted != held.seen:
+                if not held.seen:
+                    held.paced = (now, held.job.emitted)
+                held.seen, held.moved_at = held.job.emitted, now
+                self.lived_at = self._worked_at = now
+        if seen.work_done is not None and seen.work_done != self._work:
+            self._work = seen.work_done
+            if not canaries:
+                self.lived_at = self._worked_at = now
+
+    def _decode_bound_s(self, held: Held, *, works: bool, tells: bool, prompts: bool) -> float:
+        """How long this one may be silent between two tokens."""
+        if held.quiet:
+            return self._decode_s if tells and not works else _HARD_TIMES * self._prefill_s
+        return max(self._decode_s, self._prefill_s) if works or prompts else self._decode_s
+
+    def _trickle(self, held: Held, now: float) -> str:
+        """That its tokens come too rarely, in words; empty when they do not."""
+        since, tokens = held.paced
+        elapsed_s, said = now - since, held.seen - tokens
+        if elapsed_s < max(_TRICKLE_S, 2 * self._decode_s):
+            return ""
+        held.paced = (now, held.seen)
+        if held.quiet or said >= elapsed_s / self._decode_s:
+            return ""
+        return f"{said} tokens in {elapsed_s:.0f} s"

@@ -1,0 +1,315 @@
+"""Which requests are stuck: by phase, and by what their engine does meanwhile. On virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from neurogate.channel import EndCode
+from neurogate.engines.engine import ModelInfo, Observation
+from neurogate.rpc.backend import IncomingCall
+from neurogate.testing.engines import HANG, READY, Reply, ScriptedEngine, stream
+from neurogate.virtual_time import run
+from neurogate.worker.meter import Meter
+from neurogate.worker.stalls import Held, Phase, Stall, Stalls
+from watched_support import watching
+from worker_support import CHAT, FakeOutlet, incoming
+
+TELLS = replace(READY, work_done=0)
+SILENT = replace(READY, slots_total=0)
+"""An engine that tells neither slots nor progress."""
+
+
+class Bench:
+    """Stalls with requests in them, and a clock that is turned by hand."""
+
+    def __init__(self, seen: Observation = TELLS, *, prefill_s: float = 60, decode_s: float = 15) -> None:
+        self.seen = seen
+        self.now = 1000.0
+        self.meter = Meter()
+        self.stalls = Stalls(prefill_s=prefill_s, decode_s=decode_s, now=self.now)
+
+    def held(self, *, tokens: int = 0, outlet: FakeOutlet | None = None, model: str = "", **fields: Any) -> Held:
+        held = Held(self.meter.begin(None), now=self.now, model=model)
+        body = msgspec.json.encode({"stream": True, **fields})
+        held.came(IncomingCall(CHAT, body, "r-1", "", None), outlet or FakeOutlet())
+        held.job.tokens(tokens)
+        self.stalls.add(held)
+        return held
+
+    def works(self) -> None:
+        assert self.seen.work_done is not None
+        self.seen = replace(self.seen, work_done=self.seen.work_done + 1)
+
+    def pass_s(self, seconds: int, each: Callable[[], object] = lambda: None) -> list[Stall]:
+        """Sweep every second; the stalls of the first sweep that finds any."""
+        for _ in range(seconds):
+            self.now += 1
+            each()
+            if found := self.stalls.sweep(self.now, self.seen):
+                return found
+        return []
+
+
+def test_a_stream_that_falls_silent_is_stuck_after_its_bound() -> None:
+    async def main() -> None:
+        bench = Bench()
+        held = bench.held(tokens=3)
+        assert bench.pass_s(15) == []
+        [stall] = bench.pass_s(2)
+        assert (stall.held, stall.phase) == (held, Phase.DECODE)
+        assert stall.told == "the engine stalled in decode: nothing for 15 s"
+
+    run(main())
+
+
+@pytest.mark.parametrize("seen", [TELLS, SILENT])
+def test_a_prompt_may_take_a_minute_without_any_sign(seen: Observation) -> None:
+    async def main() -> None:
+        bench = Bench(seen)
+        bench.held()
+        assert bench.pass_s(59) == []
+        [stall] = bench.pass_s(3)
+        assert stall.phase is Phase.PREFILL
+
+    run(main())
+
+
+def test_a_prompt_may_take_as_long_as_the_engine_works_on_it_but_not_for_ever() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bench.held()
+        assert bench.pass_s(299, bench.works) == []
+        [stall] = bench.pass_s(3, bench.works)
+        assert (stall.phase, stall.told) == (Phase.PREFILL, "the engine stalled in prefill: nothing for 300 s")
+
+    run(main())
+
+
+def test_a_request_may_wait_for_a_slot_as_long_as_others_move() -> None:
+    async def main() -> None:
+        bench = Bench(replace(SILENT, slots_total=1))
+        other = bench.held(tokens=1)
+        waiting = bench.held()
+        assert bench.pass_s(1000, lambda: other.job.tokens(1)) == []
+        found = bench.pass_s(70)
+        assert [stall.held for stall in found] == [other]
+        bench.stalls.drop(other)
+        [stall] = bench.pass_s(70)
+        assert (stall.held, stall.phase) == (waiting, Phase.PREFILL)
+
+    run(main())
+
+
+def test_queued_requests_are_told_from_those_that_are_computed() -> None:
+    async def main() -> None:
+        bench = Bench(replace(TELLS, slots_total=1))
+        for _ in range(2):
+            bench.held()
+        assert [stall.phase for stall in bench.pass_s(70)] == [Phase.PREFILL, Phase.QUEUE]
+
+    run(main())
+
+
+def test_a_prompt_of_others_keeps_a_stream_waiting_for_a_bounded_time() -> None:
+    async def main() -> None:
+        bench = Bench()
+        stuck = bench.held(tokens=1)
+        bench.pass_s(1)
+        bench.held()
+        assert bench.pass_s(58) == []
+        assert next(stall.held for stall in bench.pass_s(3)) is stuck
+
+    run(main())
+
+
+def test_one_hung_stream_in_an_engine_that_works_ends_too() -> None:
+    async def main() -> None:
+        bench = Bench()
+        stuck, other = bench.held(tokens=1), bench.held(tokens=1)
+        assert bench.pass_s(60, lambda: other.job.tokens(5)) == []
+        assert [stall.held for stall in bench.pass_s(3, lambda: other.job.tokens(5))] == [stuck]
+
+    run(main())
+
+
+def test_strangers_on_the_engine_are_work_as_well() -> None:
+    async def main() -> None:
+        bench = Bench(replace(TELLS, slots_busy=3))
+        bench.held(tokens=1)
+        assert bench.pass_s(59) == []
+        assert bench.pass_s(3) != []
+
+    run(main())
+
+
+def test_one_token_a_minute_is_no_answer() -> None:
+    """Nor is one whose engine is busy with others, so that its silence alone would be excused."""
+
+    async def main() -> None:
+        for busy in (False, True):
+            bench = Bench()
+            slow = bench.held(tokens=1)
+            other = bench.held(tokens=1)
+            second = 0
+
+            def tick(bench: Bench = bench, slow: Held = slow, other: Held = other, busy: bool = busy) -> None:
+                nonlocal second
+                second += 1
+                if second % 50 == 0:
+                    slow.job.tokens(1)
+                if busy:
+                    other.job.tokens(10)
+
+            if not busy:
+                bench.stalls.drop(other)
+            [stall] = bench.pass_s(120, tick)
+            assert stall.held is slow
+            assert bench.now - 1000 <= 65
+            assert "stalled in decode" in stall.told
+
+    run(main())
+
+
+def test_a_slow_but_steady_stream_is_left_alone() -> None:
+    async def main() -> None:
+        bench = Bench(SILENT)
+        slow = bench.held(tokens=1)
+        second = 0
+
+        def tick() -> None:
+            nonlocal second
+            second += 1
+            if second % 10 == 0:
+                slow.job.tokens(1)
+
+        assert bench.pass_s(2000, tick) == []
+
+    run(main())
+
+
+def test_a_slow_reader_is_no_stall() -> None:
+    async def main() -> None:
+        bench = Bench()
+        outlet = FakeOutlet(limit=1)
+        bench.held(tokens=1, outlet=outlet)
+        outlet.chunk(b"x")
+        assert outlet.full
+        assert bench.pass_s(1000) == []
+        outlet.read()
+        assert bench.pass_s(14) == []
+        assert bench.pass_s(3) != []
+
+    run(main())
+
+
+@pytest.mark.parametrize("fields", [{"stream": False}, {"tools": [{}]}])
+def test_answers_that_show_nothing_are_judged_by_the_engine(fields: dict[str, Any]) -> None:
+    async def main() -> None:
+        for tokens in (0, 1):
+            bench = Bench()
+            bench.held(tokens=tokens, **fields)
+            assert bench.pass_s(250, bench.works) == [], "the engine works"
+            assert bench.pass_s(70) != [], "and then it does not"
+
+    run(main())
+
+
+def test_where_nothing_tells_an_unstreamed_answer_has_its_deadline_only() -> None:
+    async def main() -> None:
+        bench = Bench(SILENT)
+        bench.held(stream=False)
+        assert bench.pass_s(5000) == []
+        held = bench.held(tokens=1, tools=[{}])
+        assert bench.pass_s(299) == []
+        assert [stall.held for stall in bench.pass_s(5)] == [held]
+
+    run(main())
+
+
+def test_a_model_that_is_being_loaded_takes_its_time() -> None:
+    async def main() -> None:
+        bench = Bench(replace(SILENT, canaries=False, models=(ModelInfo("a"), ModelInfo("b", loaded=False))))
+        bench.held(model="b")
+        assert bench.pass_s(1000) == []
+        bench.seen = replace(bench.seen, models=(ModelInfo("a"), ModelInfo("b")))
+        assert bench.pass_s(59) == []
+        assert bench.pass_s(3) != []
+
+    run(main())
+
+
+def test_bounds_of_zero_are_none() -> None:
+    async def main() -> None:
+        bench = Bench(prefill_s=0, decode_s=0)
+        bench.held()
+        bench.held(tokens=1)
+        assert bench.pass_s(5000) == []
+
+    run(main())
+
+
+def test_a_request_is_cut_once_and_only_while_it_lasts() -> None:
+    async def main() -> None:
+        from neurogate.channel import End
+
+        bench = Bench()
+        held = bench.held()
+        end = End(EndCode.BROKEN, message="stuck")
+        assert not held.cut(end), "it has not begun"
+
+        async def last() -> None:
+            async with held.within(asyncio.timeout(None)):
+                assert held.cut(end)
+                assert not held.cut(end)
+                assert "cut" in repr(held)
+                await asyncio.sleep(100)
+
+        with pytest.raises(TimeoutError):
+            await last()
+        other = bench.held()
+        async with other.within(asyncio.timeout(None)):
+            pass
+        assert not other.cut(end), "it is over"
+
+    run(main())
+
+
+def test_the_worker_ends_a_stalled_stream_as_broken_and_suspects_the_engine() -> None:
+    """Another worker goes on with it; the slot is free again, and a canary tells at once whether the engine lives."""
+
+    async def main() -> None:
+        engine = ScriptedEngine(observation=TELLS, replies=lambda _: stream(b"data: {}\n\n", HANG))
+        async with watching(engine) as watched:
+            await asyncio.sleep(7)
+            before = len(engine.prompts)
+            outlet = FakeOutlet()
+            end = await watched.worker.answer(incoming({"stream": True}, timeout_s=None), outlet)
+            assert (end.code, end.message) == (EndCode.BROKEN, "the engine stalled in decode: nothing for 15 s")
+            assert outlet.body == b"data: {}\n\n"
+            assert engine.active.value == 0
+            assert watched.value("stalls_total", phase="decode") == 1
+            assert watched.value("engine_requests_total", model="tiny", status="broken") == 1
+            await asyncio.sleep(1)
+            assert len(engine.prompts) > before
+            assert watched.loop.time() - watched.worker.canary.last_at <= 1
+            assert watched.worker.ready
+
+    run(main())
+
+
+def test_an_unstreamed_answer_on_an_engine_that_tells_nothing_is_waited_for() -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+        engine = ScriptedEngine(observation=replace(SILENT, canaries=False), replies=lambda _: Reply([gate, b"{}"]))
+        async with watching(engine) as watched:
+            asyncio.get_running_loop().call_later(1000, gate.set)
+            assert (await watched.worker.answer(incoming(timeout_s=None), FakeOutlet())).http_status == 200
+            assert engine.prompts == []
+
+    run(main())
