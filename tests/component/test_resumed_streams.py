@@ -146,6 +146,22 @@ def test_one_stream_survives_worker_after_worker(resume_buffer_bytes: int) -> No
     run_real(main())
 
 
+@pytest.mark.parametrize("fault", ["cut_after", "error_after", "hang_after"])
+def test_a_stream_goes_on_past_every_engine_that_breaks_it(fault: str) -> None:
+    """Each engine says nine tokens and then fails, whichever way."""
+
+    async def main() -> None:
+        async with fleet(1, sim=SPEED) as made, answering(made, "chat") as (_, pieces):
+            whole = b"".join([piece async for piece in pieces])
+        failing = SimSettings(prefill_tps=0, decode_tps=200, slots=64, faults=f"{fault}=9")
+        async with fleet(2, sim=failing, stall_s=1.0) as made, answering(made, "chat") as (_, pieces):
+            got = b"".join([piece async for piece in pieces])
+            assert read(got) == read(whole)
+            assert resumes(made, "resumed") >= 2
+
+    run_real(main())
+
+
 def _resuming(made: Fleet, dead: set[int]) -> Callable[[int], bool]:
     return lambda index: index not in dead and bool(made.engines[index].resumed)
 
