@@ -31,6 +31,8 @@ from neurogate.errors import (
     ModelNotFoundError,
     NoWorkerError,
     QueueFullError,
+    QueueTimeoutError,
+    QueueTooLongError,
     RateLimitedError,
     TooLargeError,
     UnauthorizedError,
@@ -331,6 +333,8 @@ def test_a_call_without_a_key_has_little_time_for_its_message(monkeypatch: pytes
         (TooLargeError("a"), Code.RESOURCE_EXHAUSTED),
         (RateLimitedError("a"), Code.RESOURCE_EXHAUSTED),
         (QueueFullError("a"), Code.RESOURCE_EXHAUSTED),
+        (QueueTimeoutError("a"), Code.RESOURCE_EXHAUSTED),
+        (QueueTooLongError("a"), Code.RESOURCE_EXHAUSTED),
         (BusyError("a"), Code.RESOURCE_EXHAUSTED),
         (NoWorkerError("a"), Code.UNAVAILABLE),
         (DeadlineError("a"), Code.DEADLINE_EXCEEDED),
@@ -350,7 +354,7 @@ def test_trailers_say_when_to_try_again_and_what_is_left() -> None:
     assert trailers_of(limited, "r-1") == (
         ("x-neurogate-code", "rate_limit_exceeded"),
         ("x-request-id", "r-1"),
-        ("retry-after", "2"),
+        ("retry-after", "3"),
         ("grpc-retry-pushback-ms", "2400"),
         ("ratelimit-limit", "60"),
     )
@@ -566,6 +570,29 @@ def test_requests_wait_for_their_turn() -> None:
             await eventually(lambda: it.made.gateway.admission.waiting == 1)
             assert it.made.gateway.dispatcher.in_flight == 1
             assert ((await first).completion_tokens, (await second).completion_tokens) == (4, 1)
+
+    run_real(main())
+
+
+def test_a_call_whose_turn_would_come_behind_its_deadline_is_told_so_and_when_to_come_back() -> None:
+    async def main() -> None:
+        async with served(sim=SLOW, max_concurrent=1) as it:
+            admission = it.made.gateway.admission
+            short = llm_pb2.PromptRequest(prompt="Why?", max_tokens=1)
+            for _ in range(5):  # the queue's pace: a turn in 0.1 s or so
+                await asyncio.gather(*(it.llm.GenerateText(short, metadata=(BEARER,)) for _ in range(4)))
+            long = llm_pb2.PromptRequest(prompt="Why?", max_tokens=40)
+            others = [it.llm.GenerateText(long, metadata=(BEARER,)) for _ in range(200)]
+            await eventually(lambda: admission.waiting == 199)
+            with refused(Code.RESOURCE_EXHAUSTED, "too late") as caught:
+                await it.llm.GenerateText(short, metadata=(BEARER,), timeout=2)
+            trailers = dict(caught.value.trailing_metadata())
+            assert trailers["x-neurogate-code"] == "queue_too_long"
+            assert int(trailers["grpc-retry-pushback-ms"]) >= 2000
+            assert int(trailers["retry-after"]) * 1000 >= int(trailers["grpc-retry-pushback-ms"])
+            for call in others:
+                call.cancel()
+            await eventually(lambda: admission.waiting == 0)
 
     run_real(main())
 

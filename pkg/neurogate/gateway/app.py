@@ -83,7 +83,7 @@ async def serve(
             held.callback(before.close)
             offer = before.offer
         async with asyncio.TaskGroup() as tasks:
-            background = _follow_files(gateway, tasks)
+            background = [*_follow_files(gateway, tasks), tasks.create_task(gateway.outliers.run(), name="outliers")]
             pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
             await _open_books(gateway)
             await gateway.pool.resolved()

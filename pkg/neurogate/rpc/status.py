@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import grpc
 
 from neurogate.errors import BusyError, GatewayError, QueueFullError, QueueTimeoutError, RateLimitedError
@@ -49,7 +51,7 @@ def trailers_of(error: GatewayError, request_id: str) -> Metadata:
     """
     trailers: list[tuple[str, str | bytes]] = [("x-neurogate-code", error.code), ("x-request-id", request_id)]
     if error.retry_after_s is not None:
-        trailers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
+        trailers.append(("retry-after", str(max(1, math.ceil(error.retry_after_s)))))
         trailers.append(("grpc-retry-pushback-ms", str(max(1, round(error.retry_after_s * 1000)))))
     if isinstance(error, RateLimitedError):
         trailers += [(name.decode("ascii"), value.decode("ascii")) for name, value in error.headers]
