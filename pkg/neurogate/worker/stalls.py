@@ -93,7 +93,10 @@ class Held:
     @property
     def prompt_bytes(self) -> int:
         """How much there is to compute before its first token."""
-        return len(self._call.body) if self._call is not None else 0
+        call = self._call
+        if call is None:
+            return 0
+        return len(call.body) + (len(call.resume.text) if call.resume is not None else 0)
 
     @property
     def blocked(self) -> bool:

@@ -28,8 +28,10 @@ from neurogate.rpc.backend import IncomingCall
 from neurogate.testing.engines import READY, ScriptedEngine, finished
 from neurogate.virtual_time import run
 from neurogate.worker.backend import Worker, WorkerLimits
+from neurogate.worker.meter import Meter
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.resuming.api import resumes_of
+from neurogate.worker.stalls import Held
 from told_support import events_of, read
 from worker_support import CHAT, NOW, FakeOutlet, Setup, incoming, prompt_call
 
@@ -173,6 +175,13 @@ def test_tokens_of_another_worker_are_not_counted_as_this_ones() -> None:
         made.assert_idle()
 
     asyncio.run(main())
+
+
+def test_what_was_said_already_is_to_be_computed_as_the_prompt_is() -> None:
+    for said, more in ((None, 0), (Resume("Hello"), 5)):
+        held = Held(Meter().begin(None), now=0.0)
+        held.came(incoming(b"{}", path=CHAT, resume=said), FakeOutlet())
+        assert held.prompt_bytes == 2 + more
 
 
 def test_work_that_is_outstanding_is_what_is_left_of_it() -> None:
