@@ -374,3 +374,72 @@ def test_a_key_bound_to_models_and_routes_may_use_no_others(tmp_path: Any) -> No
             good.end(GOOD)
 
     run(main())
+
+
+def test_a_request_ends_with_the_time_that_its_client_gave_it() -> None:
+    async def main() -> None:
+        async with edge() as made:
+            client = chat(headers=[("x-neurogate-timeout", "2.5")])
+            call = await made.asked(client)
+            assert call.call.deadline == pytest.approx(2.5)
+            await asyncio.sleep(3)
+            assert (client.status, call.cancelled) == (504, True)
+            wrong = chat(headers=[("x-neurogate-timeout", "soon")])
+            await made.ask(wrong)
+            assert (wrong.status, wrong.json()["error"]["code"]) == (400, "invalid_request")
+
+    run(main())
+
+
+def test_only_requests_that_waited_teach_the_queue() -> None:
+    async def main() -> None:
+        async with edge(max_concurrent=1) as made:
+            patience = made.admission._patience
+            for _ in range(20):
+                (await made.asked(chat())).end(GOOD)
+                await turns()
+            assert patience.needed_s == 0.0
+            for _ in range(9):
+                first = await occupied(made)
+                made.ask(chat())
+                await turns()
+                first.end(GOOD)
+                await turns()
+                await asyncio.sleep(2)
+                calls(made)[-1].chunk(DONE)
+                calls(made)[-1].end(GOOD)
+                await turns()
+            assert patience.needed_s == pytest.approx(2.2)
+            for _ in range(4):
+                first = await occupied(made)
+                leaving = chat()
+                made.ask(leaving)
+                await asyncio.sleep(10)
+                first.end(GOOD)
+                await turns()
+                leaving.leave()
+                await turns()
+            assert patience.limit_s == pytest.approx(7)
+
+    run(main())
+
+
+def test_the_answer_that_broke_off_for_lack_of_time_teaches_as_well() -> None:
+    async def main() -> None:
+        async with edge(max_concurrent=1) as made:
+            patience = made.admission._patience
+            for _ in range(8):
+                patience.answered(1.0)
+            before_s = patience.needed_s
+            first = await occupied(made)
+            client = chat(headers=[("x-neurogate-timeout", "5")])
+            made.ask(client)
+            await asyncio.sleep(3)
+            first.end(GOOD)
+            await turns()
+            calls(made)[-1].chunk(b"data: {}\n\n")
+            await asyncio.sleep(3)
+            assert (client.status, client.complete) == (200, True)
+            assert patience.needed_s > before_s
+
+    run(main())

@@ -18,6 +18,7 @@ from neurogate.gateway.intake import (
     announced_size,
     read_body,
     read_headers,
+    time_allowed_s,
     trace_context,
 )
 from neurogate.testing.connections import FakeClient
@@ -233,3 +234,18 @@ def test_any_body_is_read_whole_or_refused(pieces: list[bytes], limit: int) -> N
             assert await read(FakeClient(body=pieces), limit=limit) == whole
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"), [(b"", 300.0), (b"30", 30.0), (b"0.5", 0.5), (b"301", 300.0), (b"999999999", 300.0)]
+)
+def test_a_client_may_give_its_request_less_time_and_not_more(told: bytes, seconds: float):
+    headers = read_headers([(b"x-neurogate-timeout", told)])
+
+    assert time_allowed_s(headers, 300.0) == seconds
+
+
+@pytest.mark.parametrize("told", [b"0", b"0.0", b"-1", b"1e9", b"soon", b"30s", b"inf", b"nan", b" 3", b"1" * 10])
+def test_a_time_that_is_none_is_refused(told: bytes):
+    with pytest.raises(BadRequestError, match="X-NeuroGate-Timeout"):
+        time_allowed_s(read_headers([(b"x-neurogate-timeout", told)]), 300.0)
