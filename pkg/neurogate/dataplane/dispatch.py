@@ -300,12 +300,14 @@ class Dispatcher:
     def _rest_s(self, call: Call) -> float | None:
         """Seconds until the first worker has rested that could take the call; None where rest is not what is needed."""
         snapshot = self.pool.snapshot
-        if snapshot.admitting(call.model, call.api):
-            return None
         resting = [
-            member.resting_until for member in snapshot.suspended(call.model, call.api) if member.rest is not None
+            member
+            for member in (*snapshot.admitting(call.model, call.api), *snapshot.suspended(call.model, call.api))
+            if member.usable and member.breaker.state == "closed"
         ]
-        return max(0.0, min(resting) - self.loop.time()) if resting else None
+        if not resting or any(member.rest is None for member in resting):
+            return None
+        return max(0.0, min(member.resting_until for member in resting) - self.loop.time())
 
     def _unknown(self, model: str) -> bool:
         models = self.pool.snapshot.models
