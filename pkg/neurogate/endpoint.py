@@ -65,3 +65,8 @@ class WorkerReport:
     """Paths of `operations` that it can do beyond the universal ones."""
     resumes: frozenset[str] = frozenset()
     """Paths whose answers it can continue where another worker stopped."""
+
+    @property
+    def default_model(self) -> str:
+        """The model of requests that name none; empty when it does not tell."""
+        return self.models[0].name if self.models else ""

@@ -20,7 +20,6 @@ import msgspec
 from neurogate.channel import Call, End, EndCode, Resume
 from neurogate.dataplane.hedge import Hedge
 from neurogate.dataplane.lease import Lease
-from neurogate.dataplane.member import Member
 from neurogate.dataplane.recovery import CannotResumeError, Transcript
 from neurogate.dataplane.verdict import Retry, error_for, judge, what_broke
 from neurogate.errors import DeadlineError, EngineFailedError, GatewayError, StreamBrokenError
@@ -186,7 +185,7 @@ class Exchange:
         elif self.started:
             self._broke = f"the answer broke off: {what_broke(end, self.worker_id)}"
             if self.call.resumable:
-                self._continue(end, lease.member if lease is not None else None)
+                self._continue(end, lease)
             else:
                 self._fail(StreamBrokenError(self._broke))
         elif verdict.retry is Retry.NO or not self._dispatcher.may_retry(self, verdict.retry):
@@ -301,7 +300,7 @@ class Exchange:
             self._hedge_timer = self._dispatcher.loop.call_later(self._dispatcher.hedge_after_s, self._hedge_now)
         self._ticket = lease.member.channel.submit(call, self)
 
-    def _continue(self, end: End, member: Member | None) -> None:
+    def _continue(self, end: End, broken: Lease | None) -> None:
         """The stream broke on this worker: go on with it on another one, or say that it broke."""
         try:
             resume = self._where_it_stopped(end)
@@ -314,8 +313,8 @@ class Exchange:
             self._receiver.on_complete()
             return
         self._resume, self._broken_by = resume, end
-        if self._like is None and member is not None:
-            self._like = self._dispatcher.model_of(self.call, member)  # now: who comes back may have another one
+        if self._like is None and broken is not None:
+            self._like = self.call.model or broken.report.default_model  # by now it may be another one
         self._tried = (*self._tried, self.worker_id)
         lease = self._acquire()
         if lease is None and not self._silent:
@@ -331,6 +330,8 @@ class Exchange:
 
     def _where_it_stopped(self, end: End) -> Resume | None:
         """What the client has; None when that is all, with the end mark. Raises CannotResumeError."""
+        if self._like is not None and (why_not := self._dispatcher.nobody_continues(self.call, self._like)):
+            raise CannotResumeError(why_not)
         if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
             raise CannotResumeError("the worker that was asked to refused it")
         self._read_sent()

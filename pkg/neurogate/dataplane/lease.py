@@ -18,11 +18,13 @@ _TOKENS_MIN = 16
 class Lease:
     """A pick with its permit. Creating one counts the request in; `release` counts it out."""
 
-    __slots__ = ("_asked_at", "_permit", "_released", "_tokens_before", "member", "ttft_s")
+    __slots__ = ("_asked_at", "_permit", "_released", "_tokens_before", "member", "report", "ttft_s")
 
     def __init__(self, member: Member, permit: Permit, asked_at: float) -> None:
         """`asked_at` is loop time, like `now` below."""
         self.member = member
+        self.report = member.report
+        """What the worker said of itself when it was asked."""
         self._asked_at = asked_at
         self.ttft_s: float | None = None
         """Seconds to the first piece of a streamed answer."""

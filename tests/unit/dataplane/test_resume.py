@@ -197,6 +197,21 @@ def test_a_worker_that_comes_back_with_another_default_model_is_not_taken_for_it
     virtual_time.run(main())
 
 
+def test_a_worker_that_takes_another_default_model_meanwhile_leaves_its_streams_to_the_old_one() -> None:
+    models = {"worker-0": ("llama", "qwen"), "worker-1": ("qwen", "llama"), "worker-2": ("llama",)}
+
+    async def main() -> None:
+        async with fleet(3, models=models) as made:
+            begin(made)
+            made.worker(0).become_ready(models=("qwen", "llama"))
+            made.worker(0).die()
+
+            assert asked(made) == [1, 0, 1]
+            last(made, 2).end(GOOD)
+
+    virtual_time.run(main())
+
+
 def test_a_stream_may_break_more_than_once() -> None:
     async def main() -> None:
         async with fleet(3) as made:
