@@ -113,17 +113,28 @@ def worker(flags: Flags) -> None:
 @takes(FileSettings, EngineSettings, SimSettings, also=GATEWAY_PORTS)
 def up(
     flags: Flags,
+    *,
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 3,
     host: Annotated[str, typer.Option(help="Address of the gateway's ports. [NEUROGATE_HOST, default 127.0.0.1]")] = "",
     key: Annotated[list[str] | None, typer.Option(help="A bearer key; may be given several times.")] = None,
+    rolling: Annotated[
+        bool, typer.Option("--rolling", help="Restart a running fleet, one process at a time, and lose no request.")
+    ] = False,
+    run: Annotated[
+        str, typer.Option(help="With --rolling: the directory of its logs, when several run.", metavar="DIR")
+    ] = "",
 ) -> None:
-    """Run a gateway and workers on this machine until Ctrl-C.
+    """Run a gateway and workers on this machine until Ctrl-C; restart those that die.
 
     The ports are the gateway's. One that is set, by flag, environment or file, is used or is an error; the others move
     on when they are taken. Workers listen on 127.0.0.1: gRPC on GRPC_PORT (50051) and the ports after it, one each; ops
     on the ports after METRICS_PORT, or in a file from worker.metrics_port (9090) on. WORKER_ADDRESSES are chosen here.
     All other settings come from the environment and the file.
     """
+    if rolling:
+        from neurogate.local import rolling as local_rolling
+
+        raise typer.Exit(local_rolling.main(run))
     from neurogate.local import up as local_up
 
     settings = flags.given | ({"NEUROGATE_HOST": host} if host else {})

@@ -12,6 +12,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,7 +57,7 @@ class Child:
     async def start(self, command: Sequence[str], fleet: str) -> None:
         """Start it in a session of its own, so that a terminal's Ctrl-C reaches only us."""
         environment = child_environment({**self._plan.environment, processes.MARK: fleet})
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:  # two processes may write to it, one after the other or at once
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 self._plan.command,
@@ -104,10 +105,14 @@ class Fleet:
         self.plan = plan
         self.directory = directory
         self.name = uuid.uuid4().hex
-        self.gateway = Child(plan.gateway, directory / f"{plan.gateway.name}.log")
+        self._gateway_plan = _handing_over(plan.gateway, directory)
+        self._gateway_log = directory / f"{plan.gateway.name}.log"
+        self.gateway = Child(self._gateway_plan, self._gateway_log)
         self.workers = [Child(worker, directory / f"{worker.name}.log") for worker in plan.workers]
         self.killed: list[str] = []
         """What had to be killed when the fleet stopped: names of children, command lines of what they left behind."""
+        self._successor: Child | None = None
+        """A gateway that is about to take over from `gateway`."""
         self._grace_s = grace_s
         self._command = tuple(command or launcher())
         self._client = httpx.AsyncClient(timeout=_ANSWER_TIMEOUT_S, trust_env=False)
@@ -115,7 +120,7 @@ class Fleet:
     async def __aenter__(self) -> Self:
         try:
             for child in self.children:
-                await child.start(self._command, self.name)
+                await self.start(child)
         except BaseException:
             await self.stop()
             raise
@@ -129,7 +134,44 @@ class Fleet:
     @property
     def children(self) -> list[Child]:
         """Every process: the gateway first."""
-        return [self.gateway, *self.workers]
+        return [self.gateway, *([self._successor] if self._successor is not None else []), *self.workers]
+
+    async def start(self, child: Child) -> None:
+        """Start one of the children, for the first time or again when it has ended."""
+        await child.start(self._command, self.name)
+
+    async def end(self, child: Child) -> bool:
+        """Ask one of them to end, and kill it when it does not in time. Whether it ended by itself."""
+        child.signal(signal.SIGTERM)
+        await _ended([child], self._grace_s)
+        if child.ending is not None:
+            return True
+        child.signal(signal.SIGKILL)
+        await _ended([child], _KILLED_S)
+        return False
+
+    async def replace_gateway(self, timeout_s: float) -> None:
+        """Have another gateway take over from the one that runs, and finish what it holds.
+
+        Raises FleetError when that does not come about within `timeout_s`; the one that runs goes on then.
+        """
+        self._successor = successor = Child(self._gateway_plan, self._gateway_log)
+        try:
+            await self.start(successor)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+                    ends = [tasks.create_task(child.ended()) for child in (self.gateway, successor)]
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                    for end in ends:
+                        end.cancel()
+            if self.gateway.ending is None or successor.ending is not None:
+                raise FleetError(successor.report())
+            self.gateway = successor
+        finally:
+            if self.gateway is not successor:
+                successor.signal(signal.SIGKILL)
+                await successor.ended()
+            self._successor = None
 
     async def state(self) -> FleetState | None:
         """How it is now; None while the gateway does not answer."""
@@ -170,7 +212,7 @@ class Fleet:
         What does not end in time, or when this is cancelled, is killed; so is any process that a child left behind.
         """
         try:
-            for children in ([self.gateway], self.workers):
+            for children in ([child for child in self.children if child not in self.workers], self.workers):
                 for child in children:
                     child.signal(signal.SIGTERM)
                 await _ended(children, self._grace_s)
@@ -198,6 +240,12 @@ class Fleet:
                 break
             await asyncio.sleep(_LEFT_POLL_S)
         return left
+
+
+def _handing_over(plan: ChildPlan, directory: Path) -> ChildPlan:
+    """A gateway of which another one can take over."""
+    takeover = {"NEUROGATE_TAKEOVER_SOCKET": str(directory / "gateway.sock")}
+    return replace(plan, environment={**plan.environment, **takeover})
 
 
 async def _ended(children: Sequence[Child], timeout_s: float) -> None:

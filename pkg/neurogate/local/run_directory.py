@@ -1,8 +1,9 @@
-"""Where a fleet writes its logs."""
+"""Where a fleet writes its logs, and where it can be spoken to."""
 
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,10 @@ from typing import Annotated
 import msgspec
 
 from neurogate.config import env
+from neurogate.gateway.handover import address_of
+
+CONTROL = "up.sock"
+"""The Unix socket in a run's directory by which its `neurogate up` is told what to do."""
 
 _KEPT = 10
 """Runs whose logs are kept."""
@@ -26,16 +31,41 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True):
 def new_run_directory(settings: StateSettings) -> Path:
     """A new directory for one run, removing those of long ago; a temporary one when there is no home to write to."""
     try:
-        state = Path(settings.state_home) if settings.state_home else Path.home() / ".local" / "state"
-        runs = state / "neurogate" / "runs"
+        runs = _runs(settings)
         runs.mkdir(parents=True, exist_ok=True)
         created = Path(tempfile.mkdtemp(prefix="run-", dir=runs))
     except (OSError, RuntimeError):
         return Path(tempfile.mkdtemp(prefix="neurogate-"))
-    old = sorted(runs.glob("run-*"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]
-    for path in old:
-        shutil.rmtree(path, ignore_errors=True)
+    for path in _newest_first(runs)[_KEPT:]:
+        if not is_live(path):
+            shutil.rmtree(path, ignore_errors=True)
     return created
+
+
+def live_directories(settings: StateSettings) -> list[Path]:
+    """Those whose fleets run, the newest first."""
+    try:
+        return [path for path in _newest_first(_runs(settings)) if is_live(path)]
+    except (OSError, RuntimeError):
+        return []
+
+
+def is_live(directory: Path) -> bool:
+    """Whether the fleet of that directory runs."""
+    path = directory / CONTROL
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, address_of(path) as address:
+        return asking.connect_ex(address) == 0
+
+
+def _runs(settings: StateSettings) -> Path:
+    state = Path(settings.state_home) if settings.state_home else Path.home() / ".local" / "state"
+    return state / "neurogate" / "runs"
+
+
+def _newest_first(runs: Path) -> list[Path]:
+    return sorted(runs.glob("run-*"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def tail(log: Path, lines: int = 15) -> str:

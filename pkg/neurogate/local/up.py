@@ -1,4 +1,4 @@
-"""`neurogate up`: a fleet that runs until Ctrl-C, with its state in view."""
+"""`neurogate up`: a fleet that is kept running until Ctrl-C, with its state in view."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from neurogate.local.banner import banner
+from neurogate.local.control import listening, serve
 from neurogate.local.fleet import Fleet, FleetError
+from neurogate.local.keeper import Keeper
 from neurogate.local.plan import FleetRequest
 from neurogate.local.prepare import Prepared, prepare
+from neurogate.local.run_directory import CONTROL
 from neurogate.local.state import FleetState
 from neurogate.local.table import Row, table_of
 from neurogate.process import EXIT_FAILURE, run, run_until
@@ -33,7 +36,7 @@ class View(Protocol):
 
 
 def main(request: FleetRequest) -> int:
-    """Run it to its end. Returns the exit code: 1 when the fleet could not start, or does not work any more."""
+    """Run it to its end. Returns the exit code: 1 when the fleet could not start."""
     console = Console(soft_wrap=True, highlight=False)
     prepared = prepare(request, console)
     fleet = Fleet(prepared.plan, prepared.directory, grace_s=_GRACE_S)
@@ -62,24 +65,20 @@ async def up(prepared: Prepared, fleet: Fleet, stopping: asyncio.Event, console:
 
 
 async def _watch(fleet: Fleet, view: View, console: Console) -> str:
-    """Show the fleet until it fails. Returns why."""
+    """Show the fleet, and keep it running. Returns why it could not start."""
     try:
         await fleet.wait_ready(READY_TIMEOUT_S, view)
     except FleetError as error:
         return str(error)
-    console.print("ready; Ctrl-C stops everything")
-    reported: set[str] = set()
-    while True:
-        view(await fleet.state())
-        for child in fleet.workers:
-            if child.ending is not None and child.name not in reported:
-                reported.add(child.name)
-                console.print(child.report(), style="red", markup=False)
-        if fleet.gateway.ending is not None:
-            return fleet.gateway.report()
-        if len(reported) == len(fleet.workers):
-            return "every worker has ended"
-        await asyncio.sleep(_REFRESH_S)
+    keeper = Keeper(fleet, lambda line: console.print(line, markup=False))
+    with listening(fleet.directory / CONTROL) as listener:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(serve(listener, keeper.roll), name="control")
+            tasks.create_task(keeper.run(), name="keeper")
+            console.print("ready; Ctrl-C stops everything")
+            while True:
+                view(await fleet.state())
+                await asyncio.sleep(_REFRESH_S)
 
 
 @contextmanager
