@@ -178,6 +178,13 @@ class Dispatcher:
         candidates = tuple(filter(able, snapshot.admitting(call.model, call.api)))
         return self._lease(candidates, tried) or self._last_resort(snapshot, call, tried, able)
 
+    def nobody_continues(self, call: Call, model: str) -> str:
+        """Why nobody will ever go on with an answer of the model, as far as workers have told; empty when one may."""
+        members = [member for member in self.pool.snapshot.members if self.model_of(call, member) == model]
+        if any(call.path in member.report.resumes for member in members):
+            return ""
+        return f"the engine of no worker that has {model or 'the model'} continues answers of {call.path}"
+
     def acquire_spare(self, call: Call, tried: Collection[str]) -> Lease | None:
         """A lease for a second attempt: on a worker that is well and has a free slot, within the share of hedges."""
         if self._hedges.balance < 1.0:

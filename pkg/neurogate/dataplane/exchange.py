@@ -302,6 +302,8 @@ class Exchange:
 
     def _continue(self, end: End, broken: Lease | None) -> None:
         """The stream broke on this worker: go on with it on another one, or say that it broke."""
+        if self._like is None and broken is not None:
+            self._like = self.call.model or broken.report.default_model  # by now it may be another one
         try:
             resume = self._where_it_stopped(end)
         except CannotResumeError as error:
@@ -313,8 +315,6 @@ class Exchange:
             self._receiver.on_complete()
             return
         self._resume, self._broken_by = resume, end
-        if self._like is None and broken is not None:
-            self._like = self.call.model or broken.report.default_model  # by now it may be another one
         self._tried = (*self._tried, self.worker_id)
         lease = self._acquire()
         if lease is None and not self._silent:

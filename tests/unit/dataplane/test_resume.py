@@ -626,3 +626,19 @@ def test_a_hundred_streams_of_one_worker_go_on_elsewhere() -> None:
             assert asked(made) == [100, 50, 50]
 
     virtual_time.run(main())
+
+
+def test_nobody_waits_for_a_worker_that_continues_when_none_ever_will() -> None:
+    """A fleet whose engines cannot do it tells so at once, and not after NEUROGATE_RESUME_WAIT_S."""
+
+    async def main() -> None:
+        async with fleet(2, able="") as made:
+            _, receiver = begin(made)
+            last(made, 0).end(End(EndCode.BROKEN))
+            await receiver.last_word()
+
+            assert receiver.ended_at == 0
+            assert receiver.error is not None
+            assert "the engine of no worker that has the model continues answers of" in receiver.error.message
+
+    virtual_time.run(main())
