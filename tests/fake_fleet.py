@@ -28,6 +28,7 @@ class Gateway(BaseHTTPRequestHandler):
     how = FAKE.get("gateway", "")
     workers = ENVIRON.get("WORKER_ADDRESSES", "").split(",")
     turn = 0
+    streams = 0
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -55,10 +56,15 @@ class Gateway(BaseHTTPRequestHandler):
         pieces = question.split() if self.how != "one-piece" else [question]
         events = [{"choices": [{"delta": {"content": f"{piece} "}}]} for piece in pieces]
         lines = [f"data: {json.dumps(event)}\n\n" for event in [*events, {"choices": []}]]
+        Gateway.streams += 1
+        if Gateway.streams > 1 and self.how != "not-continued":
+            lines.insert(3, ": continued by another worker, attempt 2\n\n")
         self.answer("".join(lines + ([] if self.how == "cut-stream" else ["data: [DONE]\n\n"])).encode())
 
     def answer(self, body: bytes, status: int = 200) -> None:
         self.send_response(status)
+        if self.how != "nameless":
+            self.send_header("X-NeuroGate-Worker", "worker-0")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -1,7 +1,8 @@
 """`neurogate demo`: the whole product in a minute, on this machine, with nothing faked.
 
-Every step checks what it shows. The exit code is 0 only when a real model answered, a worker was killed, the next
-prompts were answered nevertheless, its breaker opened, and in the end no process is left.
+Every step checks what it shows. The exit code is 0 only when a real model answered, a worker was killed in the middle
+of an answer which was whole nevertheless, the next prompts were answered, its breaker opened, and in the end no process
+is left.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +32,7 @@ _GRACE_S = 10.0
 _READY_TIMEOUT_S = 120.0
 _BREAKER_S = 15.0
 _QUESTION = "Why is the sky blue?"
+_PIECES_BEFORE_DEATH = 3
 _MORE_QUESTIONS = ("What is gravity?", "What is a computer?", "Name three fruits.", "Say hello.")
 
 
@@ -96,11 +99,10 @@ class Demo:
     async def _steps(self) -> None:
         await self._start()
         await self._prompt()
-        await self._stream()
-        victim = self._fleet.workers[0]
+        text = await self._stream()
         self._step("The workers")
         self._console.print(table_of((await self._state()).rows))
-        await self._kill(victim)
+        await self._ask_on(await self._kill(text))
 
     async def _start(self) -> None:
         count = len(self._fleet.workers)
@@ -121,34 +123,70 @@ class Demo:
         self._say(answer.decode("utf-8", "replace").strip())
         _text_of(answer)
 
-    async def _stream(self) -> None:
+    async def _stream(self) -> str:
         self._step("The same through the OpenAI API, streamed")
-        body: dict[str, Any] = {"messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 80}
-        body |= {"temperature": 0, "stream": True}
-        if self._prepared.model:
-            body = {"model": self._prepared.model, **body}
-        post = self._post("/v1/chat/completions", body)
-        self._show(post)
         pieces: list[str] = []
 
         def on_line(line: bytes) -> None:
-            piece = _delta(line)
-            pieces.append(piece)
-            self._console.print(piece, end="", markup=False)
+            pieces.append(_delta(line))
+            self._console.print(pieces[-1], end="", markup=False)
 
-        answer = await send(post, curl=self._curl, on_line=on_line)
-        self._say("")
-        if not answer.rstrip().endswith(b"data: [DONE]"):
-            raise DemoError(f"the stream did not end as it should: {answer[-300:]!r}")
+        await self._streamed(self._chat(), on_line)
         count = sum(1 for piece in pieces if piece)
         if count < 2:
             raise DemoError(f"the stream had only {count} piece(s) of text")
         self._say(f"(the text of {count} events, as they arrived)")
+        return "".join(pieces)
 
-    async def _kill(self, victim: Child) -> None:
-        self._step(f"Killing {victim.name} ({victim.address}) with SIGKILL, and asking on")
-        victim.signal(signal.SIGKILL)
-        await victim.ended()
+    async def _kill(self, undisturbed: str) -> Child:
+        """Kill the worker of a stream in its middle. Returns it."""
+        self._step("Once more, and its worker is killed with SIGKILL in the middle of the answer")
+        children = {child.name: child for child in self._fleet.workers}
+        serving: list[Child] = []
+        killed: list[Child] = []
+        pieces: list[str] = []
+        continued: list[bytes] = []
+
+        def on_line(line: bytes) -> None:
+            name, _, value = line.decode("utf-8", "replace").strip().partition(": ")
+            if name.lower() == "x-neurogate-worker" and value in children:
+                serving.append(children[value])
+            if line.startswith(b": continued"):
+                continued.append(line)
+            if piece := _delta(line):
+                pieces.append(piece)
+                self._console.print(piece, end="", markup=False)
+            if len(pieces) == _PIECES_BEFORE_DEATH and serving and not killed:
+                serving[0].signal(signal.SIGKILL)
+                killed.append(serving[0])
+                self._console.print(f" [{serving[0].name} is killed] ", end="", style="red", markup=False)
+
+        await self._streamed(self._chat(show_head=True), on_line)
+        if not killed:
+            raise DemoError("no worker was killed: the answer did not say whose it is, or was too short")
+        await killed[0].ended()
+        if not continued:
+            raise DemoError("the answer was over before its worker died")
+        same = "letter by letter the answer from before" if "".join(pieces) == undisturbed else "an answer to its end"
+        self._say(f"(another worker went on where {killed[0].name} stopped: {same})")
+        return killed[0]
+
+    async def _streamed(self, post: Post, on_line: Callable[[bytes], None]) -> None:
+        self._show(post)
+        answer = await send(post, curl=self._curl, on_line=on_line)
+        self._say("")
+        if not answer.rstrip().endswith(b"data: [DONE]"):
+            raise DemoError(f"the stream did not end as it should: {answer[-300:]!r}")
+
+    def _chat(self, *, show_head: bool = False) -> Post:
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 80}
+        body |= {"temperature": 0, "stream": True}
+        if self._prepared.model:
+            body = {"model": self._prepared.model, **body}
+        return self._post("/v1/chat/completions", body, show_head=show_head)
+
+    async def _ask_on(self, victim: Child) -> None:
+        self._step(f"Asking on, without {victim.name} ({victim.address})")
         loop = asyncio.get_running_loop()
         began = loop.time()
         asked = 0
@@ -191,8 +229,8 @@ class Demo:
             raise DemoError("the gateway's ops port does not answer")
         return state
 
-    def _post(self, path: str, body: dict[str, Any]) -> Post:
-        return Post(url=f"{self._fleet.plan.url}{path}", key=KEY, body=body)
+    def _post(self, path: str, body: dict[str, Any], *, show_head: bool = False) -> Post:
+        return Post(url=f"{self._fleet.plan.url}{path}", key=KEY, body=body, show_head=show_head)
 
     def _show(self, post: Post) -> None:
         if not self._curl:

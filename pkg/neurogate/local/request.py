@@ -33,6 +33,8 @@ class Post:
     url: str
     key: str
     body: Mapping[str, Any]
+    show_head: bool = False
+    """The lines of the answer's head come before those of its body."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -47,7 +49,7 @@ class Post:
     @property
     def command(self) -> list[str]:
         """The curl command; -N shows a streamed answer as it arrives."""
-        stream = ["-N"] if self.body.get("stream") else []
+        stream = [*(["-i"] if self.show_head else []), *(["-N"] if self.body.get("stream") else [])]
         headers = [word for name, value in self.headers.items() for word in ("-H", f"{name}: {value}")]
         return ["curl", "-sS", *stream, "-X", "POST", self.url, *headers, "-d", self.content]
 
@@ -113,6 +115,9 @@ async def _by_httpx(post: Post, on_line: Callable[[bytes], None]) -> bytes:
             httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client,
             client.stream("POST", post.url, content=post.content, headers=post.headers) as answer,
         ):
+            if post.show_head:
+                for name, value in answer.headers.items():
+                    on_line(f"{name}: {value}\r\n".encode())
             async for line in answer.aiter_lines():
                 encoded = line.encode() + b"\n"
                 on_line(encoded)

@@ -41,6 +41,8 @@ def test_every_step_is_shown_and_works(run_demo, prepared):
     assert "-H 'Authorization: Bearer neurogate-secret-key-1' \\" in shown
     assert '{"response": "a long and honest answer' in shown
     assert "Why is the sky blue? \n(the text of 5 events, as they arrived)" in shown
+    assert "Why is the  [worker-0 is killed] sky blue?" in shown
+    assert "another worker went on where worker-0 stopped: letter by letter the answer from before" in shown
     assert "What is gravity? → a long and honest answer to the question What is …" in shown
     assert "all 4 prompts were answered, and the breaker of worker-0 is open" in shown
     assert "no process is left, and every port is free again" in shown
@@ -62,6 +64,8 @@ def test_machine_without_curl_sends_the_same_request(run_demo):
         ({"gateway": "empty"}, "the answer is empty"),
         ({"gateway": "cut-stream"}, "the stream did not end as it should"),
         ({"gateway": "one-piece"}, "the stream had only 1 piece(s) of text"),
+        ({"gateway": "nameless"}, "no worker was killed"),
+        ({"gateway": "not-continued"}, "the answer was over before its worker died"),
         ({"gateway": "no-breaker", "breaker_s": 0.5}, "the breaker of worker-0 is 'closed', and not open"),
         ({"gateway": "vanish"}, "POST http://127.0.0.1:"),
         ({"worker_1": "orphan"}, "these did not end by themselves: "),
