@@ -14,7 +14,9 @@ _UNBOUNDED = 1 << 30
 class Room:
     """The room of a fleet: its slots times a factor, or a fixed number of requests.
 
-    With nobody to pick there is room: what to tell such a request is the dispatcher's business.
+    With nobody at all there is room: what to tell such a request is the dispatcher's business. With nobody but workers
+    that are kept out there is theirs, so that a queue is not poured out over a last resort; those that rest, and for no
+    longer than a request may wait at the dispatcher, are waited for here.
     """
 
     def __init__(self, dispatcher: Dispatcher, *, max_concurrent: int, factor: float) -> None:
@@ -34,7 +36,9 @@ class Room:
         in_flight = self._dispatcher.in_flight + taken
         snapshot = self._dispatcher.pool.snapshot
         if self._max_concurrent >= 0:
-            return in_flight < self._max_concurrent or not (self._max_concurrent and snapshot.admitting(*lane))
+            if not self._max_concurrent or in_flight < self._max_concurrent:
+                return True
+            return not snapshot.admitting(*lane) and self._has_last_resort(lane, taken)
         if snapshot.generation != self._generation:
             self._generation = snapshot.generation
             self._slots = {}
@@ -43,9 +47,21 @@ class Room:
             room = sum(self._of(member) for member in snapshot.admitting(*lane))
             if room:  # names that clients make up are not kept
                 self._slots[lane] = room
-        if not room or in_flight < room:  # the usual case: whatever is in flight would fit here
+        if not room:
+            return self._has_last_resort(lane, taken)
+        if in_flight < room:  # the usual case: whatever is in flight would fit here
             return True
         return taken + sum(member.in_flight for member in snapshot.admitting(*lane)) < room
+
+    def _has_last_resort(self, lane: tuple[str, str], taken: int) -> bool:
+        kept_out = self._dispatcher.pool.snapshot.suspended(*lane)
+        awake = [member for member in kept_out if member.rest is None]
+        if awake:
+            return taken + sum(member.in_flight for member in awake) < sum(map(self._of, awake))
+        if not kept_out:
+            return True
+        rested_at = min(member.resting_until for member in kept_out)
+        return rested_at - self._dispatcher.loop.time() > self._dispatcher.failfast_s
 
     def _of(self, member: Member) -> int:
         slots = member.report.slots_total

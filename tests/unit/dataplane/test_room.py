@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from dataplane_support import Rig, rig
@@ -114,5 +115,48 @@ def test_a_fixed_count_is_of_all_models_and_zero_is_no_bound():
             room.configure(max_concurrent=0, factor=1)
             assert room.has_room(("", ""), 1000)
             call.cancel()
+
+    virtual_time.run(main())
+
+
+def test_a_queue_is_not_poured_out_over_a_last_resort():
+    async def main() -> None:
+        async with rig(2) as made:
+            tell_slots(made)
+            room = room_of(made)
+            await made.open_breaker(0)
+            made.pool.eject(made.member(1), ejected=True)
+            calls = []
+            for _ in range(2 * SLOTS):
+                assert room.has_room(("", ""), 0)
+                calls.append(made.send()[0])
+
+            assert not room.has_room(("", ""), 0)
+            fixed = room_of(made, factor=1.0)
+            fixed.configure(max_concurrent=2, factor=1.0)
+            assert not fixed.has_room(("", ""), 0)
+            for call in calls:
+                call.cancel()
+            assert fixed.has_room(("", ""), 0)
+
+    virtual_time.run(main())
+
+
+def test_workers_that_rest_for_a_moment_are_waited_for_and_longer_ones_are_told_of():
+    async def main() -> None:
+        async with rig(2) as made:
+            tell_slots(made)
+            room = room_of(made)
+            made.pool.rest(made.member(0), 1.5, until_room=False)
+            assert room.has_room(("", ""), 0)  # the other one's
+            made.pool.rest(made.member(1), 30.0, until_room=False)
+            await asyncio.sleep(0.1)
+            assert not room.has_room(("", ""), 0)
+            await asyncio.sleep(1.6)
+            assert room.has_room(("", ""), 0)
+            made.pool.rest(made.member(0), 30.0, until_room=False)
+            await asyncio.sleep(0.1)
+            assert room.has_room(("", ""), 0)  # the dispatcher says for how long
+            await asyncio.sleep(31)
 
     virtual_time.run(main())
