@@ -235,11 +235,11 @@ class Admission:
         """The request that used this turn was answered."""
         self._patience.answered(self._loop.time() - ticket.turn_at)
 
-    def gave_up(self, ticket: Ticket) -> None:
-        """The client left after this turn was used, or its time was over: what the engine did was for nothing."""
+    def wasted(self, ticket: Ticket, *, client_left: bool) -> None:
+        """What an engine did for the request that used this turn was for nothing."""
         if self._loop.time() >= ticket.deadline - _ABOUT * (ticket.deadline - ticket.queued_at):
             self._patience.ran_out()
-        else:
+        elif client_left:
             self._patience.gave_up(ticket.turn_at - ticket.queued_at)
 
     def too_late(self, ticket: Ticket) -> QueueTimeoutError:

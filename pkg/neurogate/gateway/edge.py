@@ -132,7 +132,7 @@ class Edge:
         """
         if ticket is not None and ticket.turn_at:
             if broken or status in _FOR_NOTHING:
-                self._admission.gave_up(ticket)
+                self._admission.wasted(ticket, client_left=status == CLIENT_GONE)
             elif status == 200:
                 self._admission.answered(ticket)
         if self._admission.waiting:

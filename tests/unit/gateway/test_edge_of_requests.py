@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 
 from dataplane_support import turns
 from gateway_support import CHAT, Edge, chat, edge, prompt
-from neurogate.channel import End
+from neurogate.channel import End, EndCode
 from neurogate.edge.keyfile import digest
 from neurogate.inference import Usage
 from neurogate.testing.connections import FakeClient
@@ -441,5 +442,23 @@ def test_the_answer_that_broke_off_for_lack_of_time_teaches_as_well() -> None:
             await asyncio.sleep(3)
             assert (client.status, client.complete) == (200, True)
             assert patience.needed_s > before_s
+
+    run(main())
+
+
+def test_answers_that_engines_broke_off_say_nothing_of_their_clients() -> None:
+    async def main() -> None:
+        async with edge(max_concurrent=1) as made:
+            for _ in range(8):
+                first = await occupied(made)
+                client = chat()
+                made.ask(client)
+                await asyncio.sleep(5)
+                first.end(GOOD)
+                await turns()
+                calls(made)[-1].chunk(b"data: {}\n\n")
+                calls(made)[-1].end(End(EndCode.BROKEN))
+                await turns()
+                assert made.admission._patience.limit_s == math.inf
 
     run(main())
