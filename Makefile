@@ -17,6 +17,7 @@ WORKERS ?= 3
 URL ?= http://127.0.0.1:8080
 PYTEST_ARGS ?=
 CASES ?= 5000
+REQUESTS ?= 2000
 JOBS ?= 2
 # One file's tests stay together: they share processes.
 PYTEST = pytest -n $(JOBS) --dist loadfile
@@ -84,6 +85,9 @@ check: lint proto-check cov ## Everything that must be right before a change is 
 fuzz: $(DEV) ## Send CASES=5000 generated requests by the gateway's own OpenAPI document
 	@$(BIN)/python tests/fuzz_openapi.py --cases $(CASES)
 
+rolling: $(RUNTIME) ## Restart a local fleet under 50 requests/s until REQUESTS=2000 were asked; none may fail
+	@$(BIN)/python tests/rolling.py --requests $(REQUESTS)
+
 bench: $(DEV) ## Measure what the gateway costs
 	@$(BIN)/python bench/run.py
 
@@ -141,5 +145,5 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz bench docs \
+.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling bench docs \
 	proto proto-check proto-baseline lock clean

@@ -30,7 +30,8 @@ class Counts:
         return self.whole + sum(self.failed.values())
 
     def __str__(self) -> str:
-        told = f"{self.asked} requests on {self.connections} connections, {self.whole} whole, {self.asked - self.whole} failed"
+        failed = self.asked - self.whole
+        told = f"{self.asked} requests on {self.connections} connections, {self.whole} whole, {failed} failed"
         return "\n".join([told, *(f"  {count} x {what}" for what, count in self.failed.most_common())])
 
 
