@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -162,10 +163,38 @@ class HttpEngine(ABC):
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Generate text through the engine's chat API; see Engine.generate."""
-        started = asyncio.get_running_loop().time()
         call = EngineCall(CHAT_PATH, chat_body(prompt, prompt.model or self._default_model()))
+        async with aclosing(self._answered(call, prompt.model or self._model)) as answer:
+            async for event in answer:
+                yield event
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer; see Engine.resume."""
+        raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
+        yield Token(said.text)
+
+    async def heal(self, reason: str) -> bool:
+        """Nothing: it is not this worker's to restart."""
+        del reason
+        return False
+
+    async def _anew(self, call: EngineCall, request: dict[str, Any]) -> AsyncGenerator[GenerationEvent, None]:
+        """The answer to a request for chat or completions of which the client has no text yet.
+
+        Raises EngineUnsupportedError for an answer that begins with reasoning, which is no text.
+        """
+        streamed = request | {"stream": True, "stream_options": {"include_usage": True}}
+        asked = EngineCall(call.path, msgspec.json.encode(streamed), call.request_id)
+        async with aclosing(self._answered(asked, self._model, reasons=False)) as answer:
+            async for event in answer:
+                yield event
+
+    async def _answered(
+        self, call: EngineCall, model: str, *, reasons: bool = True
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """The text of a streamed answer of OpenAI's chat or completions; reasoning is left out, or unsupported."""
+        started = asyncio.get_running_loop().time()
         tap = SseTap()
-        model = prompt.model or self._model
         prompt_ms = predicted_ms = 0.0
         async with self._exchange(call) as reply:
             if reply.status != 200:
@@ -181,6 +210,8 @@ class HttpEngine(ABC):
                     for choice in chunk.choices:
                         if choice.content:
                             yield Token(choice.content)
+                        elif choice.generated and not reasons:
+                            raise EngineUnsupportedError("an answer with reasoning is not continued")
         ending = tap.finish()
         if ending.error is not None:
             raise EngineBrokenError(f"the engine reported an error in its answer: {ending.error}")
@@ -194,16 +225,6 @@ class HttpEngine(ABC):
             model=model,
             inference_time_ms=round(told_ms if 0 < told_ms < math.inf else elapsed_ms),
         )
-
-    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
-        """Continue an answer; see Engine.resume."""
-        raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
-        yield Token(said.text)
-
-    async def heal(self, reason: str) -> bool:
-        """Nothing: it is not this worker's to restart."""
-        del reason
-        return False
 
     def _connector(self) -> aiohttp.TCPConnector:
         if self._reuses_connections:

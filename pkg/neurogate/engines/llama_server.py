@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from neurogate.channel import Resume
 from neurogate.engines.engine import (
     EngineCall,
     EngineRefusedError,
     EngineReply,
     EngineUnavailableError,
+    EngineUnsupportedError,
     ModelInfo,
     Observation,
 )
@@ -34,8 +36,11 @@ from neurogate.engines.http import (
     read_reply,
 )
 from neurogate.engines.llama_apis import apis_of, ignored_by
+from neurogate.engines.llama_resume import LlamaResume
 from neurogate.engines.openai import MODELS_PATH, OpenAIEngine, models_of
 from neurogate.engines.payload import json_of, message_of
+from neurogate.engines.resuming import request_of
+from neurogate.inference import GenerationEvent
 from neurogate.prompt_api import UNDECODABLE
 
 _FIGURE = re.compile(rb"^llamacpp:(\w+) ([0-9.e+]+)$", re.MULTILINE)
@@ -155,8 +160,22 @@ class LlamaServerEngine(OpenAIEngine):
             work_done=load.work_done,
             canaries=len(facts.models) == 1,  # with several, one canary after the other would load them in turn
             apis=facts.apis,
+            resumes=OPENAI_PATHS if "/apply-template" in facts.apis else OPENAI_PATHS - {CHAT_PATH},
             unsupported=facts.unsupported,
         )
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer of chat or completions as llama.cpp itself would go on; see LlamaResume."""
+        if call.path not in OPENAI_PATHS:
+            raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
+        if said.text or said.finish_reason:
+            template = self._facts.models[0].template if self._facts and self._facts.models else ""
+            events = LlamaResume(self._exchange, template).events(call, said)
+        else:
+            events = self._anew(call, request_of(call))
+        async with aclosing(events) as going_on:
+            async for event in going_on:
+                yield event
 
     async def _learn(self, deadline: float) -> _Facts | str:
         """What the server serves, or why it does not tell."""
