@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos_support.oracle import Oracle, oracle
-from chaos_support.report import as_json, table
+from chaos_support.report import table
 from chaos_support.stage import Theatre
 
 _THEATRE = pytest.StashKey[Theatre]()
@@ -34,7 +34,8 @@ def engine_oracle() -> Iterator[Oracle]:
 @pytest.fixture(scope="session")
 def theatre(engine_oracle: Oracle, pytestconfig: pytest.Config) -> Theatre:
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(1 << 20))
-    made = Theatre(engine_oracle, seed=seed)
+    report = os.environ.get("CHAOS_REPORT")
+    made = Theatre(engine_oracle, seed=seed, report=Path(report) if report else None)
     pytestconfig.stash[_THEATRE] = made
     return made
 
@@ -45,5 +46,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section(f"faults, CHAOS_SEED={made.seed}")
     terminalreporter.write_line(table(made.rows))
-    if path := os.environ.get("CHAOS_REPORT"):
-        Path(path).write_text(as_json(made.rows, seed=made.seed))

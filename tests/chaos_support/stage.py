@@ -9,12 +9,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from chaos_support.audit import Audit
 from chaos_support.checker import APIS, Kind
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.oracle import Oracle
-from chaos_support.report import Row
+from chaos_support.report import Row, as_json
 from chaos_support.traffic import ALL, Asked, Clients
 from real_loop import run_real
 
@@ -68,9 +69,11 @@ def any_may(_: Asked) -> bool:
 class Theatre:
     """Where scenarios are run; keeps what they showed."""
 
-    def __init__(self, oracle: Oracle, *, seed: int) -> None:
+    def __init__(self, oracle: Oracle, *, seed: int, report: Path | None = None) -> None:
+        """`report` is written anew after each scenario."""
         self.oracle = oracle
         self.seed = seed
+        self._report = report
         self.rows: list[Row] = []
 
     def run(
@@ -129,6 +132,8 @@ class Theatre:
         row.notes += [f"{count} failed honestly: {reason}" for reason, count in tally.failures.most_common(6)]
         row.asked = tally.asked
         self.rows.append(row)
+        if self._report is not None:
+            self._report.write_text(as_json(self.rows, seed=self.seed))
         return row
 
     def judge(self, row: Row, may_fail: Allowed = none_may) -> None:

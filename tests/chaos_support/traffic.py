@@ -64,7 +64,7 @@ class Tally:
     def failures(self) -> Counter[str]:
         """Honest failures by reason, without what is particular to each."""
         reasons = (one.verdict.why for one in self.of(Kind.HONEST) if one.verdict is not None)
-        return Counter(" ".join(reason.split()[:12])[:110] for reason in reasons)
+        return Counter(" ".join(reason.split())[:240] for reason in reasons)
 
     @property
     def lies(self) -> list[str]:

@@ -353,6 +353,36 @@ def test_fault_hang_after_says_nothing_more_until_cancelled(*, stream: bool) -> 
     run(main())
 
 
+@pytest.mark.parametrize(("after", "slow"), [(0, 6), (3, 3), (5, 1), (6, 0), (9, 0)])
+def test_fault_slow_after_takes_its_time_for_every_further_token(after: int, slow: int) -> None:
+    async def main() -> None:
+        async with engine(faults=f"slow_after={after},token_every=60", slots=1) as made, engine() as other:
+            loop = asyncio.get_running_loop()
+            began_at = loop.time()
+            _, body = await collect(made, chat_call(stream=True, max_tokens=6))
+            assert 60 * slow <= loop.time() - began_at < 60 * slow + 1
+            _, undisturbed = await collect(other, chat_call(stream=True, max_tokens=6))
+            assert chat_text(body) == chat_text(undisturbed)
+            assert body.endswith(b"data: [DONE]\n\n")
+            assert (await made.observe()).slots_busy == 0
+
+    run(main())
+
+
+def test_a_slow_answer_keeps_its_slot_until_it_is_given_or_left() -> None:
+    async def main() -> None:
+        async with engine(faults="slow_after=2,token_every=60,hang_after=4", slots=1) as made:
+            stream = made.generate(Prompt("Hello"))
+            for _ in range(4):
+                await anext(stream)
+                assert (await made.observe()).slots_busy == 1
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(stream), 3600)
+            assert (await made.observe()).slots_busy == 0
+
+    run(main())
+
+
 @pytest.mark.parametrize("after", [0, 3])
 def test_fault_exit_after_ends_the_process(after: int) -> None:
     async def main() -> None:

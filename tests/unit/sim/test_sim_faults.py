@@ -15,7 +15,8 @@ def test_no_text_is_no_fault() -> None:
 
 
 def test_every_fault_can_be_given() -> None:
-    text = "error=0.25, busy=1,cut_after=1,error_after=2,hang_after=3,exit_after=4,refuse=1,slow_start=1.5"
+    text = "error=0.25, busy=1,cut_after=1,error_after=2,hang_after=3,exit_after=4,refuse=1,slow_start=1.5,"
+    text += "slow_after=5,token_every=2.5"
     assert parse(text) == Faults(
         error=0.25,
         busy=1.0,
@@ -25,6 +26,8 @@ def test_every_fault_can_be_given() -> None:
         exit_after=4,
         refuse=True,
         slow_start_s=1.5,
+        slow_after=5,
+        token_every_s=2.5,
     )
 
 
@@ -33,7 +36,7 @@ def test_an_unknown_name_is_refused_with_the_valid_ones() -> None:
         parse("explode=1")
     assert str(raised.value) == (
         "NEUROGATE_SIM_FAULTS: unknown fault 'explode'; valid are busy, cut_after, error, error_after, exit_after, "
-        "hang_after, refuse, slow_start"
+        "hang_after, refuse, slow_after, slow_start, token_every"
     )
 
 

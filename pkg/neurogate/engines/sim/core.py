@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -101,7 +102,18 @@ class Summary:
 class Generation:
     """An admitted answer while it is given. Leave its context to free its slot."""
 
-    __slots__ = ("_exit_process", "_job", "_nominal", "_part_end", "_taken", "breaks", "choice", "parts")
+    __slots__ = (
+        "_exit_process",
+        "_job",
+        "_nominal",
+        "_part_end",
+        "_slow_after",
+        "_taken",
+        "_token_every_s",
+        "breaks",
+        "choice",
+        "parts",
+    )
 
     def __init__(
         self,
@@ -111,6 +123,8 @@ class Generation:
         breaks: Break | None,
         exit_process: Callable[[int], None],
         nominal: tuple[float, float] | None,
+        slow_after: int,
+        token_every_s: float,
     ) -> None:
         self.parts = parts
         """The answers, said one after the other."""
@@ -123,6 +137,8 @@ class Generation:
         self._part_end = parts[0].length
         self._exit_process = exit_process
         self._nominal = nominal
+        self._slow_after = slow_after
+        self._token_every_s = token_every_s
 
     def __enter__(self) -> Self:
         return self
@@ -143,6 +159,10 @@ class Generation:
         Raises StoppedError when the engine was stopped, or exits, before the answer ended.
         """
         taken = self._taken
+        if (drags := taken >= self._slow_after) and taken < self._job.length:
+            await asyncio.sleep(self._token_every_s)
+        elif drags and self.breaks is not Break.HANG:
+            self._job.__exit__(None, None, None)  # it kept its slot for the time that the tokens took
         said = await self._job.more_than(taken)
         if said == taken and self.breaks is Break.EXIT:
             self._exit_process(_EXIT_CODE)
@@ -152,7 +172,8 @@ class Generation:
         while taken >= self._part_end:
             self.choice += 1
             self._part_end += self.parts[self.choice].length
-        self._taken = min(said, taken + _TOKENS_AT_ONCE_MAX, self._part_end)
+        at_once = 1 if drags else min(_TOKENS_AT_ONCE_MAX, self._slow_after - taken)
+        self._taken = min(said, taken + at_once, self._part_end)
         part = self.parts[self.choice]
         first = self._part_end - part.length
         token = part.token
@@ -283,12 +304,19 @@ class SimCore:
     def _given(self, parts: tuple[Part, ...], prompt_tokens: int) -> Generation:
         """Give these answers, which are planned."""
         length, breaks = self._faults.breaks(sum(part.length for part in parts))
+        slow_after = sys.maxsize if self._faults.slow_after is None else self._faults.slow_after
         try:
-            job = self.scheduler.submit(prompt_tokens, length, stays=breaks is Break.HANG)
+            job = self.scheduler.submit(prompt_tokens, length, stays=breaks is Break.HANG or slow_after <= length)
         except QueueFullError as error:
             raise _busy("server busy, please try again.  maximum pending requests exceeded") from error
         return Generation(
-            job, parts, breaks=breaks, exit_process=self._exit_process, nominal=self._nominal(prompt_tokens, length)
+            job,
+            parts,
+            breaks=breaks,
+            exit_process=self._exit_process,
+            nominal=self._nominal(prompt_tokens, length),
+            slow_after=slow_after,
+            token_every_s=self._faults.token_every_s,
         )
 
     def _nominal(self, prompt_tokens: int, length: int) -> tuple[float, float] | None:

@@ -42,6 +42,9 @@ class Faults:
     error_after: int | None = None
     hang_after: int | None = None
     exit_after: int | None = None
+    slow_after: int | None = None
+    """Tokens after which an answer drags: every further one takes `token_every_s`. Its slot stays taken meanwhile."""
+    token_every_s: float = 60.0
     refuse: bool = False
     """Never be ready, and refuse every request."""
     slow_start_s: float = 0.0
@@ -121,6 +124,8 @@ _READERS: dict[str, tuple[str, str, Callable[[str], object]]] = {
     "error_after": ("error_after", "a number of tokens", _tokens),
     "hang_after": ("hang_after", "a number of tokens", _tokens),
     "exit_after": ("exit_after", "a number of tokens", _tokens),
+    "slow_after": ("slow_after", "a number of tokens", _tokens),
+    "token_every": ("token_every_s", "seconds", _seconds),
     "refuse": ("refuse", "0 or 1", _switch),
     "slow_start": ("slow_start_s", "seconds", _seconds),
 }
