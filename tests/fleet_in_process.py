@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import httpx
 from config_support import gateway_config
 from neurogate.channel import Resume
 from neurogate.config import Source
-from neurogate.engines.engine import EngineCall, EngineReply, Observation
+from neurogate.engines.engine import Engine, EngineCall, EngineReply, Observation
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
 from neurogate.gateway.assembly import Gateway
@@ -33,15 +33,15 @@ AUTH = {"Authorization": f"Bearer {KEY}"}
 
 
 class OverheardEngine:
-    """A simulated engine, and every byte it said."""
+    """A simulated engine, unless it is another one, and every byte it said."""
 
-    def __init__(self, settings: SimSettings, *, model: str) -> None:
+    def __init__(self, settings: SimSettings, *, model: str, engine: Engine | None = None) -> None:
         self.calls: list[EngineCall] = []
         self.said: list[bytes] = []
         """The bytes of each call's reply so far."""
         self.resumed: list[Resume] = []
         """Where each answer stopped that it was to continue."""
-        self._engine = SimEngine(settings, model=model, rng=random.Random(1), now=lambda: 1_700_000_000.5)
+        self._engine = engine or SimEngine(settings, model=model, rng=random.Random(1), now=lambda: 1_700_000_000.5)
 
     @property
     def kind(self) -> str:
@@ -61,7 +61,7 @@ class OverheardEngine:
 
     async def is_idle(self) -> bool:
         seen = await self.observe()
-        return (seen.slots_busy, seen.queued) == (0, 0)
+        return not (seen.slots_busy or seen.queued)
 
     @asynccontextmanager
     async def forward(self, call: EngineCall) -> AsyncIterator[EngineReply]:
@@ -127,14 +127,21 @@ async def fleet(
     models: tuple[str, ...] = ("tiny",),
     sim: SimSettings | None = None,
     config_file: Path | None = None,
+    engines_of: Sequence[Engine] = (),
     **settings: Any,
 ) -> AsyncIterator[Fleet]:
     """A gateway with so many workers, all of them ready. Afterwards nothing is held anywhere.
 
-    `config_file` lies above the settings, and is read again when the gateway reloads.
+    `config_file` lies above the settings, and is read again when the gateway reloads. `engines_of` are the workers'
+    engines, where they are not to be simulated ones in their own process.
     """
     sim = sim or SimSettings(prefill_tps=0, decode_tps=0, slots=64)
-    engines = [OverheardEngine(sim, model=model) for model in itertools.islice(itertools.cycle(models), workers)]
+    engines = [
+        OverheardEngine(sim, model=model, engine=engine)
+        for model, engine in zip(
+            itertools.islice(itertools.cycle(models), workers), engines_of or itertools.repeat(None), strict=False
+        )
+    ]
     stopping = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         ports: list[asyncio.Future[int]] = []
