@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from neurogate.models.catalog import CatalogModel
-from neurogate.models.download import disk_errors, download
+from neurogate.models.download import disk_errors, download, sha256_of
 from neurogate.models.errors import ModelError, SourceError
 from neurogate.models.index import PipConfiguration, last_line, locate, run_pip, trust
 from neurogate.models.progress import Watch
@@ -37,12 +37,12 @@ def is_complete(model: CatalogModel, path: Path) -> bool:
 
 
 def is_sound(model: CatalogModel, path: Path) -> bool:
-    """Whether the file is the known one, byte for byte. Blocks for as long as reading it takes."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == model.sha256
-    except OSError:
-        return False
+    """Whether the file is the known one, byte for byte. Blocks for as long as reading it takes.
+
+    Raises ModelError when it cannot be read.
+    """
+    with disk_errors(path.parent):
+        return is_complete(model, path) and sha256_of(path) == model.sha256
 
 
 def fetch(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from neurogate.config import load
 from neurogate.models import hub
 from neurogate.models.catalog import CATALOG, CatalogModel, find
+from neurogate.models.download import disk_errors
 from neurogate.models.errors import ModelError
 from neurogate.models.fetch import Source, fetch, is_complete, is_sound
 from neurogate.models.progress import Progress, Watch, silent
@@ -83,7 +84,8 @@ class ModelStore:
         known = next((model for model in self._catalog if path == self.directory / model.file), None)
         if known is None or is_sound(known, path):
             return ""
-        path.unlink(missing_ok=True)
+        with disk_errors(self.directory):
+            path.unlink(missing_ok=True)
         fetch(known, self.directory, watch=Watch(silent, stop or threading.Event()), sources=self._sources)
         return f"the model file {path} was broken (its SHA-256 was wrong); it has been fetched anew"
 

@@ -11,7 +11,7 @@ from neurogate.config import load
 from neurogate.engines.settings import DEFAULT_MODEL
 from neurogate.errors import ConfigError
 from neurogate.models import catalog
-from neurogate.models.errors import ModelError
+from neurogate.models.errors import ModelError, SourceError
 from neurogate.models.progress import shown
 from neurogate.models.settings import ModelSettings
 from neurogate.models.store import ModelStore, default_store, model_name, resolve
@@ -159,3 +159,31 @@ def test_progress_on_a_terminal_is_a_bar_per_step(capsys, monkeypatch):
         progress("unpacking", 5, 0)
 
     assert "downloading" in capsys.readouterr().out
+
+
+def test_broken_file_of_the_catalogue_is_fetched_anew(store):
+    path = store.resolve("tiny").path
+    whole = path.read_bytes()
+    for broken in (whole[:-1] + b"!", whole[: len(whole) // 2]):
+        path.write_bytes(broken)
+
+        assert "fetched anew" in store.mend(path)
+        assert path.read_bytes() == whole
+    assert store.mend(path) == ""
+
+
+def test_broken_file_that_cannot_be_had_anew_is_an_error(store, tmp_path, model):
+    def gone(*_):
+        raise SourceError("no network")
+
+    path = store.resolve("tiny").path
+    path.write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="no network"):
+        ModelStore(store.directory, catalog=(model,), sources=(gone,)).mend(path)
+
+
+def test_a_users_own_file_is_never_touched(store, tmp_path):
+    own = gguf(tmp_path / "own" / "Tiny.Q4.gguf")
+
+    assert store.mend(own) == ""
+    assert own.read_bytes() == b"GGUF...."
