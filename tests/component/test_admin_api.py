@@ -30,6 +30,8 @@ EVERY_CALL = [
     ("POST", "/admin/workers/worker-0/drain"),
     ("POST", "/admin/workers/worker-0/resume"),
     ("POST", "/admin/breakers/worker-0/reset"),
+    ("POST", "/admin/drain"),
+    ("POST", "/admin/undrain"),
     ("POST", "/admin/reload"),
     ("POST", "/reload"),
 ]
@@ -150,6 +152,7 @@ def test_everything_that_says_it_reloads_can_be_set() -> None:
         other = {key: value * 2 if value > 0 else 7 for key, value in values.items() if type(value) in {int, float}}
         other["gateway.retries"] = 4
         other["gateway.retry_budget"] = 0.4
+        other["resilience.hedge_share"] = 0.01
         answer = await admin(made, "PUT", "/admin/config", other)
         assert set(answer.json()["changed"]) == set(other)
         assert (await admin(made, "PUT", "/admin/config", dict.fromkeys(other))).status_code == 200

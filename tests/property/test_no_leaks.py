@@ -20,10 +20,11 @@ from neurogate.dataplane.dispatch import ASKED_MAX, DispatchLimits
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
+from neurogate.operations import CANARY_PATH
 from neurogate.resilience.breaker import BreakerSettings, Outcome
 from neurogate.resilience.retry import RetryBudget
 from neurogate.testing.receivers import RecordingReceiver
-from neurogate.testing.workers import FakeCall, FakeWorkerChannel
+from neurogate.testing.workers import HANGS, FakeCall, FakeWorkerChannel, answers, ends
 
 MODELS = ("llama", "qwen")
 CHARGED = {EndCode.BROKEN, EndCode.INTERNAL, EndCode.BUSY, EndCode.ANSWERED}
@@ -32,6 +33,8 @@ GOOD = End(http_status=200)
 ENDS = [GOOD, GOOD, *(End(code) for code in EndCode if code is not EndCode.ANSWERED)]
 ENDS += [End(http_status=status, body=b"refused") for status in (204, 400, 404, 429, 500, 501, 503)]
 ENDS += [End(http_status=status, retry_after_s=1.0) for status in (429, 503)]
+ENDS += [End(EndCode.BUSY, retry_after_s=1.0), End(http_status=429, retry_after_s=50.0)]
+CANARIES = [answers(), answers(first_s=1.0), HANGS, ends(EndCode.UNAVAILABLE), ends(EndCode.UNSUPPORTED)]
 RESERVE = 2.0
 
 
@@ -68,6 +71,7 @@ class Setting:
     ratio: float
     balancer: str
     seed: int
+    canary_timeout_s: float | None
 
 
 @dataclass
@@ -168,6 +172,11 @@ class World:
             )
             told[b % 3]()
 
+    async def canary(self, a: int, b: int) -> None:
+        """From now on, a worker answers canaries so."""
+        if (channel := self.channel(a)) is not None:
+            channel.canary = CANARIES[b % len(CANARIES)]
+
     async def rename(self, a: int, b: int) -> None:
         """The resolver drops a worker, moves it, or names it again."""
         number = a % self.setting.workers
@@ -209,7 +218,8 @@ class World:
         self.collect()
         for member, channel in self.channels.values():
             others = sum(lease is not None and lease.member is member for _, lease in self.leases)
-            assert member.in_flight == len(channel.running) + others, member
+            running = [call for call in channel.running.values() if call.call.path != CANARY_PATH]
+            assert member.in_flight == len(running) + others, member
         exchanges = sum(not client.exchange.finished for client in self.clients)
         assert self.rig.dispatcher.in_flight == exchanges + len(self.leases)
         assert self.rig.pool.waiting <= self.setting.max_waiting
@@ -228,7 +238,9 @@ class World:
             assert client.left or len(client.receiver.last_words) == 1
             self.check_answer(client)
         for member, _ in self.channels.values():
-            assert member.breaker.state != "half-open" or member.breaker.admits, f"probe stuck: {member}"
+            canaries = self.rig.prober is not None and self.rig.prober.out
+            assert member.breaker.state != "half-open" or member.breaker.admits or canaries, f"probe stuck: {member}"
+            assert not member.aside
         snapshot = self.rig.pool.snapshot
         candidates = [member for member in snapshot.members if member.usable and member.breaker.may_admit]
         assert snapshot.admitting("") == tuple(candidates)  # nobody is left out by a snapshot that nobody renews
@@ -260,7 +272,7 @@ class World:
 
 numbers = st.integers(0, 999)
 often = ["dispatch"] * 6 + ["chunk"] * 4 + ["end"] * 7 + ["come_up"] * 3 + ["wait"] * 3
-moves = st.sampled_from([*often, "leave", "go_down", "report", "rename", "turn", "proxy", "proxy", "settle"])
+moves = st.sampled_from([*often, "canary", "leave", "go_down", "report", "rename", "turn", "proxy", "proxy", "settle"])
 schedules = st.lists(st.tuples(moves, numbers, numbers), min_size=20, max_size=100)
 some_settings = st.builds(
     Setting,
@@ -274,6 +286,7 @@ some_settings = st.builds(
     ratio=st.sampled_from([0.0, 0.2, 1.0]),
     balancer=st.sampled_from(["round_robin", "least_requests"]),
     seed=st.integers(0, 99),
+    canary_timeout_s=st.sampled_from([None, 0.5, 5.0]),
 )
 
 
@@ -287,6 +300,7 @@ def test_no_schedule_leaks_or_misleads(setting: Setting, schedule: list[tuple[st
             limits=DispatchLimits(setting.retries, setting.failfast_s, setting.max_waiting, setting.max_answer_bytes),
             budget=RetryBudget(ratio=setting.ratio, reserve=RESERVE),
             breaker=BreakerSettings(setting.fail_max, setting.reset_s),
+            canary_timeout_s=setting.canary_timeout_s,
             models={f"worker-{number}": MODELS[: number % 3] for number in range(setting.workers)},
         ) as made:
             world = World(made, setting, named=dict.fromkeys(range(setting.workers), 50051))

@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-_STYLES = {"closed": "green", "ready": "green", "half-open": "yellow", "draining": "yellow", "not ready": "yellow"}
+_STYLES = {
+    "closed": "green",
+    "ready": "green",
+    **dict.fromkeys(("half-open", "half_open", "draining", "cordoned", "not ready", "not_ready", "resting"), "yellow"),
+}
 
 
 class Row(NamedTuple):
@@ -17,7 +21,7 @@ class Row(NamedTuple):
     worker: str
     address: str
     state: str
-    """`ready`, `not ready`, `draining` or `down`."""
+    """As the gateway calls it, or `ready`, `not ready`, `draining` or `down`."""
     breaker: str
 
 
@@ -37,14 +41,18 @@ def table_of(rows: Iterable[Row]) -> Table:
 
 
 def _row(worker: Mapping[str, Any]) -> Row:
-    if not worker.get("healthy"):
-        state = "down"
-    elif worker.get("draining"):
-        state = "draining"
-    else:
-        state = "ready" if worker.get("ready") else "not ready"
+    state = str(worker.get("state") or _state_by_flags(worker))
     name, address, breaker = (str(worker.get(key, "")) for key in ("id", "address", "circuit_breaker_state"))
     return Row(name, address, state, breaker)
+
+
+def _state_by_flags(worker: Mapping[str, Any]) -> str:
+    """For a gateway that does not name states."""
+    if not worker.get("healthy"):
+        return "down"
+    if worker.get("draining"):
+        return "draining"
+    return "ready" if worker.get("ready") else "not ready"
 
 
 def _coloured(word: str) -> Text:

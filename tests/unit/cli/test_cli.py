@@ -200,6 +200,15 @@ def test_workers_are_a_table(neurogate, answers):
     ]
 
 
+def test_a_worker_is_in_the_state_that_the_gateway_says(neurogate, answers):
+    worker = {"id": "worker-0", "address": "a:1", "state": "half_open", "healthy": True, "ready": True}
+    answers.body = json.dumps({"workers": [{**worker, "circuit_breaker_state": "half-open"}], "count": 1}).encode()
+
+    _, shown, _ = neurogate("workers", "--url", answers.url)
+
+    assert shown.splitlines()[1].split() == ["worker-0", "a:1", "half_open", "half-open"]
+
+
 def test_workers_as_json_are_the_gateways_own(neurogate, answers):
     answers.body = b'{"workers": [], "count": 0, "new": 1}'
 
