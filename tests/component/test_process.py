@@ -89,6 +89,30 @@ def test_a_second_signal_ends_it_at_once(signum: signal.Signals) -> None:
     assert signum.name in out
 
 
+def test_a_process_that_does_not_end_at_once_is_ended() -> None:
+    then = """
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            tell("no")
+    """
+    with process(SERVICE.format(then=textwrap.indent(textwrap.dedent(then), "    "))) as popen:
+        assert read_line(popen) == "ready"
+        for told in ("stopping", ""):
+            popen.send_signal(signal.SIGTERM)
+            assert told in read_line(popen)
+        assert ended(popen)[0] == 1
+
+
+@pytest.mark.parametrize(("signum", "told"), [(signal.SIGTERM, "True"), (signal.SIGINT, "False")])
+def test_a_service_is_told_whether_it_was_terminated(signum: signal.Signals, told: str) -> None:
+    with process(SERVICE.format(then="from neurogate.process import was_terminated; tell(was_terminated(stopping))")) as popen:
+        assert read_line(popen) == "ready"
+        popen.send_signal(signum)
+        assert ended(popen) == (0, f"stopping\n{told}\nstopped\n", "")
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "told"),
     [

@@ -170,6 +170,13 @@ def test_what_is_no_assignment_is_said(admin: Run, gateway: FakeAdmin, assignmen
             "worker-0: breaker closed",
         ),
         (
+            ("drain",),
+            {"draining": True},
+            ("POST", "/admin/drain", None),
+            "the gateway is not ready; it serves what comes all the same",
+        ),
+        (("undrain",), {"draining": False}, ("POST", "/admin/undrain", None), "the gateway is ready"),
+        (
             ("reload",),
             {"changed": [], "needs_restart": [], "keys_loaded": 3},
             ("POST", "/admin/reload", None),
