@@ -192,6 +192,7 @@ class Canary:
         """
         around, loop = self._around, self._loop
         began = waits_since = loop.time()
+        patience_s = around.patience_s(self.timeout_s)
         life, work = around.life(), around.work()
         while True:
             if self._asking is None and around.has_room():
@@ -201,7 +202,7 @@ class Canary:
             if asking is None and not around.would_show():
                 return Verdict(Outcome.REFUSED, "every slot is taken, and no request's progress shows")
             now = loop.time()
-            left_s = min(waits_since + around.patience_s(self.timeout_s), began + self._patience_max_s) - now
+            left_s = min(waits_since + patience_s, began + self._patience_max_s) - now
             if left_s <= 0:
                 return Verdict(Outcome.HUNG, f"{WEDGED}: canary failed after {now - began:.1f} s", now - began)
             if asking is None:
@@ -213,6 +214,7 @@ class Canary:
                     if not asking.cancelled():
                         return asking.result()
                     began = waits_since = loop.time()  # it gave way to a user, whose progress counts from here
+                    patience_s = around.patience_s(self.timeout_s)
             if around.life() != life or (self._asking is None and around.work() != work):
                 return Verdict(Outcome.ALIVE, seconds=loop.time() - began)
             if around.work() != work:

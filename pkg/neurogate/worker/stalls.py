@@ -141,7 +141,6 @@ class Stalls:
         self._prefill_s = prefill_s or math.inf
         self._decode_s = decode_s or math.inf
         self._held: dict[Held, None] = {}
-        self._work: int | None = None
         self._worked_at = now
         self.lived_at = now
         """When the engine last showed any life."""
@@ -164,16 +163,17 @@ class Stalls:
         """Somebody else has seen life in the engine. That it worked for those that are held here it does not say."""
         self.lived_at = now
 
+    def worked(self, now: float) -> None:
+        """The engine has computed something, and not for a canary."""
+        self.lived_at = self._worked_at = now
+
     def prompts(self) -> list[Held]:
         """Those without a token, in order of their arrival."""
         return [held for held in self._held if not held.job.emitted]
 
-    def sweep(self, now: float, seen: Observation, *, canaries: bool = False) -> list[Stall]:
-        """Look at all of them, on an engine that was last seen so; those that are stuck.
-
-        What the engine computed lately may be for `canaries` alone: then it says nothing about them.
-        """
-        self._look(now, seen, canaries=canaries)
+    def sweep(self, now: float, seen: Observation) -> list[Stall]:
+        """Look at all of them, on an engine that was last seen so; those that are stuck."""
+        self._look(now)
         tells = seen.work_done is not None
         works = now - self._worked_at < self._decode_s
         prompts = self.prompts()
@@ -199,17 +199,13 @@ class Stalls:
                     found.append(_silent(held, phase, waited_s))
         return found
 
-    def _look(self, now: float, seen: Observation, *, canaries: bool) -> None:
+    def _look(self, now: float) -> None:
         """Take notice of what went on since the last look."""
         for held in self._held:
             if held.job.emitted != held.seen:
                 if not held.seen:
                     held.paced = (now, held.job.emitted)
                 held.seen, held.moved_at = held.job.emitted, now
-                self.lived_at = self._worked_at = now
-        if seen.work_done is not None and seen.work_done != self._work:
-            self._work = seen.work_done
-            if not canaries:
                 self.lived_at = self._worked_at = now
 
     def _decode_bound_s(self, held: Held, *, works: bool, tells: bool, prompts: bool) -> float:

@@ -24,6 +24,8 @@ _SWEEP_S = 1.0
 _TICK_S = 0.5
 _SUSPECT_S = 3.0
 """Silence that is suspicious while users wait."""
+_AGAIN_S = 4.5
+"""Between canaries then: what the engine does between two of them is the users' work."""
 _AFTER_USERS_S = 30.0
 """How long after a user's request an engine is still asked that loads models on demand or may cost money."""
 _ERRORS_MAX = 3
@@ -121,10 +123,13 @@ class Vigil:
         if seen.ready and not self._seen.ready:
             self.canary.new_life()
             self._stalls.alive(now)
-            self._fresh = seen.canaries
+            self._fresh = seen.canaries and self._settings.canary_interval_s > 0
             self._refusals = 0
             self._retry_at = now
             self._living_since = now
+        between = self.canary.underway or self.canary.last_at > self._seen_at
+        if seen.work_done != self._seen.work_done and not between:
+            self._stalls.worked(now)
         self._count_deaths(seen)
         self._seen, self._seen_at = seen, now
 
@@ -199,9 +204,7 @@ class Vigil:
 
     def sweep(self) -> None:
         """Cut what is stuck."""
-        now = self._loop.time()
-        canaries = self.canary.underway or self._seen_at - self.canary.last_at < _SWEEP_S
-        for stall in self._stalls.sweep(now, self._seen, canaries=canaries):
+        for stall in self._stalls.sweep(self._loop.time(), self._seen):
             if stall.held.cut(End(EndCode.BROKEN, message=stall.told)):
                 self._metrics.stalls.labels(stall.phase.value).inc()
                 self._suspected = stall.told
@@ -212,11 +215,11 @@ class Vigil:
             return self._seen.ready and now >= self._retry_at
         if self.canary_model() is None:
             return False
-        silent_s = min(now - self._stalls.lived_at, now - self.canary.last_at)
+        silent_s, since_s = now - self._stalls.lived_at, now - self.canary.last_at
         if any(not held.blocked for held in self._stalls):
-            suspicious = bool(self._suspected) or silent_s >= _SUSPECT_S
+            suspicious = self._fresh or bool(self._suspected) or (silent_s >= _SUSPECT_S and since_s >= _AGAIN_S)
             return suspicious and (self.has_room() or self.would_show())
-        return bool(self._suspected) or self._is_due_while_idle(now, silent_s)
+        return bool(self._suspected) or self._is_due_while_idle(now, min(silent_s, since_s))
 
     def _is_due_while_idle(self, now: float, silent_s: float) -> bool:
         if self.draining or not self._settings.canary_interval_s:

@@ -44,7 +44,7 @@ class Bench:
 
     def works(self) -> None:
         assert self.seen.work_done is not None
-        self.seen = replace(self.seen, work_done=self.seen.work_done + 1)
+        self.stalls.worked(self.now)
 
     def pass_s(self, seconds: int, each: Callable[[], object] = lambda: None) -> list[Stall]:
         """Sweep every second; the stalls of the first sweep that finds any."""
