@@ -17,6 +17,7 @@ WORKERS ?= 3
 URL ?= http://127.0.0.1:8080
 PYTEST_ARGS ?=
 CASES ?= 5000
+SOAK_MINUTES ?= 30
 REQUESTS ?= 2000
 JOBS ?= 2
 # One file's tests stay together: they share processes.
@@ -87,6 +88,12 @@ fuzz: $(DEV) ## Send CASES=5000 generated requests by the gateway's own OpenAPI 
 
 rolling: $(RUNTIME) ## Restart a local fleet under 50 requests/s until REQUESTS=2000 were asked; none may fail
 	@$(BIN)/python tests/rolling.py --requests $(REQUESTS)
+
+chaos: $(DEV) ## Break a fleet in every way there is, and count (CHAOS_SEED=N replays, CHAOS_REPORT=FILE writes JSON)
+	@CHAOS=1 $(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
+
+soak: $(DEV) ## Mixed traffic for SOAK_MINUTES=30 with a fault every 20 s; nothing may grow
+	@SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest tests/chaos/test_soak.py $(PYTEST_ARGS)
 
 bench: $(DEV) ## Measure what the gateway costs
 	@$(BIN)/python bench/run.py

@@ -1,4 +1,4 @@
-"""The long scenarios run when CHAOS=1 says so (make chaos); the table of what was seen is printed at the end."""
+"""Long scenarios run when CHAOS=1 says so, the soak when SOAK_MINUTES is set; a table of what was seen ends the run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _THEATRE = pytest.StashKey[Theatre]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("CHAOS") == "1":
-        return
-    long = [item for item in items if item.get_closest_marker("chaos")]
+    wanted = {"chaos": os.environ.get("CHAOS") == "1", "soak": bool(os.environ.get("SOAK_MINUTES"))}
+    left_out = [marker for marker, runs in wanted.items() if not runs]
+    long = [item for item in items if any(item.get_closest_marker(marker) for marker in left_out)]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]

@@ -90,6 +90,17 @@ class Api:
     """An answer tells its usage."""
 
 
+def expected_of(api: Api, undisturbed: Received) -> Expected:
+    """What a whole answer says. Raises AssertionError when it is none."""
+    heard = _Heard()
+    for said in api.said(undisturbed.body):
+        heard.take(said)
+    (finish,), (usage,) = heard.finishes, heard.usages
+    expected = Expected(heard.text, finish, *usage)
+    assert judge(api, undisturbed, expected).kind is Kind.WHOLE
+    return expected
+
+
 def judge(api: Api, received: Received, expected: Expected, whose: Callable[[str], str] = lambda _: "") -> Verdict:
     """What this answer is. `whose` tells whose a text is, for the reason given."""
     if received.timed_out:

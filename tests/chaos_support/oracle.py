@@ -34,6 +34,12 @@ class Oracle:
     def expected(self, api: Api | None, prompt: str, max_tokens: int) -> Expected:
         return self._known[_key(api, prompt, max_tokens)]
 
+    def forget(self, api: Api | None, prompt: str, max_tokens: int) -> None:
+        """Nobody will ask this again."""
+        expected = self._known.pop(_key(api, prompt, max_tokens), None)
+        if expected is not None:
+            self._whose.pop(expected.text, None)
+
     def whose(self, text: str) -> str:
         """The prompt whose whole answer this text is, or nothing."""
         return self._whose.get(text, "")

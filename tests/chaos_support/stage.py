@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos_support.audit import Audit
-from chaos_support.checker import APIS, Kind
+from chaos_support.checker import APIS, Api, Kind, Received, expected_of, judge
+from chaos_support.client import Target
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.oracle import Oracle
 from chaos_support.report import Row, as_json
@@ -119,14 +120,15 @@ class Theatre:
         kinds = tally.kinds
         row = Row(
             name,
-            requests=len(tally.asked),
-            whole=kinds[Kind.WHOLE],
+            requests=len(tally.asked) + tally.forgotten,
+            whole=kinds[Kind.WHOLE] + tally.forgotten,
             honest=kinds[Kind.HONEST],
             lies=kinds[Kind.LIE] + kinds[Kind.SILENT],
             leaks=len(leaks),
             longest_gap_s=tally.longest_gap_s,
             took_s=took_s,
         )
+        row.notes += clients.notes
         row.notes += [f"lie: {lie}" for lie in tally.lies[:10]]
         row.notes += [f"leak: {leak}" for leak in leaks]
         row.notes += [f"{count} failed honestly: {reason}" for reason, count in tally.failures.most_common(6)]
@@ -135,6 +137,22 @@ class Theatre:
         if self._report is not None:
             self._report.write_text(as_json(self.rows, seed=self.seed))
         return row
+
+    def compared(
+        self,
+        name: str,
+        api: Api,
+        prompts: Sequence[str],
+        undisturbed: Sequence[Received],
+        seen: Sequence[Received],
+        leaks: Sequence[str],
+    ) -> Row:
+        """A row of answers that are judged by earlier ones of the same fleet, which must be whole themselves."""
+        clients = Clients(Target(0), self.oracle, rng=random.Random(self.seed))
+        for prompt, right, one in zip(prompts, undisturbed, seen, strict=True):
+            verdict = judge(api, one, expected_of(api, right))
+            clients.tally.asked.append(Asked(api, prompt, 0, one, verdict=verdict))
+        return self.told(name, clients, leaks, 0.0)
 
     def judge(self, row: Row, may_fail: Allowed = none_may) -> None:
         """Raises AssertionError with the notes of a scenario that showed something wrong."""

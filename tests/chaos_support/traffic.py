@@ -41,17 +41,14 @@ class Asked:
         """Who began the answer."""
         return self.received.headers.get("x-neurogate-worker", "")
 
-    @property
-    def resumed(self) -> bool:
-        """The stream says that another worker went on with it."""
-        return b"\n: " in self.received.body and b"resum" in self.received.body.lower()
-
 
 @dataclass
 class Tally:
     """What a scenario's clients had."""
 
     asked: list[Asked] = field(default_factory=list)
+    forgotten: int = 0
+    """Whole ones that are not kept."""
 
     @property
     def kinds(self) -> Counter[Kind]:
@@ -81,6 +78,10 @@ class Clients:
 
     def __init__(self, target: Target, oracle: Oracle, *, grpc_port: int = -1, rng: random.Random) -> None:
         self.tally = Tally()
+        self.forgets = False
+        """Of whole answers keep their number alone: for runs that last."""
+        self.notes: list[str] = []
+        """What an act wants to have said in the report."""
         self._target = target
         self._oracle = oracle
         self._grpc_port = grpc_port
@@ -116,9 +117,11 @@ class Clients:
             verdict = judge(one.api, one.received, expected, self._oracle.whose)
         one.took_s = loop.time() - began_at
         one.verdict = verdict
-        self.tally.asked.append(one)
-        if verdict.kind is Kind.WHOLE:  # a long run keeps what went wrong, and counts the rest
-            one.received.body = one.received.body if len(one.received.body) < 100_000 else b""
+        if self.forgets and verdict.kind is Kind.WHOLE:
+            self.tally.forgotten += 1
+            self._oracle.forget(one.api, one.prompt, one.max_tokens)
+        else:
+            self.tally.asked.append(one)
         return verdict
 
     async def ask_all(self, asked: Sequence[Asked]) -> None:
