@@ -25,7 +25,7 @@ from neurogate.gateway.private_listeners import PrivateListeners
 from neurogate.gateway.public_listeners import PublicListeners
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.httpd import descriptors
-from neurogate.process import on_hangup, run, was_terminated
+from neurogate.process import on_hangup, run, run_until, was_terminated
 from neurogate.telemetry import logging
 from neurogate.telemetry.log_files import boot_log
 
@@ -88,7 +88,10 @@ async def serve(
             await _open_books(gateway)
             await gateway.pool.resolved()
             if before is not None:
-                await takeover.as_usable(gateway.pool, offer.usable)
+                await run_until(stopping, takeover.as_usable(gateway.pool, offer.usable), name="links")
+                if stopping.is_set():  # the one that runs goes on
+                    await _give_up(gateway, [*background, pool])
+                    return
             private_ports = await private.start(tasks, offer)
             ports = await public.start(tasks, offer)
             gateway.lifecycle.ready = True
@@ -140,6 +143,14 @@ async def _open_books(gateway: Gateway) -> None:
     await gateway.limiter.start()
     if gateway.access_log is not None:
         gateway.access_log.start()
+
+
+async def _give_up(gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
+    """End before anything was served."""
+    for task in tasks:
+        task.cancel()
+    await _close_books(gateway)
+    _log.info("stopped before it took over")
 
 
 async def _close_books(gateway: Gateway) -> None:
