@@ -330,16 +330,18 @@ class Exchange:
 
     def _where_it_stopped(self, end: End) -> Resume | None:
         """What the client has; None when that is all, with the end mark. Raises CannotResumeError."""
-        if self._like is not None and (why_not := self._dispatcher.nobody_continues(self.call, self._like)):
-            raise CannotResumeError(why_not)
         if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
             raise CannotResumeError("the worker that was asked to refused it")
         self._read_sent()
         if self._transcript is None:
             raise CannotResumeError(self._why_not)
         resume = self._transcript.resume()
-        if resume is not None and self.resumes >= self._dispatcher.resume_attempts:
+        if resume is None:
+            return None
+        if self.resumes >= self._dispatcher.resume_attempts:
             raise CannotResumeError(f"that was tried {self.resumes} times (NEUROGATE_RESUME_ATTEMPTS)")
+        if self._like is not None and (why_not := self._dispatcher.nobody_continues(self.call, self._like)):
+            raise CannotResumeError(why_not)
         return resume
 
     def _read_sent(self) -> None:

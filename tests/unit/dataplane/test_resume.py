@@ -549,6 +549,17 @@ def test_a_stream_whose_end_mark_came_is_complete_whatever_becomes_of_its_worker
     virtual_time.run(main())
 
 
+def test_a_stream_whose_end_mark_came_is_complete_also_where_nobody_continues_any() -> None:
+    async def main() -> None:
+        async with fleet(able="") as made:
+            _, receiver = begin(made, b"one", END_MARK)
+            made.worker(0).die()
+
+            assert receiver.last_words == ["complete"]
+
+    virtual_time.run(main())
+
+
 def test_where_resume_is_off_a_stream_breaks_as_before() -> None:
     async def main() -> None:
         async with fleet() as made:
