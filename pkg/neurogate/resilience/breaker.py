@@ -25,6 +25,8 @@ from neurogate.resilience.window import RateWindow
 with absent("redis"):  # 0.1 s of start-up for a storage of tallies that is not used here
     import pybreaker
 
+_CLOSED, _OPEN, _HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
+
 
 class Outcome(enum.Enum):
     """What a call says about its endpoint."""
@@ -92,7 +94,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         self._opened_at = 0.0
         self._returning = False  # to an opening that was before
         self._reason = ""
-        self._state: str = pybreaker.STATE_CLOSED
+        self._state: str = _CLOSED
         self._take(settings)
 
     @property
@@ -118,25 +120,25 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     @property
     def look_at(self) -> float:
         """Loop time at which a probe may be admitted that may not be now; meaningless while closed."""
-        if self._state == pybreaker.STATE_OPEN:
+        if self._state == _OPEN:
             return self.retry_at
         return self._probed_at + self._settings.probe_s
 
     @property
     def admits(self) -> bool:
         """Whether `try_acquire` would give a permit now."""
-        return self._state == pybreaker.STATE_CLOSED or (self.users_probe and self._now() >= self.look_at)
+        return self._state == _CLOSED or (self.users_probe and self._now() >= self.look_at)
 
     @property
     def may_admit(self) -> bool:
         """Whether it is worth asking: true all the while a half-open breaker has its probe out, unlike `admits`."""
-        if self._state == pybreaker.STATE_CLOSED:
+        if self._state == _CLOSED:
             return True
-        return self.users_probe and (self._state == pybreaker.STATE_HALF_OPEN or self._now() >= self.retry_at)
+        return self.users_probe and (self._state == _HALF_OPEN or self._now() >= self.retry_at)
 
     def try_acquire(self) -> Permit | None:
         """A permit for one call, or None when the endpoint must be left alone. Every permit must be settled."""
-        if self._state == pybreaker.STATE_CLOSED:
+        if self._state == _CLOSED:
             return Permit(self, self._generation, is_probe=False)
         if not self.users_probe or self._now() < self.look_at:
             return None
@@ -147,21 +149,21 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
 
         An `early` one does not wait for an open breaker's time to be over.
         """
-        if self._state == pybreaker.STATE_CLOSED:
+        if self._state == _CLOSED:
             return None
-        if self._now() < self.look_at and not (early and self._state == pybreaker.STATE_OPEN):
+        if self._now() < self.look_at and not (early and self._state == _OPEN):
             return None
         return self._probe()
 
     def force(self) -> Permit:
         """A permit although the breaker is open: the last usable endpoint is never ejected. Judged like a probe."""
-        if self._state == pybreaker.STATE_OPEN:
+        if self._state == _OPEN:
             self._tally.half_open()
         return self._count_probe()
 
     def record_failure(self) -> None:
         """A failure outside any call, such as a lost link. Counts while closed and opens a half-open breaker again."""
-        if self._state != pybreaker.STATE_OPEN:
+        if self._state != _OPEN:
             self._fail()
 
     def reset(self) -> None:
@@ -185,7 +187,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         self._state = new_state.name
         self._calls.clear()
         self._slow.clear()
-        if self._state == pybreaker.STATE_OPEN and not self._returning:
+        if self._state == _OPEN and not self._returning:
             self._opened_at = self._now()
             self.opened_for = self._reason or f"{self.consecutive_failures} failures in a row"
         self._on_transition(self._state)
@@ -202,7 +204,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
 
     def _probe(self) -> Permit:
         """The one probe; it takes the place of one that was out for too long."""
-        if self._state == pybreaker.STATE_OPEN:
+        if self._state == _OPEN:
             self._tally.half_open()
         else:
             self._generation += 1
@@ -215,10 +217,10 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         return Permit(self, self._generation, is_probe=True)
 
     def _answered(self, permit: Permit, ttft_s: float) -> None:
-        """A closed breaker's call got its first token; without slow ones before it and of itself, that is no news."""
-        slow = ttft_s > self._slow_s
-        if permit.generation != self._generation or not (slow or self._slow.bad):
+        """A closed breaker's call got its first token, late or after late ones of others."""
+        if permit.generation != self._generation:
             return
+        slow = ttft_s > self._slow_s
         self._slow.record(self._now(), bad=slow)
         if slow and self._slow.exceeds(self._settings.slow_rate, self._settings.slow_min_calls):
             self._open(f"{self._slow.bad} of {self._slow.calls} first tokens took over {self._slow_s:g} s")
@@ -229,26 +231,22 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         if permit.is_probe:
             self._probes_out -= 1
         if outcome is Outcome.IGNORED:
-            if self._state == pybreaker.STATE_HALF_OPEN and not self._probes_out:
+            if self._state == _HALF_OPEN and not self._probes_out:
                 self._return()
         elif outcome is Outcome.FAILURE:
             self._fail()
         else:
-            self._succeed()
-            if permit.is_probe:
-                permit.generation = self._generation  # the transition it made itself is no news to it
-
-    def _succeed(self) -> None:
-        if self._state == pybreaker.STATE_CLOSED:
-            self._calls.record(self._now(), bad=False)
-            if not self._tally.fail_counter:
-                return
-        self._tally.call(_succeed)
+            if self._state == _CLOSED:
+                self._calls.record(self._now(), bad=False)
+                if not self._tally.fail_counter:
+                    return
+            self._tally.call(_succeed)
+            permit.generation = self._generation  # the transition it made itself is no news to it
 
     def _fail(self) -> None:
         with contextlib.suppress(_FailureRecorded):
             self._tally.call(_fail)
-        if self._state == pybreaker.STATE_CLOSED:
+        if self._state == _CLOSED:
             self._calls.record(self._now(), bad=True)
             rate = self._settings.failure_rate
             if rate and self._calls.exceeds(rate, self._settings.min_calls):
@@ -294,7 +292,7 @@ class Permit:
         if self.is_probe:
             if not self._settled:
                 self.settle(Outcome.FAILURE if ttft_s > self._breaker._slow_s else Outcome.SUCCESS)  # noqa: SLF001 - as below
-        else:
+        elif ttft_s > self._breaker._slow_s or self._breaker._slow.bad:  # noqa: SLF001 - as below
             self._breaker._answered(self, ttft_s)  # noqa: SLF001 - as below
 
     def fail_late(self) -> None:
