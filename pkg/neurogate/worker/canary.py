@@ -26,6 +26,8 @@ _DOUBLINGS_MAX = 2
 """And twice as much after each failure, so often: a slow machine is told from a wedged engine by that."""
 _SMOOTHING = 0.3
 _LOOK_S = 0.2
+_OWN_STEPS = 2
+"""How often an engine's counter can be seen to grow for a canary: its prompt, its token."""
 WEDGED = "the engine answers but generates nothing"
 _DETAIL_CHARS_MAX = 300
 
@@ -188,11 +190,13 @@ class Canary:
     async def _watch(self, tasks: asyncio.TaskGroup, model: str) -> Verdict:
         """Wait for the token or for a sign of life, whichever comes first.
 
-        With a canary under way, the engine's work may be its own prompt: then work is a reason to wait, but no proof.
+        With a canary under way, the engine's work may be for its own prompt: that is a reason to wait, and proof only
+        when it goes on and on. A canary may starve behind the long prompt of a user.
         """
         around, loop = self._around, self._loop
         began = waits_since = loop.time()
-        patience_s = around.patience_s(self.timeout_s)
+        steps = 0
+        patience_s = min(around.patience_s(self.timeout_s), self._patience_max_s)
         life, work = around.life(), around.work()
         while True:
             if self._asking is None and around.has_room():
@@ -202,7 +206,7 @@ class Canary:
             if asking is None and not around.would_show():
                 return Verdict(Outcome.REFUSED, "every slot is taken, and no request's progress shows")
             now = loop.time()
-            left_s = min(waits_since + patience_s, began + self._patience_max_s) - now
+            left_s = waits_since + patience_s - now
             if left_s <= 0:
                 return Verdict(Outcome.HUNG, f"{WEDGED}: canary failed after {now - began:.1f} s", now - began)
             if asking is None:
@@ -214,11 +218,13 @@ class Canary:
                     if not asking.cancelled():
                         return asking.result()
                     began = waits_since = loop.time()  # it gave way to a user, whose progress counts from here
-                    patience_s = around.patience_s(self.timeout_s)
+                    patience_s = min(around.patience_s(self.timeout_s), self._patience_max_s)
             if around.life() != life or (self._asking is None and around.work() != work):
                 return Verdict(Outcome.ALIVE, seconds=loop.time() - began)
             if around.work() != work:
-                work, waits_since = around.work(), loop.time()
+                work, waits_since, steps = around.work(), loop.time(), steps + 1
+                if steps > _OWN_STEPS:
+                    return Verdict(Outcome.ALIVE, seconds=loop.time() - began)
 
     async def _one_token(self, model: str) -> Verdict:
         began = self._loop.time()

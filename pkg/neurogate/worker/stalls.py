@@ -141,7 +141,7 @@ class Stalls:
         self._prefill_s = prefill_s or math.inf
         self._decode_s = decode_s or math.inf
         self._held: dict[Held, None] = {}
-        self._worked_at = now
+        self._worked_at = self._computed_at = now
         self.lived_at = now
         """When the engine last showed any life."""
 
@@ -163,9 +163,14 @@ class Stalls:
         """Somebody else has seen life in the engine. That it worked for those that are held here it does not say."""
         self.lived_at = now
 
-    def worked(self, now: float) -> None:
-        """The engine has computed something, and not for a canary."""
-        self.lived_at = self._worked_at = now
+    def worked(self, now: float, *, for_canary: bool = False) -> None:
+        """The engine has computed something, as it seems for users; or it may have been `for_canary` alone.
+
+        Streams are judged by the former. A prompt may starve a canary for minutes, and is given the benefit of doubt.
+        """
+        self._computed_at = now
+        if not for_canary:
+            self.lived_at = self._worked_at = now
 
     def prompts(self) -> list[Held]:
         """Those without a token, in order of their arrival."""
@@ -192,7 +197,7 @@ class Stalls:
                     found.append(Stall(held, Phase.DECODE, f"the engine stalled in decode: {trickle}"))
             elif tells or not held.quiet:
                 phase = Phase.PREFILL if held in computing else Phase.QUEUE
-                idle_s, waited_s = now - max(self._worked_at, held.moved_at), now - held.moved_at
+                idle_s, waited_s = now - max(self._computed_at, held.moved_at), now - held.moved_at
                 if idle_s >= self._prefill_s:
                     found.append(_silent(held, phase, idle_s))
                 elif phase is Phase.PREFILL and not held.quiet and waited_s >= _HARD_TIMES * self._prefill_s:
@@ -206,7 +211,7 @@ class Stalls:
                 if not held.seen:
                     held.paced = (now, held.job.emitted)
                 held.seen, held.moved_at = held.job.emitted, now
-                self.lived_at = self._worked_at = now
+                self.worked(now)
 
     def _decode_bound_s(self, held: Held, *, works: bool, tells: bool, prompts: bool) -> float:
         """How long this one may be silent between two tokens."""

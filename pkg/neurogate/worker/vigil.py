@@ -77,6 +77,7 @@ class Vigil:
         )
         self._seen = Observation(ready=False)
         self._seen_at = 0.0
+        self._work: int | None = None
         self._wedged = ""
         self._living_since = 0.0
         self._retry_s = 0.0
@@ -128,8 +129,9 @@ class Vigil:
             self._retry_at = now
             self._living_since = now
         between = self.canary.underway or self.canary.last_at > self._seen_at
-        if seen.work_done != self._seen.work_done and not between:
-            self._stalls.worked(now)
+        if seen.work_done is not None and seen.work_done != self._work:
+            self._work = seen.work_done
+            self._stalls.worked(now, for_canary=between)
         self._count_deaths(seen)
         self._seen, self._seen_at = seen, now
 
@@ -167,8 +169,8 @@ class Vigil:
         return (self._answered, self._tokens())
 
     def work(self) -> int | None:
-        """What the engine has computed."""
-        return self._seen.work_done
+        """What the engine has computed, as it last told."""
+        return self._work
 
     def would_show(self) -> bool:
         """Whether users' requests would show that the engine lives."""

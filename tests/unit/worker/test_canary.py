@@ -413,3 +413,25 @@ def test_prompts_without_a_link_count_as_life_too() -> None:
             assert len(engine.prompts) == before + 10
 
     run(main())
+
+
+def test_a_canary_that_starves_behind_a_long_prompt_says_nothing_bad() -> None:
+    """As in llama.cpp, where one batch is filled from the first slot on. Its counter is late now and then, too."""
+
+    async def main() -> None:
+        engine = ScriptedEngine(observation=TELLS)
+        gate = asyncio.Event()
+        engine.replies = lambda _: stream(gate, b"data: {}\n\n")
+        async with watching(engine) as watched, asyncio.TaskGroup() as tasks:
+            await asyncio.sleep(7)
+            slow = tasks.create_task(watched.asked({"stream": True}, timeout_s=None))
+            engine.generations = lambda _: [HANG]
+            for second in range(280):
+                engine.observation = replace(TELLS, work_done=second // 3 if second % 4 else None)
+                await asyncio.sleep(1)
+            assert watched.worker.ready
+            assert watched.canaries("hung") == 0
+            gate.set()
+        assert slow.result().http_status == 200
+
+    run(main())
