@@ -107,7 +107,9 @@ def test_a_process_that_does_not_end_at_once_is_ended() -> None:
 
 @pytest.mark.parametrize(("signum", "told"), [(signal.SIGTERM, "True"), (signal.SIGINT, "False")])
 def test_a_service_is_told_whether_it_was_terminated(signum: signal.Signals, told: str) -> None:
-    with process(SERVICE.format(then="from neurogate.process import was_terminated; tell(was_terminated(stopping))")) as popen:
+    with process(
+        SERVICE.format(then="from neurogate.process import was_terminated; tell(was_terminated(stopping))")
+    ) as popen:
         assert read_line(popen) == "ready"
         popen.send_signal(signum)
         assert ended(popen) == (0, f"stopping\n{told}\nstopped\n", "")

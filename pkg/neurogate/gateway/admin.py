@@ -18,8 +18,8 @@ from starlette.routing import Route
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.discovery.listed import ListedResolver
-from neurogate.errors import BadRequestError, InvalidConfigError, TooLargeError, UnauthorizedError
 from neurogate.edge.admin_keys import AdminKeys
+from neurogate.errors import BadRequestError, InvalidConfigError, TooLargeError, UnauthorizedError
 from neurogate.gateway.intake import ClientGoneError, read_body
 from neurogate.gateway.lifecycle import Lifecycle, Why
 from neurogate.gateway.reload import Reloaded, Reloader

@@ -24,12 +24,12 @@ from neurogate.dataplane.prober import Prober
 from neurogate.dataplane.room import Room
 from neurogate.discovery.listed import ListedResolver
 from neurogate.edge.address_limits import AddressLimits
+from neurogate.edge.admin_keys import AdminKeys
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
 from neurogate.endpoint import Endpoint
 from neurogate.gateway.admin import Admin
-from neurogate.edge.admin_keys import AdminKeys
 from neurogate.gateway.certificates import Certificates
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.edge import Edge

@@ -9,6 +9,7 @@ import msgspec
 
 from neurogate.config import Bundle, Listener, Problem, env, shared_ports
 from neurogate.discovery.addresses import wrong
+from neurogate.edge.admin_keys import weak
 from neurogate.edge.settings import (
     AccessLogSettings,
     AdmissionSettings,
@@ -18,7 +19,6 @@ from neurogate.edge.settings import (
     PublicGrpcSettings,
     TlsSettings,
 )
-from neurogate.edge.admin_keys import weak
 from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.httpd import origins
 from neurogate.httpd.settings import HttpSettings

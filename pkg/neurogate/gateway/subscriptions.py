@@ -14,11 +14,11 @@ from neurogate.dataplane.prober import Prober
 from neurogate.dataplane.room import Room
 from neurogate.discovery.listed import ListedResolver
 from neurogate.edge.address_limits import AddressLimits
+from neurogate.edge.admin_keys import AdminKeys
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import defaults
 from neurogate.edge.limits import Limiter
-from neurogate.edge.admin_keys import AdminKeys
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.intake import BodyBudget
 from neurogate.gateway.model_names import ModelNames

@@ -61,7 +61,7 @@ class Draining:
         return self._worker.active
 
     async def drain(self, *, grace_s: float) -> None:
-        """Returns when the worker takes nothing new, `grace_s` after its gateways were told; or when that was undone."""
+        """Returns `grace_s` after its gateways were told, when the worker takes nothing new; or that was undone."""
         self._worker.announce_drain()
         self._gateways.refresh()
         with suppress(TimeoutError):
