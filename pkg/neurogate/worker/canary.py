@@ -53,6 +53,8 @@ class Verdict:
     detail: str = ""
     """What went wrong, for people."""
     seconds: float = 0.0
+    token: bool = False
+    """It gave its token in these seconds; otherwise others showed that the engine lives."""
 
     @property
     def well(self) -> bool:
@@ -238,7 +240,7 @@ class Canary:
         took_s = self._loop.time() - began
         usual_s = self._usual_s
         self._usual_s = took_s if usual_s is None else usual_s + _SMOOTHING * (took_s - usual_s)
-        return Verdict(Outcome.ALIVE, seconds=took_s)
+        return Verdict(Outcome.ALIVE, seconds=took_s, token=True)
 
     def _judged(self, verdict: Verdict) -> Verdict:
         self._failures = 0 if verdict.well else self._failures + 1

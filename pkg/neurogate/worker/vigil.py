@@ -237,7 +237,8 @@ class Vigil:
         now = self._loop.time()
         match verdict.outcome:
             case Outcome.ALIVE:
-                self._metrics.canary_seconds.observe(verdict.seconds)
+                if verdict.token:
+                    self._metrics.canary_seconds.observe(verdict.seconds)
                 self._stalls.alive(now)
                 self._errors = self._refusals = 0
                 self._well()
