@@ -152,5 +152,5 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling bench docs \
-	proto proto-check proto-baseline lock clean
+.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
+	chaos soak bench docs proto proto-check proto-baseline lock clean
