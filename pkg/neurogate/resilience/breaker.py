@@ -290,8 +290,7 @@ class Permit:
     def answered(self, ttft_s: float) -> None:
         """The first token came after so many seconds: a probe's verdict, and for any other call a time to count."""
         if self.is_probe:
-            if not self._settled:
-                self.settle(Outcome.FAILURE if ttft_s > self._breaker._slow_s else Outcome.SUCCESS)  # noqa: SLF001 - as below
+            self.settle(Outcome.FAILURE if ttft_s > self._breaker._slow_s else Outcome.SUCCESS)  # noqa: SLF001 - as below
         elif ttft_s > self._breaker._slow_s or self._breaker._slow.bad:  # noqa: SLF001 - as below
             self._breaker._answered(self, ttft_s)  # noqa: SLF001 - as below
 

@@ -352,6 +352,17 @@ def test_who_began_to_rest_a_moment_ago_is_passed_over_before_a_snapshot_says_so
     virtual_time.run(main())
 
 
+def test_a_gateway_that_stops_as_a_worker_begins_to_rest_leaves_no_timer():
+    """What the rig checks at its end."""
+
+    async def main() -> None:
+        async with rig(1) as made:
+            made.pool.publish()
+            made.pool.rest(made.member(), 5.0, until_room=False)
+
+    virtual_time.run(main())
+
+
 def test_a_hedge_that_is_refused_lets_its_worker_rest():
     async def main() -> None:
         async with rig(2, limits=DispatchLimits(hedge_after_s=1.0, hedge_share=1.0)) as made:

@@ -397,6 +397,15 @@ def test_slowness_that_says_too_little_does_not(times_s: list[float], apart_s: f
     assert rig.breaker.state == "closed"
 
 
+def test_a_late_first_token_of_an_earlier_generation_says_nothing():
+    rig = Rig(slow_min_calls=1)
+    stale = rig.permit()
+    rig.breaker.reset()
+    stale.answered(31.0)
+
+    assert rig.breaker.state == "closed"
+
+
 @pytest.mark.parametrize(("ttft_s", "state"), [(30.0, "closed"), (30.1, "open")])
 def test_a_slow_probe_has_failed(ttft_s: float, state: str):
     rig = Rig()
