@@ -86,6 +86,7 @@ class Exchange:
         "call",
         "chunks",
         "finished",
+        "moved",
         "resumes",
         "started",
         "unable",
@@ -99,6 +100,8 @@ class Exchange:
         """Workers asked so far, the present one included."""
         self.unable = 0
         """Of those, how many cannot do what is asked."""
+        self.moved = 0
+        """Of those, how many were gone before the first byte."""
         self.worker_id = ""
         """Who is, or was last, asked."""
         self.resumes = 0
@@ -267,9 +270,10 @@ class Exchange:
         self._held.clear()
         self._held_bytes = 0
         self.unable += retry is Retry.ELSEWHERE
+        self.moved += retry is Retry.MOVED
         self._tried = (*self._tried, self.worker_id)
         lease = self._dispatcher.acquire(self.call, self._tried)
-        if lease is None and retry is not Retry.FREE:
+        if lease is None and retry not in {Retry.FREE, Retry.MOVED}:
             self._give_up(end)
             return
         self._dispatcher.retried(self, retry, end)
@@ -330,14 +334,14 @@ class Exchange:
 
     def _where_it_stopped(self, end: End) -> Resume | None:
         """What the client has; None when that is all, with the end mark. Raises CannotResumeError."""
-        if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
-            raise CannotResumeError("the worker that was asked to refused it")
         self._read_sent()
         if self._transcript is None:
             raise CannotResumeError(self._why_not)
         resume = self._transcript.resume()
         if resume is None:
             return None
+        if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
+            raise CannotResumeError("the worker that was asked to refused it")
         if self.resumes >= self._dispatcher.resume_attempts:
             raise CannotResumeError(f"that was tried {self.resumes} times (NEUROGATE_RESUME_ATTEMPTS)")
         if self._like is not None and (why_not := self._dispatcher.nobody_continues(self.call, self._like)):

@@ -536,11 +536,12 @@ def test_a_request_that_cannot_be_continued_is_not_held_past_the_buffer() -> Non
     virtual_time.run(main())
 
 
-def test_a_stream_whose_end_mark_came_is_complete_whatever_becomes_of_its_worker() -> None:
+@pytest.mark.parametrize("end", [End(LOST), End(EndCode.BROKEN), End(http_status=400)], ids=str)
+def test_a_stream_whose_end_mark_came_is_complete_whatever_becomes_of_its_worker(end: End) -> None:
     async def main() -> None:
         async with fleet(limits=DispatchLimits(resume_attempts=0)) as made:
             _, receiver = begin(made, b"one", END_MARK)
-            made.worker(0).die()
+            last(made, 0).end(end)
 
             assert receiver.last_words == ["complete"]
             assert asked(made) == [1, 0]
