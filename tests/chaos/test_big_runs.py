@@ -56,7 +56,8 @@ def test_a_thousand_streams_outlive_a_kill_every_two_seconds(theatre: Theatre) -
         clients=1000,
         apis=STREAMS,
         tokens=(55, 65),
-        timeout_s=400,
+        timeout_s=600,
+        patience_s=280,
     )
     assert row.whole == 1000
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chaos_support.audit import Audit
@@ -89,12 +89,14 @@ class Theatre:
         may_fail: Allowed = none_may,
         explained: Collection[str] = (),
         timeout_s: float = 120,
+        patience_s: float = 60,
     ) -> Row:
         """One burst of clients and one act. Fails on any lie, leak, or failure that is not allowed."""
 
         async def main(fleet: Fleet) -> Row:
             rng = random.Random(f"{self.seed} {name}")
-            clients_ = Clients(fleet.target, self.oracle, grpc_port=fleet.grpc_port, rng=rng)
+            target = replace(fleet.target, timeout_s=patience_s)
+            clients_ = Clients(target, self.oracle, grpc_port=fleet.grpc_port, rng=rng)
             await fleet.until_ready()
             await warm(fleet, clients_)
             audit = Audit(fleet)

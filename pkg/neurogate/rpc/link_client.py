@@ -21,7 +21,13 @@ from neurogate.rpc.call_channel import COMMON_OPTIONS, CallChannel, Dial, dial_p
 from neurogate.rpc.codec import end_from_wire, report_from_wire
 from neurogate.rpc.outbox import GatewayOutbox
 
-_CHANNEL_OPTIONS = (*COMMON_OPTIONS, ("grpc.max_receive_message_length", 4 * 1024 * 1024))
+_CHANNEL_OPTIONS = (
+    *COMMON_OPTIONS,
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # A channel lives until Python frees it, whenever that is, and goes on connecting meanwhile. Without a call it lets
+    # go of its connection after this time; a link's call lasts as long as its session.
+    ("grpc.client_idle_timeout_ms", 1000),
+)
 
 MAX_MESSAGE_BYTES = 26 * 1024 * 1024
 
