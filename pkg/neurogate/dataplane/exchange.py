@@ -86,7 +86,6 @@ class Exchange:
         "call",
         "chunks",
         "finished",
-        "moved",
         "resumes",
         "started",
         "unable",
@@ -100,8 +99,6 @@ class Exchange:
         """Workers asked so far, the present one included."""
         self.unable = 0
         """Of those, how many cannot do what is asked."""
-        self.moved = 0
-        """Of those, how many were gone before the first byte."""
         self.worker_id = ""
         """Who is, or was last, asked."""
         self.resumes = 0
@@ -270,10 +267,9 @@ class Exchange:
         self._held.clear()
         self._held_bytes = 0
         self.unable += retry is Retry.ELSEWHERE
-        self.moved += retry is Retry.MOVED
         self._tried = (*self._tried, self.worker_id)
         lease = self._dispatcher.acquire(self.call, self._tried)
-        if lease is None and retry not in {Retry.FREE, Retry.MOVED}:
+        if lease is None and retry is not Retry.FREE:
             self._give_up(end)
             return
         self._dispatcher.retried(self, retry, end)
