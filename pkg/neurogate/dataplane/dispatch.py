@@ -31,6 +31,9 @@ _HEDGES_AT_ONCE = 2.0
 ASKED_MAX = 16
 """Workers that one request is offered to, where those before cannot do what it asks for: that takes them no work."""
 
+MOVES_MAX = 5
+"""Workers that may be lost under one request before its first byte."""
+
 
 def _anybody(_: Member) -> bool:
     return True
@@ -208,9 +211,10 @@ class Dispatcher:
         """Whether an exchange whose attempt failed may ask another worker, if there is one."""
         if retry is Retry.ELSEWHERE:
             return exchange.attempts < ASKED_MAX
-        if exchange.attempts - exchange.unable > self._limits.retries:
-            return False
-        return retry is Retry.FREE or self._budget.balance >= 1.0
+        if retry is Retry.MOVED:
+            return exchange.moved < MOVES_MAX and self._limits.retries > 0
+        failed = exchange.attempts - exchange.unable - exchange.moved
+        return failed <= self._limits.retries and (retry is Retry.FREE or self._budget.balance >= 1.0)
 
     def retried(self, exchange: Exchange, retry: Retry, end: End) -> None:
         """An exchange leaves the worker that ended so: charges the budget if it must, and tells the observer."""

@@ -86,6 +86,7 @@ class Exchange:
         "call",
         "chunks",
         "finished",
+        "moved",
         "resumes",
         "started",
         "unable",
@@ -99,6 +100,8 @@ class Exchange:
         """Workers asked so far, the present one included."""
         self.unable = 0
         """Of those, how many cannot do what is asked."""
+        self.moved = 0
+        """Of those, how many were gone before the first byte."""
         self.worker_id = ""
         """Who is, or was last, asked."""
         self.resumes = 0
@@ -267,9 +270,10 @@ class Exchange:
         self._held.clear()
         self._held_bytes = 0
         self.unable += retry is Retry.ELSEWHERE
+        self.moved += retry is Retry.MOVED
         self._tried = (*self._tried, self.worker_id)
         lease = self._dispatcher.acquire(self.call, self._tried)
-        if lease is None and retry is not Retry.FREE:
+        if lease is None and retry not in {Retry.FREE, Retry.MOVED}:
             self._give_up(end)
             return
         self._dispatcher.retried(self, retry, end)

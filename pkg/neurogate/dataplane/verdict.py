@@ -28,7 +28,9 @@ class Retry(enum.Enum):
     CHARGED = "charged"
     """Yes, within the retry budget: the worker did work, or will be asked again."""
     FREE = "free"
-    """Yes, uncharged: the worker is gone, so the request only moves."""
+    """Yes, uncharged: the engine is gone, so the request only moves."""
+    MOVED = "moved"
+    """The same, and it is the worker that is gone and not only its engine: it cannot have been the request's doing."""
     ELSEWHERE = "elsewhere"
     """Yes, uncharged, if there is another one: this worker is well, and will not do it when asked again."""
 
@@ -45,15 +47,16 @@ _GOOD = Verdict(Outcome.SUCCESS, Retry.NO)
 _REFUSED = Verdict(Outcome.IGNORED, Retry.CHARGED)
 _FAILED = Verdict(Outcome.FAILURE, Retry.CHARGED)
 _GONE = Verdict(Outcome.FAILURE, Retry.FREE)
+_LOST = Verdict(Outcome.FAILURE, Retry.MOVED)
 _UNSUPPORTED = Verdict(Outcome.IGNORED, Retry.ELSEWHERE)
 
 _BY_CODE = {
     EndCode.UNAVAILABLE: _GONE,
-    EndCode.LINK_LOST: _GONE,
+    EndCode.LINK_LOST: _LOST,
     EndCode.BROKEN: _FAILED,
     EndCode.INTERNAL: _FAILED,
     EndCode.DEADLINE: Verdict(Outcome.FAILURE, Retry.NO),
-    EndCode.CANCELLED: Verdict(Outcome.IGNORED, Retry.FREE),
+    EndCode.CANCELLED: Verdict(Outcome.IGNORED, Retry.MOVED),
     EndCode.BUSY: _REFUSED,
     EndCode.UNSUPPORTED: _UNSUPPORTED,
 }

@@ -7,7 +7,7 @@ import asyncio
 from dataplane_support import rig, turns
 from neurogate import virtual_time
 from neurogate.channel import EndCode
-from neurogate.dataplane.dispatch import DispatchLimits
+from neurogate.dataplane.dispatch import MOVES_MAX, DispatchLimits
 from neurogate.errors import ModelNotFoundError, NoWorkerError
 from neurogate.testing.workers import HANGS, answers, ends
 
@@ -125,14 +125,14 @@ def test_attempts_are_bounded_though_the_worker_comes_back_again_and_again():
     async def main() -> None:
         async with rig(1, limits=DispatchLimits(retries=2)) as made:
             exchange, receiver = made.send()
-            for _ in range(3):
+            for _ in range(MOVES_MAX + 1):
                 made.worker().die()
                 await asyncio.sleep(0.1)
                 made.worker().come_up()
                 await turns()
 
             assert await receiver.last_word() == "error"
-            assert exchange.attempts == 3
+            assert exchange.attempts == MOVES_MAX + 1
             assert type(receiver.error) is NoWorkerError
 
     virtual_time.run(main())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dataplane_support import BREAKER, RESUMES, Rig, rig
+from dataplane_support import BREAKER, RESUMES, Rig, rig, turns
 from neurogate import virtual_time
 from neurogate.channel import End, EndCode
 from neurogate.dataplane.dispatch import DispatchLimits
@@ -94,5 +94,24 @@ def test_when_workers_die_their_requests_move_and_cost_no_budget():
                     call.chunk(b"x")
                     call.end()
             assert [await receiver.last_word() for receiver in receivers] == ["complete"] * 100
+
+    virtual_time.run(main())
+
+
+def test_workers_that_die_one_after_the_other_take_no_request_with_them():
+    """However many of them a request meets: it is not its doing, and the last one has them all."""
+
+    async def main() -> None:
+        async with rig(5) as made:
+            sent = [made.send() for _ in range(100)]
+            for index in range(4):
+                made.worker(index).die()
+                await asyncio.sleep(0.1)
+            for call in tuple(made.worker(4).running.values()):
+                call.chunk(b"x")
+                call.end()
+            await turns()
+
+            assert {tuple(receiver.last_words) for _, receiver in sent} == {("complete",)}
 
     virtual_time.run(main())

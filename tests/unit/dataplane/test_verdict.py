@@ -13,11 +13,11 @@ BY_CODE = {
     EndCode.UNAVAILABLE: (Outcome.FAILURE, Retry.FREE),
     EndCode.BROKEN: (Outcome.FAILURE, Retry.CHARGED),
     EndCode.DEADLINE: (Outcome.FAILURE, Retry.NO),
-    EndCode.CANCELLED: (Outcome.IGNORED, Retry.FREE),
+    EndCode.CANCELLED: (Outcome.IGNORED, Retry.MOVED),
     EndCode.BUSY: (Outcome.IGNORED, Retry.CHARGED),
     EndCode.UNSUPPORTED: (Outcome.IGNORED, Retry.ELSEWHERE),
     EndCode.INTERNAL: (Outcome.FAILURE, Retry.CHARGED),
-    EndCode.LINK_LOST: (Outcome.FAILURE, Retry.FREE),
+    EndCode.LINK_LOST: (Outcome.FAILURE, Retry.MOVED),
 }
 
 
