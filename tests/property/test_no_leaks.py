@@ -16,7 +16,7 @@ from dataplane_support import BODY, Rig, endpoint, rig, turns
 from neurogate import virtual_time
 from neurogate.balancing import picker
 from neurogate.channel import Call, End, EndCode
-from neurogate.dataplane.dispatch import ASKED_MAX, DispatchLimits
+from neurogate.dataplane.dispatch import ASKED_MAX, MOVES_MAX, DispatchLimits
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
@@ -229,8 +229,10 @@ class World:
             assert client.receiver.heard[-1:] == words or not words
             if client.left:
                 assert len(client.receiver.heard) == client.heard_when_left
-            assert client.exchange.attempts - client.exchange.unable <= self.setting.retries + 1
-            assert client.exchange.attempts <= ASKED_MAX + self.setting.retries
+            exchange = client.exchange
+            assert exchange.attempts - exchange.unable - exchange.moved <= self.setting.retries + 1
+            assert exchange.moved <= (MOVES_MAX if self.setting.retries else 0)
+            assert exchange.attempts <= ASKED_MAX + self.setting.retries + MOVES_MAX
 
     def check_end(self) -> None:
         for client in self.clients:
