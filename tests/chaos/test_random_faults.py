@@ -11,7 +11,7 @@ import random
 import pytest
 
 from chaos_support.audit import Audit
-from chaos_support.faults import FAULTS
+from chaos_support.faults import EXPLAINED, FAULTS
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.stage import Theatre, warm
 from chaos_support.traffic import ALL, Clients
@@ -53,7 +53,7 @@ def test_random_combinations(theatre: Theatre) -> None:
             faults = await one_round(fleet, clients)
             wrong = [str(one.verdict) for one in clients.tally.asked[before:] if str(one.verdict) != "whole"]
             if number % 10 == 9:
-                leaks += [f"after {number + 1}: {leak}" for leak in await audit.leaks()]
+                leaks += [f"after {number + 1}: {leak}" for leak in await audit.leaks(explained=EXPLAINED)]
             if wrong:
                 clients.notes.append(f"combination {number} ({'; '.join(faults)}): {wrong[:3]}")
         await clients.close()

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from chaos_support.audit import Audit, open_files
-from chaos_support.faults import FAULTS
+from chaos_support.faults import EXPLAINED, FAULTS
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.stage import Theatre, warm
 from chaos_support.traffic import ALL, Clients
@@ -62,7 +62,7 @@ def test_soak(theatre: Theatre) -> None:
             ended.set()
         assert watching.done()
         await clients.close()
-        return clients, faults, await audit.leaks()
+        return clients, faults, await audit.leaks(explained=EXPLAINED)
 
     plan = Plan(
         workers=3,

@@ -67,3 +67,6 @@ async def lie(fleet: Fleet, index: int, rng: random.Random) -> str:
 
 
 FAULTS: tuple[Fault, ...] = (kill_worker, stop_worker, kill_engine, cut_link, reset_link, worsen_link, lie)
+
+EXPLAINED = ("engine wedged",)
+"""What processes may log as errors because of them."""
