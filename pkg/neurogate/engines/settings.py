@@ -96,6 +96,15 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
         ),
     ] = 0
+    reproducible: Annotated[
+        bool,
+        env(
+            "NEUROGATE_ENGINE_REPRODUCIBLE",
+            "Whether the bundled llama.cpp computes a token on a CPU alike alone and with others, so that the answer at"
+            " temperature 0 is the same with whatever in its cache, and goes on the same on another worker. Prompts of"
+            " over 500 tokens are read up to a third slower. Without effect on a GPU and on a binary of one's own.",
+        ),
+    ] = True
     chat_template: Annotated[
         str,
         env(

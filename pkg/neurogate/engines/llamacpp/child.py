@@ -71,6 +71,10 @@ def parameters(xllamacpp: Any, config: ChildConfig) -> Any:
     if config.pooling != "none":
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{config.pooling.upper()}"]
+    if config.reproducible and not _has_gpu(xllamacpp):
+        # With keys and values of the same type, its flash attention sums a batch of 64 tokens or more in another order
+        # than a single token, and so does a context of 512: a tie falls otherwise, and an answer goes on otherwise.
+        params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_BF16
     if config.chat_template:
         params.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
     if config.mmproj:
@@ -80,6 +84,11 @@ def parameters(xllamacpp: Any, config: ChildConfig) -> Any:
     params.endpoint_slots = True
     params.ui = False
     return params
+
+
+def _has_gpu(xllamacpp: Any) -> bool:
+    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    return any(device["type"] != cpu for device in xllamacpp.get_device_info())
 
 
 def _is_free(port: int) -> bool:

@@ -46,6 +46,8 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens computed at once."""
     pooling: str = "none"
     """How one embedding is made of a text: mean, cls, last or rank; none is without embeddings."""
+    reproducible: bool = True
+    """Compute a token alike alone and with others."""
     chat_template: str = ""
     """Path of a Jinja template to use instead of the model's own."""
     mmproj: str = ""

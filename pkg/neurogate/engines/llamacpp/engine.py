@@ -254,6 +254,7 @@ class ManagedLlamaCppEngine:
             gpu_layers=self._settings.gpu_layers,
             ubatch=self._ubatch,
             pooling=self._pooling,
+            reproducible=self._settings.reproducible,
             chat_template=self._settings.chat_template,
             mmproj=self._settings.mmproj,
             api_key=self._key,
