@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 import struct
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from chaos_support.fault_proxy import Mode, Weather
 from chaos_support.fleet import Plan
 from chaos_support.stage import Stage, Theatre, any_may
 from chaos_support.traffic import STREAMS, Asked
+from redis_support import redis_server
+from tls_support import Pki
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -237,10 +240,7 @@ def test_file_descriptors_run_out(theatre: Theatre) -> None:
             tasks.create_task(stage.clients.ask_all(late))
             await asyncio.sleep(2)
             resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, before)
-        again = stage.clients.draw(20, STREAMS, (5, 10))
-        await stage.clients.learn(again)
-        await stage.clients.ask_all(again)
-        assert all(one.verdict is not None and one.verdict.kind is Kind.WHOLE for one in again)
+        await ask_again(stage)
 
     def came_late(one: Asked) -> bool:
         return one.max_tokens <= 10
@@ -266,15 +266,87 @@ def test_gateway_restarts_under_load(theatre: Theatre) -> None:
         await stage.in_thread(stage.fleet.gateway.popen.wait, 40)
         await stage.in_thread(stage.fleet.start_gateway)
         await stage.fleet.until_ready()
-        again = stage.clients.draw(20, STREAMS, (5, 10))
-        await stage.clients.learn(again)
-        await stage.clients.ask_all(again)
-        assert all(one.verdict is not None and one.verdict.kind is Kind.WHOLE for one in again)
+        await ask_again(stage)
 
     def came_between(one: Asked) -> bool:
         return one.max_tokens <= 10
 
     theatre.run("restart of the gateway", Plan(workers=2), restart, clients=48, apis=STREAMS, may_fail=came_between)
+
+
+def test_certificate_is_rotated_under_load(theatre: Theatre, tmp_path: Path) -> None:
+    """Connections that are open are not touched, new ones meet the new certificate."""
+    pki = Pki(tmp_path)
+    certificate, key = pki.issue("gateway")
+    trust = ssl.create_default_context(cafile=pki.ca)
+
+    async def rotate(stage: Stage) -> None:
+        await underway(stage)
+        before = await shown(stage.fleet.http_port, trust)
+        pki.issue("gateway")
+        stage.fleet.gateway.send(signal.SIGHUP)
+        while await shown(stage.fleet.http_port, trust) == before:
+            await asyncio.sleep(0.1)
+        await ask_again(stage)
+
+    plan = Plan(
+        workers=2,
+        tls=trust,
+        gateway={"NEUROGATE_TLS_CERT": certificate, "NEUROGATE_TLS_KEY": key, "NEUROGATE_GRPC_TLS_PORT": "-1"},
+    )
+    theatre.run("certificate is rotated", plan, rotate, clients=48)
+
+
+async def shown(port: int, trust: ssl.SSLContext) -> bytes:
+    """The certificate that a new connection meets."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+    certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return certificate
+
+
+async def ask_again(stage: Stage, count: int = 20, tokens: tuple[int, int] = (5, 10)) -> None:
+    """Behind the fault everybody is answered."""
+    again = stage.clients.draw(count, STREAMS, tokens)
+    await stage.clients.learn(again)
+    await stage.clients.ask_all(again)
+    wrong = [str(one.verdict) for one in again if one.verdict is None or one.verdict.kind is not Kind.WHOLE]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("way", ["killed", "hangs"])
+def test_redis_is_gone_and_comes_back(theatre: Theatre, tmp_path: Path, way: str) -> None:
+    """Limits are counted in memory meanwhile: nobody is refused for it, and every unit comes back."""
+    with redis_server(tmp_path) as redis:
+
+        async def lose(stage: Stage) -> None:
+            await underway(stage)
+            (redis.kill if way == "killed" else redis.pause)()
+            await ask_again(stage)
+            await asyncio.sleep(1)
+            await stage.in_thread(redis.start if way == "killed" else redis.go_on)
+            await asyncio.sleep(3)
+            await served(stage)
+            await ask_again(stage, 60)
+
+        limits = {"REDIS_URL": redis.url, "NEUROGATE_CONCURRENT_PER_KEY": "70", "NEUROGATE_REQUESTS_PER_MINUTE": "9999"}
+        theatre.run(f"Redis: {way}", Plan(workers=2, gateway=limits), lose, clients=48)
+
+
+def test_units_of_limits_come_back(theatre: Theatre) -> None:
+    """As many requests as a key may have at once are let in again after each round of kills."""
+
+    async def kill(stage: Stage) -> None:
+        for index in range(3):
+            await underway(stage)
+            stage.fleet.kill_worker(index)
+            await stage.in_thread(stage.fleet.restart_worker, index)
+            await served(stage)
+            await stage.fleet.until_ready()
+            await ask_again(stage, 48)
+
+    limits = {"NEUROGATE_CONCURRENT_PER_KEY": "48", "NEUROGATE_TOKENS_PER_MINUTE": "1000000"}
+    theatre.run("units of limits after kills", Plan(workers=3, gateway=limits), kill, clients=48)
 
 
 def test_every_worker_dies(theatre: Theatre) -> None:
@@ -288,10 +360,7 @@ def test_every_worker_dies(theatre: Theatre) -> None:
         for index in range(len(stage.fleet.workers)):
             await stage.in_thread(stage.fleet.restart_worker, index)
         await stage.fleet.until_ready()
-        again = stage.clients.draw(20, STREAMS, (5, 10))
-        await stage.clients.learn(again)
-        await stage.clients.ask_all(again)
-        assert all(one.verdict is not None and one.verdict.kind is Kind.WHOLE for one in again)
+        await ask_again(stage)
 
     plan = Plan(workers=2, gateway={"NEUROGATE_RESUME_WAIT_S": "1", "NEUROGATE_FAILFAST_S": "1"})
     theatre.run("every worker is killed", plan, kill_all, clients=48, may_fail=any_may)
