@@ -32,6 +32,8 @@ class Resume(msgspec.Struct, frozen=True):
     """Not empty: the text is whole, and only what follows it is missing."""
     usage_sent: bool = False
     """Only the end mark is missing."""
+    lengths: bytes = b""
+    """Characters of each event's text, a byte each: where one token ends and the next begins. Empty when not known."""
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -418,6 +418,7 @@ def test_where_an_answer_stopped_reaches_the_worker() -> None:
             model="m",
             finish_reason="stop",
             usage_sent=True,
+            lengths=b"\x02\x03\x03",
         )
         async with serving(backend) as (_, address), linking(address) as (client, observer):
             await observer.hears("up")

@@ -45,7 +45,9 @@ def expected(path: str, said: list[str]) -> Resume:
         about = {"completion_id": "c-1"} if said else {}
     elif path.startswith("/api"):
         about = {"model": "m"} if said else {}
-    return Resume("".join(said), sum(map(bool, said)), **about)  # type: ignore[arg-type]
+    lengths = [len(text) for text in said if text]
+    known = bytes(lengths) if max(lengths, default=0) < 255 else b""
+    return Resume("".join(said), len(lengths), **about, lengths=known)  # type: ignore[arg-type]
 
 
 def split(events: list[bytes], sizes: list[int]) -> list[bytes]:

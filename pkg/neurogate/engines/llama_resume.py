@@ -1,11 +1,10 @@
 """Continuing an answer on a llama.cpp server: the conversation as its template renders it, and the text so far.
 
 An assistant's message that is given half is closed by the template, and the model answers that; only the native
-`/completion` goes on in the middle of a sentence. It is given token ids and not text, for two reasons. A tokenizer
-joins what meets at a seam, so the conversation and the answer are tokenized apart, as they were. And a text that ends
-in white space reads as another token than the same text in the middle of a sentence: two line breaks at the end are
-one token, but two in front of a word. What the model most likely said is what a word after it makes of it, and the
-number of tokens that the client was sent settles it.
+`/completion` goes on in the middle of a sentence. It is given tokens and not text: a tokenizer joins what meets at a
+seam, and reads the same text otherwise than the model spelled it, as two line breaks at an end, which it would have in
+one. So the conversation and the answer are tokenized apart, as they were, and where the events that carried the text
+end differently from its tokens, each is tokenized alone.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ ToldT = TypeVar("ToldT")
 COMPLETION_PATH = "/completion"
 _MISSING = frozenset({404, 405, 501})
 _CONTEXT_FULL = "exceed_context_size_error"
-_WORD = "a"
-"""What a text that ends in white space is followed by, to see how it is spelled in the middle of a text."""
+_ALONE_MAX = 256
+"""Events of a text whose spelling is asked for one by one, at most."""
 
 _THINKS = re.compile(r"think|reasoning|channel", re.IGNORECASE)
 """What a template mentions whose model thinks before it answers."""
@@ -76,8 +75,18 @@ class _Rendered(msgspec.Struct):
     prompt: str
 
 
+class _Piece(msgspec.Struct):
+    id: int
+    piece: str | list[int]
+    """Bytes, where it is not whole characters."""
+
+    @property
+    def size(self) -> int:
+        return len(self.piece.encode() if isinstance(self.piece, str) else self.piece)
+
+
 class _Tokens(msgspec.Struct):
-    tokens: list[int]
+    tokens: list[_Piece]
 
 
 _EVENTS = msgspec.json.Decoder(_Event, strict=False)
@@ -95,15 +104,14 @@ class LlamaResume:
     async def events(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
         """What follows `said` in the answer to a call; see Engine.resume."""
         request = request_of(call)
-        prompt = await self._prompt(call, request)
-        spoken = await self._spoken(call, request, said)
-        before = Usage(len(prompt), max(said.tokens, len(spoken)))
+        prompt_tokens, context = await self._context(call, request, said)
+        before = Usage(prompt_tokens, max(said.tokens, len(context) - prompt_tokens))
         limit = limit_of(request)
         if said.finish_reason or (limit is not None and before.completion_tokens >= limit):
             yield Finished(before, said.finish_reason or "length", said.model, 0)
             return
         body: Request = {name: value for name, value in request.items() if name not in _NOT_PASSED}
-        body |= {"prompt": prompt + spoken, "stop": stops_of(request), "stream": True}
+        body |= {"prompt": context, "stop": stops_of(request), "stream": True}
         if limit is not None:
             body["n_predict"] = limit - before.completion_tokens
         going_on = EngineCall(COMPLETION_PATH, msgspec.json.encode(body), call.request_id)
@@ -133,34 +141,73 @@ class LlamaResume:
             round(last.timings.prompt_ms + last.timings.predicted_ms),
         )
 
-    async def _prompt(self, call: EngineCall, request: Request) -> list[int]:
+    async def _context(self, call: EngineCall, request: Request, said: Resume) -> tuple[int, list[int]]:
+        """How many tokens the conversation has, and its tokens with those of the text so far."""
+        conversation = await self._conversation(call, request)
+        if isinstance(conversation, list):
+            prompt = conversation
+        else:
+            prompt = [token.id for token in await self._tokenize(call, request, conversation, add_special=True)]
+        if not said.text:
+            return len(prompt), prompt
+        spoken = await self._tokenize(call, request, said.text)
+        if sum(token.size for token in spoken) == len(said.text.encode()):
+            return len(prompt), prompt + await self._spelled(call, request, said, spoken)
+        if isinstance(conversation, list):
+            raise EngineUnsupportedError(
+                "an answer to tokens is not continued by a model whose words carry their space"
+            )
+        whole = await self._tokenize(call, request, conversation + said.text, add_special=True)
+        return len(prompt), [token.id for token in whole]
+
+    async def _conversation(self, call: EngineCall, request: Request) -> str | list[int]:
+        """What the answer is to, as text or, if the request has it so, as tokens."""
         if call.path == CHAT_PATH:
             rendered = _decoded(_RENDERED, await self._ask(EngineCall("/apply-template", call.body, call.request_id)))
             if _thinks(self.template, rendered.prompt, request):
                 raise EngineUnsupportedError("answers of a model that thinks before it answers are not continued")
-            return await self._tokenize(call, request, rendered.prompt, add_special=True)
+            return rendered.prompt
         prompt = request.get("prompt")
         if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
             [prompt] = prompt
         if isinstance(prompt, str):
-            return await self._tokenize(call, request, prompt, add_special=True)
+            return prompt
         if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
             return list(prompt)
         raise EngineUnsupportedError("an answer to several prompts is not continued")
 
-    async def _spoken(self, call: EngineCall, request: Request, said: Resume) -> list[int]:
-        """The tokens of the text so far, spelled as the model most likely did."""
-        plain = await self._tokenize(call, request, said.text)
-        if not said.text or said.text == said.text.rstrip() or said.finish_reason:
-            return plain
-        within = await self._tokenize(call, request, said.text + _WORD)
-        if within[-1:] != await self._tokenize(call, request, _WORD):
-            return plain
-        del within[-1]
-        return plain if len(plain) == said.tokens else within
+    async def _spelled(self, call: EngineCall, request: Request, said: Resume, plain: list[_Piece]) -> list[int]:
+        """The tokens of the text as the model spelled it: none of them reaches over the end of an event."""
+        if sum(said.lengths) != len(said.text):
+            return [token.id for token in plain]
+        begins: dict[int, _Piece] = {}
+        at = 0
+        for token in plain:
+            begins[at] = token
+            at += token.size
+        spelled: list[int] = []
+        alone: dict[str, list[int]] = {}
+        at = begin = 0
+        for length in said.lengths:
+            piece = said.text[begin : begin + length]
+            size = len(piece.encode())
+            token_there = begins.get(at)
+            if token_there is not None and token_there.size == size:
+                spelled.append(token_there.id)
+            else:
+                if piece not in alone:
+                    if len(alone) == _ALONE_MAX:
+                        return [token.id for token in plain]
+                    alone[piece] = [token.id for token in await self._tokenize(call, request, piece)]
+                spelled += alone[piece]
+            begin += length
+            at += size
+        return spelled
 
-    async def _tokenize(self, call: EngineCall, request: Request, text: str, *, add_special: bool = False) -> list[int]:
-        body = {"content": text, "add_special": add_special, "parse_special": add_special}
+    async def _tokenize(
+        self, call: EngineCall, request: Request, text: str, *, add_special: bool = False
+    ) -> list[_Piece]:
+        body = {"content": text, "add_special": add_special, "parse_special": add_special, "with_pieces": True}
         if "model" in request:
             body["model"] = request["model"]
         asked = EngineCall("/tokenize", msgspec.json.encode(body), call.request_id)

@@ -166,6 +166,7 @@ def resume_to_wire(resume: Resume) -> pb.Resume:
         model=_text(resume.model),
         finish_reason=_text(resume.finish_reason),
         usage_sent=resume.usage_sent,
+        lengths=resume.lengths,
     )
 
 
@@ -179,6 +180,7 @@ def resume_from_wire(message: pb.Resume) -> Resume:
         model=message.model,
         finish_reason=message.finish_reason,
         usage_sent=message.usage_sent,
+        lengths=message.lengths,
     )
 
 

@@ -79,7 +79,7 @@ class BodyPart(_message.Message):
     def __init__(self, id: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Resume(_message.Message):
-    __slots__ = ("text", "completion_id", "created", "tokens", "model", "finish_reason", "usage_sent")
+    __slots__ = ("text", "completion_id", "created", "tokens", "model", "finish_reason", "usage_sent", "lengths")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_ID_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,7 @@ class Resume(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_SENT_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
     text: str
     completion_id: str
     created: int
@@ -94,7 +95,8 @@ class Resume(_message.Message):
     model: str
     finish_reason: str
     usage_sent: bool
-    def __init__(self, text: _Optional[str] = ..., completion_id: _Optional[str] = ..., created: _Optional[int] = ..., tokens: _Optional[int] = ..., model: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage_sent: _Optional[bool] = ...) -> None: ...
+    lengths: bytes
+    def __init__(self, text: _Optional[str] = ..., completion_id: _Optional[str] = ..., created: _Optional[int] = ..., tokens: _Optional[int] = ..., model: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage_sent: _Optional[bool] = ..., lengths: _Optional[bytes] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
     __slots__ = ("ids", "chunks", "ends", "stats", "draining", "pong")

@@ -18,6 +18,8 @@ TEXT_BYTES_MAX = 1 << 20
 """The longest text that another worker is sent to continue."""
 
 _INT64_MAX = (1 << 63) - 1
+_UNKNOWN = 255
+"""An event's text of so many characters or more, which has no length in a byte."""
 
 
 class StreamTranscript(ABC):
@@ -28,6 +30,7 @@ class StreamTranscript(ABC):
         self._folded: list[str] = []
         """The text of each `take`: one string and not one for each token, so that a long stream costs its text."""
         self._pieces: list[str] = []
+        self._lengths = bytearray()
         self._text_bytes = 0
         self._tokens = 0
         self._id = ""
@@ -64,6 +67,7 @@ class StreamTranscript(ABC):
             model=self._model,
             finish_reason=self._finish_reason,
             usage_sent=self._usage_sent,
+            lengths=b"" if _UNKNOWN in self._lengths else bytes(self._lengths),
         )
 
     @abstractmethod
@@ -82,6 +86,7 @@ class StreamTranscript(ABC):
         if self._text_bytes > TEXT_BYTES_MAX:
             raise CannotResumeError(f"its text is longer than {TEXT_BYTES_MAX} bytes")
         self._pieces.append(text)
+        self._lengths.append(min(len(text), _UNKNOWN))
         self._tokens += 1
 
     def _introduce(self, *, completion_id: object = None, model: object = None, created: object = None) -> None:

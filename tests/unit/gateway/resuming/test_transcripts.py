@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from neurogate.channel import Call, Resume
@@ -118,15 +119,17 @@ def test_a_chat_is_read_up_to_any_event(events: list[dict[str, Any]]) -> None:
     assert [resume.finish_reason for resume in read_back if resume is not None] == [
         "stop" if cut > finished else "" for cut in range(len(events) + 1)
     ]
-    last = Resume("The sky", 2, about.completion_id, about.created, about.model, finish_reason="stop", usage_sent=True)
+    last = msgspec.structs.replace(
+        about, text="The sky", tokens=2, lengths=b"\3\4", finish_reason="stop", usage_sent=True
+    )
     assert read_back[-1] == last
     assert read(CHAT, sse(*events), DONE) is None
 
 
 def test_a_text_completion_is_read_up_to_its_end() -> None:
     about = {"completion_id": "chatcmpl-x1", "created": 1763740800, "model": "smol"}
-    assert read(TEXT, sse(*LLAMA_TEXT[:1])) == Resume("The", 1, **about)
-    assert read(TEXT, sse(*LLAMA_TEXT)) == Resume("The sky", 2, **about, finish_reason="length")
+    assert read(TEXT, sse(*LLAMA_TEXT[:1])) == Resume("The", 1, **about, lengths=b"\3")
+    assert read(TEXT, sse(*LLAMA_TEXT)) == Resume("The sky", 2, lengths=b"\3\4", **about, finish_reason="length")
     assert read(TEXT, sse(*LLAMA_TEXT) + DONE) is None
 
 
@@ -135,8 +138,8 @@ def test_usage_that_is_kept_up_to_date_is_the_last_word_only_with_the_finish_rea
         {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": reason}], "usage": {"total_tokens": 1}}
         for reason in (None, "stop")
     )
-    assert read(CHAT, sse(running)) == Resume("x", 1)
-    assert read(CHAT, sse(running, ended)) == Resume("xx", 2, finish_reason="stop", usage_sent=True)
+    assert read(CHAT, sse(running)) == Resume("x", 1, lengths=b"\1")
+    assert read(CHAT, sse(running, ended)) == Resume("xx", 2, lengths=b"\1\1", finish_reason="stop", usage_sent=True)
 
 
 def test_timings_are_no_usage() -> None:
@@ -161,7 +164,9 @@ PROMPT_END = {
 
 
 def test_a_prompt_is_read_up_to_its_end() -> None:
-    assert read(PROMPT, sse(token("The", 1), token(" sky", 2))) == Resume("The sky", 2, completion_id="r1")
+    assert read(PROMPT, sse(token("The", 1), token(" sky", 2))) == Resume(
+        "The sky", 2, lengths=b"\3\4", completion_id="r1"
+    )
     assert read(PROMPT, sse(token("The", 1)), sse(PROMPT_END)) is None
 
 
@@ -180,7 +185,7 @@ ACCOUNT = {"done": True, "done_reason": "stop", "total_duration": 5, "eval_count
 @pytest.mark.parametrize(("path", "line"), [(GENERATE, generated), (OLLAMA_CHAT, chatted)])
 def test_ollamas_lines_are_read_up_to_the_last(path: str, line: Any) -> None:
     said = lines(line("The"), line(""), line(" sky"))
-    assert read(path, said) == Resume("The sky", 2, model="smol:135m")
+    assert read(path, said) == Resume("The sky", 2, lengths=b"\3\4", model="smol:135m")
     assert read(path, said, lines(line("", **ACCOUNT))) is None
     assert read(path, said, lines({"model": "smol:135m", **ACCOUNT})) is None
     with pytest.raises(CannotResumeError, match="not of this API"):
@@ -212,8 +217,8 @@ def test_what_comes_after_a_break_is_read_on_to_the_next_one() -> None:
     transcript.take([sse({"choices": [{"index": 0, "delta": {"content": " blue"}}], **LLAMA, "model": "other"})])
     second = transcript.resume()
     assert (first, second) == (
-        Resume("The", 1, "chatcmpl-x1", 1763740800, "smol"),
-        Resume("The blue", 2, "chatcmpl-x1", 1763740800, "smol"),
+        Resume("The", 1, "chatcmpl-x1", 1763740800, "smol", lengths=b"\3"),
+        Resume("The blue", 2, "chatcmpl-x1", 1763740800, "smol", lengths=b"\3\5"),
     )
 
 
@@ -289,7 +294,7 @@ def test_text_after_its_end_is_not_understood() -> None:
 
 def test_fields_of_another_kind_leave_the_answer_without_a_name() -> None:
     said = {**choice(delta={"content": "x"}), "id": 7, "created": "yesterday", "model": None}
-    assert read(CHAT, sse(said)) == Resume("x", 1)
+    assert read(CHAT, sse(said)) == Resume("x", 1, lengths=b"\1")
     for created in (-1, 1 << 63, 1.5, True):
         resume = read(CHAT, sse({**said, "created": created}))
         assert resume is not None
@@ -314,3 +319,14 @@ def test_an_event_that_never_ends_is_bounded() -> None:
     transcript.take([b"x" * EVENT_BYTES_MAX])
     with pytest.raises(CannotResumeError, match="more than 16777216 bytes"):
         transcript.take([b"x"])
+
+
+def test_where_events_end_is_kept_of_texts_whose_length_fits_a_byte() -> None:
+    def said(text: str) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": {"content": text}}]}
+
+    short = read(CHAT, sse(said("\N{SNOWMAN}"), said("x" * 254)))
+    long = read(CHAT, sse(said("a"), said("x" * 255)))
+    assert short is not None
+    assert long is not None
+    assert (short.lengths, long.lengths) == (bytes([1, 254]), b"")
