@@ -10,10 +10,11 @@ from typing import Protocol
 
 from neurogate.balancing.picker import Picker
 from neurogate.channel import Call, End, EndCode
-from neurogate.dataplane.exchange import Exchange, Receiver
+from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.dataplane.receiver import Receiver
 from neurogate.dataplane.recovery import NoRecovery, Recovery
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.dataplane.stalls import StallWatch

@@ -13,14 +13,16 @@ callbacks, without a task of its own: a token costs one method call on its way t
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from neurogate.channel import Call, End, EndCode, Resume
 from neurogate.dataplane.hedge import Hedge
 from neurogate.dataplane.lease import Lease
-from neurogate.dataplane.recovery import CannotResumeError, Transcript
+from neurogate.dataplane.receiver import Receiver
+from neurogate.dataplane.recovery import CannotResumeError
+from neurogate.dataplane.sent import Sent
 from neurogate.dataplane.verdict import Retry, error_for, judge, what_broke
 from neurogate.errors import DeadlineError, EngineFailedError, GatewayError, StreamBrokenError
 from neurogate.inference import Usage
@@ -31,30 +33,6 @@ if TYPE_CHECKING:
 
 _AGAIN_S = 1.0
 """Until the only worker there is may be asked again to continue a stream that it did not continue."""
-
-
-class Receiver(Protocol):
-    """Takes the answer of one request. Called on the event loop; must not block and must not raise."""
-
-    def on_chunk(self, data: bytes) -> None:
-        """Take a piece of a streamed answer: whole events."""
-        ...
-
-    def on_resume(self) -> None:
-        """The stream broke, and another worker continues it from here."""
-        ...
-
-    def on_answer(self, end: End, body: bytes) -> None:
-        """Take a whole answer: an unstreamed one, or the engine's own refusal (4xx) of either kind."""
-        ...
-
-    def on_complete(self) -> None:
-        """The streamed answer is complete."""
-        ...
-
-    def on_error(self, error: GatewayError) -> None:
-        """There is no answer, or what came of it so far is all there is."""
-        ...
 
 
 class Exchange:
@@ -76,12 +54,9 @@ class Exchange:
         "_receiver",
         "_resume",
         "_sent",
-        "_sent_bytes",
         "_silent",
         "_ticket",
-        "_transcript",
         "_tried",
-        "_why_not",
         "attempts",
         "call",
         "chunks",
@@ -119,11 +94,8 @@ class Exchange:
         self._tried: tuple[str, ...] = ()
         self._silent = True
         """Nothing of a stream came from the present worker."""
-        self._sent: list[bytes] | None = [] if call.resumable else None
-        """What the receiver had and the transcript has not read; None when the stream is not to be continued."""
-        self._sent_bytes = 0
-        self._transcript: Transcript | None = None
-        self._why_not = ""
+        self._sent = Sent(dispatcher.recovery, call) if call.resumable else None
+        """What the receiver had; None when the stream is not to be continued."""
         self._resume: Resume | None = None
         self._like: str | None = None
         """The model of the stream that is to be continued; None while there is no such stream."""
@@ -146,10 +118,7 @@ class Exchange:
                 self._start()
             self.chunks += 1
             if self._sent is not None:
-                self._sent.append(data)
-                self._sent_bytes += len(data)
-                if self._sent_bytes > self._dispatcher.resume_buffer_bytes:
-                    self._read_sent()
+                self._sent.keep(data, self._dispatcher.resume_buffer_bytes)
             self._receiver.on_chunk(data)
             return
         self._unhedge()
@@ -187,8 +156,8 @@ class Exchange:
             self._succeed(end)
         elif self.started:
             self._broke = f"the answer broke off: {what_broke(end, self.worker_id)}"
-            if self.call.resumable:
-                self._continue(end, lease)
+            if self._sent is not None:
+                self._continue(end, lease, self._sent)
             else:
                 self._fail(StreamBrokenError(self._broke))
         elif verdict.retry is Retry.NO or not self._dispatcher.may_retry(self, verdict.retry):
@@ -304,12 +273,12 @@ class Exchange:
             self._hedge_timer = self._dispatcher.loop.call_later(self._dispatcher.hedge_after_s, self._hedge_now)
         self._ticket = lease.member.channel.submit(call, self)
 
-    def _continue(self, end: End, broken: Lease | None) -> None:
+    def _continue(self, end: End, broken: Lease | None, sent: Sent) -> None:
         """The stream broke on this worker: go on with it on another one, or say that it broke."""
         if self._like is None and broken is not None:
             self._like = self.call.model or broken.report.default_model  # by now it may be another one
         try:
-            resume = self._where_it_stopped(end)
+            resume = self._where_it_stopped(end, sent)
         except CannotResumeError as error:
             self._dispatcher.not_resumed(self, str(error))
             self._fail(StreamBrokenError(f"{self._broke}; it was not continued: {error}"))
@@ -332,12 +301,9 @@ class Exchange:
             pause_s = end.retry_after_s or _AGAIN_S
             self._again_timer = self._dispatcher.loop.call_later(pause_s, self._ask_again)
 
-    def _where_it_stopped(self, end: End) -> Resume | None:
+    def _where_it_stopped(self, end: End, sent: Sent) -> Resume | None:
         """What the client has; None when that is all, with the end mark. Raises CannotResumeError."""
-        self._read_sent()
-        if self._transcript is None:
-            raise CannotResumeError(self._why_not)
-        resume = self._transcript.resume()
+        resume = sent.where_it_stopped()
         if resume is None:
             return None
         if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
@@ -347,19 +313,6 @@ class Exchange:
         if self._like is not None and (why_not := self._dispatcher.nobody_continues(self.call, self._like)):
             raise CannotResumeError(why_not)
         return resume
-
-    def _read_sent(self) -> None:
-        """Take the text out of the bytes that are held, and let them go."""
-        if self._sent is None:
-            return
-        sent, self._sent, self._sent_bytes = self._sent, [], 0
-        try:
-            if self._transcript is None:
-                self._transcript = self._dispatcher.recovery.transcript(self.call)
-            self._transcript.take(sent)
-        except CannotResumeError as error:
-            self._sent = self._transcript = None
-            self._why_not = str(error)
 
     def _wait_for_worker(self) -> None:
         """No worker is usable now: one may come (back) within the failfast time."""
@@ -434,7 +387,7 @@ class Exchange:
     def _finish(self) -> None:
         self.finished = True
         self._held = []
-        self._sent = self._transcript = None
+        self._sent = None
         self._unhedge()
         self._deadline_timer.cancel()
         if self._failfast_timer is not None:
