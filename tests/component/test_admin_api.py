@@ -32,8 +32,6 @@ EVERY_CALL = [
     ("POST", "/admin/breakers/worker-0/reset"),
     ("POST", "/admin/drain"),
     ("POST", "/admin/undrain"),
-    ("POST", "/admin/drain"),
-    ("POST", "/admin/undrain"),
     ("POST", "/admin/reload"),
     ("POST", "/reload"),
 ]
