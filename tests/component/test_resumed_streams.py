@@ -19,6 +19,8 @@ from real_loop import run_real
 from told_support import events_of, read
 
 SPEED = SimSettings(prefill_tps=0, decode_tps=200, slots=64)
+SLOW = SimSettings(prefill_tps=0, decode_tps=25, slots=64)
+"""So that there is time for three deaths in one answer."""
 QUESTION = "Why is the sky 🦊 blue?"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
 USAGE = {"stream_options": {"include_usage": True}}
@@ -124,7 +126,7 @@ def test_one_stream_survives_worker_after_worker(resume_buffer_bytes: int) -> No
     """Also one of which but little is kept as it was sent."""
 
     async def main() -> None:
-        async with fleet(4, sim=SPEED, resume_buffer_bytes=resume_buffer_bytes) as made:
+        async with fleet(4, sim=SLOW, resume_buffer_bytes=resume_buffer_bytes) as made:
             async with answering(made, "chat") as (_, pieces):
                 whole = b"".join([piece async for piece in pieces])
             async with answering(made, "chat") as (response, pieces):
