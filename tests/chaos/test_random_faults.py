@@ -6,6 +6,7 @@ At most two of three workers are hit at once, so somebody could always have answ
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 
 import pytest
@@ -19,7 +20,7 @@ from real_loop import run_real
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
-COMBINATIONS = 100
+COMBINATIONS = int(os.environ.get("CHAOS_COMBINATIONS") or 100)
 CLIENTS = 12
 
 

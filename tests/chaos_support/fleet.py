@@ -24,7 +24,8 @@ KEY = "chaos-key"
 
 _SKEWED = """
 import mmap, runpy, struct, sys, time
-skew = mmap.mmap(open(sys.argv.pop(1), "r+b").fileno(), 8)
+file = open(sys.argv.pop(1), "r+b")
+skew = mmap.mmap(file.fileno(), 8)
 real, real_ns = time.time, time.time_ns
 time.time = lambda: real() + struct.unpack("d", skew[:8])[0]
 time.time_ns = lambda: real_ns() + int(struct.unpack("d", skew[:8])[0] * 1e9)
