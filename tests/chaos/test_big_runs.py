@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from chaos_support.audit import Audit
-from chaos_support.checker import APIS, Kind, Received
+from chaos_support.checker import APIS, Kind, Received, expected_of
 from chaos_support.client import Target, ask, follow
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.stage import Stage, Theatre
@@ -19,6 +20,7 @@ from real_loop import run_real
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 CHAT = APIS["chat stream"]
+REAL_STREAMS = int(os.environ.get("CHAOS_REAL_STREAMS") or 50)
 
 
 def test_a_thousand_streams_outlive_a_kill_every_two_seconds(theatre: Theatre) -> None:
@@ -84,12 +86,14 @@ def test_a_stopped_worker_is_left_within_four_seconds(theatre: Theatre) -> None:
 def test_real_answers_outlive_their_workers(theatre: Theatre, smollm2_path: Path) -> None:
     """A real model at temperature 0, one slot a worker: 50 streams, each of whose workers is killed in the middle."""
     more = {"temperature": 0, "seed": 1, "cache_prompt": False}
-    prompts = [f"{QUESTIONS[number % len(QUESTIONS)]} Give {number + 2} examples." for number in range(50)]
+    prompts = [f"{QUESTIONS[number % len(QUESTIONS)]} Give {number + 2} examples." for number in range(REAL_STREAMS)]
 
     async def main(fleet: Fleet) -> tuple[list[Received], list[Received], list[str]]:
         target = Target(fleet.http_port, fleet.target.key, timeout_s=120)
         await fleet.until_ready(90)
         undisturbed = [await ask(target, CHAT, prompt, 60, **more) for prompt in prompts]
+        for one in undisturbed:
+            expected_of(CHAT, one)
         audit = Audit(fleet)
         await audit.begin()
         seen = [Received() for _ in prompts]
@@ -117,9 +121,9 @@ def test_real_answers_outlive_their_workers(theatre: Theatre, smollm2_path: Path
     )
     with Fleet(plan) as fleet:
         undisturbed, seen, leaks = run_real(main(fleet), timeout_s=850)
-    row = theatre.compared("50 real streams, each worker killed", CHAT, prompts, undisturbed, seen, leaks)
+    row = theatre.compared(f"{REAL_STREAMS} real streams, each worker killed", CHAT, prompts, undisturbed, seen, leaks)
     theatre.judge(row)
-    assert row.whole == 50
+    assert row.whole == REAL_STREAMS
     assert all(one.verdict is not None and one.verdict.kind is Kind.WHOLE for one in row.asked)
 
 

@@ -95,9 +95,10 @@ def expected_of(api: Api, undisturbed: Received) -> Expected:
     heard = _Heard()
     for said in api.said(undisturbed.body):
         heard.take(said)
-    (finish,), (usage,) = heard.finishes, heard.usages
-    expected = Expected(heard.text, finish, *usage)
-    assert judge(api, undisturbed, expected).kind is Kind.WHOLE
+    assert len(heard.finishes) == len(heard.usages) == 1, undisturbed
+    expected = Expected(heard.text, heard.finishes[0], *heard.usages[0])
+    verdict = judge(api, undisturbed, expected)
+    assert verdict.kind is Kind.WHOLE, f"undisturbed, and yet {verdict}: {undisturbed}"
     return expected
 
 
