@@ -24,7 +24,8 @@ from typing import Any
 
 import pytest
 
-from engine_support import LogList, chat_call, leaving_nothing, read, running, until_ready
+from engine_support import CHAT_PATH, LogList, chat_call, leaving_nothing, read, running, until_ready
+from neurogate.channel import Resume
 from neurogate.engines.engine import (
     FEATURES,
     Engine,
@@ -321,6 +322,66 @@ async def until_idle(case: Case) -> None:
     async with asyncio.timeout(10):
         while await case.busy():
             await asyncio.sleep(0.01)
+
+
+def pieces_of(stream: bytes) -> list[str]:
+    events = [event.removeprefix("data: ") for event in stream.decode().split("\n\n") if event.startswith("data: {")]
+    deltas = [choice["delta"] for event in events for choice in json.loads(event)["choices"]]
+    return [delta["content"] for delta in deltas if delta.get("content")]
+
+
+def test_what_another_one_began_it_continues_to_the_letter(opening: Opening) -> None:
+    """From every token on: text, usage and finish reason are those of the answer that nobody broke off."""
+
+    async def promise(case: Case) -> None:
+        if CHAT_PATH not in (await case.engine.observe()).resumes:
+            with pytest.raises(EngineUnsupportedError):
+                await anext(case.engine.resume(case.call(stream=True), Resume("Hello", 1)))
+            return
+        stream, ending = await streamed(case)
+        assert ending.usage is not None
+        pieces = pieces_of(stream)
+        call = case.call(stream=True, stream_options={"include_usage": True})
+        for cut in range(len(pieces) + 1):
+            text = "".join(pieces[:cut])
+            whole = ending.finish_reason if cut == len(pieces) else ""
+            said = Resume(text, cut, lengths=bytes(map(len, pieces[:cut])), finish_reason=whole)
+            *tokens, finished = [event async for event in case.engine.resume(call, said)]
+            assert text + "".join(token.text for token in tokens if isinstance(token, Token)) == "".join(pieces)
+            assert isinstance(finished, Finished)
+            assert finished.usage.prompt_tokens == ending.usage.prompt_tokens
+            assert finished.usage.completion_tokens == ending.usage.completion_tokens
+            assert finished.finish_reason == ending.finish_reason
+        await until_idle(case)
+
+    check(opening, "answers", promise)
+
+
+def test_closing_a_continuation_frees_the_slot(opening: Opening) -> None:
+    async def promise(case: Case) -> None:
+        if CHAT_PATH not in (await case.engine.observe()).resumes:
+            return
+        async with aclosing(case.engine.resume(case.call(stream=True), Resume("", 0))) as events:
+            assert isinstance(await anext(events), Token)
+            assert await case.busy() == 1
+        await until_idle(case)
+
+    check(opening, "holds", promise)
+
+
+def test_what_cannot_be_continued_faithfully_is_unsupported(opening: Opening) -> None:
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+
+    async def promise(case: Case) -> None:
+        for path in ("/v1/embeddings", "/v1/messages"):
+            with pytest.raises(EngineUnsupportedError):
+                await anext(case.engine.resume(EngineCall(path, b"{}"), Resume("Hello", 1)))
+        for unfaithful in ({"n": 2}, {"logprobs": True}, {"tools": [tool], "tool_choice": "required"}):
+            with pytest.raises(EngineUnsupportedError):
+                await anext(case.engine.resume(case.call(stream=True, **unfaithful), Resume("Hello", 1)))
+        assert await case.busy() == 0
+
+    check(opening, "answers", promise)
 
 
 def test_an_api_the_engine_has_not_is_unsupported(opening: Opening) -> None:

@@ -20,7 +20,8 @@ from neurogate.engines.engine import (
     EngineUnsupportedError,
     ModelInfo,
 )
-from neurogate.engines.ollama import LINE_BYTES_MAX, OllamaEngine, parameters_of
+from neurogate.engines.ollama import OllamaEngine, parameters_of
+from neurogate.engines.ollama_lines import LINE_BYTES_MAX
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 from neurogate.testing import fake_ollama
 from neurogate.testing.fake_ollama import FakeOllama, Script

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 import msgspec
 
+from neurogate.channel import Resume
+from neurogate.engines import ollama_resume
 from neurogate.engines.engine import (
     EngineBrokenError,
     EngineCall,
@@ -26,20 +28,18 @@ from neurogate.engines.engine import (
     Observation,
 )
 from neurogate.engines.http import OBSERVE_TIMEOUT_S, OPENAI_PATHS, HttpEngine, reason_of, refusal
-from neurogate.engines.payload import json_of, message_of
+from neurogate.engines.ollama_lines import Line, lines
+from neurogate.engines.payload import json_of
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 from neurogate.model_names import LATEST
 from neurogate.operations import OPERATIONS, Family
-from neurogate.prompt_api import UNDECODABLE
 
 if TYPE_CHECKING:
     from ollama import AsyncClient, ListResponse, ProcessResponse
 
 DEFAULT_URL = "http://localhost:11434"
 USUAL_MODEL = "llama3.2"
-LINE_BYTES_MAX = 1 << 20
 
-_NS_PER_MS = 1_000_000
 _APIS = {"/v1/embeddings": (0, 1, 46), "/v1/responses": (0, 13, 3), "/v1/messages": (0, 14, 0)}
 """The release of Ollama that has them first."""
 _LOGPROBS_SINCE = (0, 12, 11)
@@ -51,26 +51,6 @@ _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 PATHS = OPENAI_PATHS | _APIS.keys() | {path for path, it in OPERATIONS.items() if it.family is Family.OLLAMA}
 """What is passed on; what an older Ollama has not, it refuses itself."""
 
-
-class _Message(msgspec.Struct):
-    content: str = ""
-
-
-class _Line(msgspec.Struct):
-    """One line of `/api/chat`; Ollama leaves out what is zero."""
-
-    model: str = ""
-    message: _Message = msgspec.field(default_factory=_Message)
-    done: bool = False
-    done_reason: str = "stop"
-    prompt_eval_count: int = 0
-    prompt_eval_duration: int = 0
-    eval_count: int = 0
-    eval_duration: int = 0
-    error: str = ""
-
-
-_LINES = msgspec.json.Decoder(_Line, strict=False)
 
 BUSY_RETRY_S = 1.0
 """When to try a full Ollama again: its queue moves with every finished answer."""
@@ -144,30 +124,37 @@ class OllamaEngine(HttpEngine):
             slots_total=self._slots,
             canaries=False,  # each would renew the model's keep_alive
             apis=frozenset(path for path, since in _APIS.items() if release >= since),
+            resumes=ollama_resume.PATHS & self._paths if release >= ollama_resume.SINCE else frozenset(),
             unsupported=_IGNORED if release >= _LOGPROBS_SINCE else _IGNORED | {"logprobs"},
         )
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Generate text through `/api/chat`; see Engine.generate."""
         model = prompt.model or await self._pick_model()
-        last: _Line | None = None
+        last: Line | None = None
         async with self._exchange(EngineCall("/api/chat", chat_body(prompt, model))) as reply:
             if reply.status != 200:
                 raise await self._refusal(reply, model)
-            async with aclosing(_lines(reply)) as lines:
-                async for line in lines:
-                    if line.message.content:
-                        yield Token(line.message.content)
+            async with aclosing(lines(reply)) as answer:
+                async for line in answer:
+                    if line.text:
+                        yield Token(line.text)
                     if line.done:
                         last = line
         if last is None:
             raise EngineBrokenError("Ollama's answer ended before it was done")
         yield Finished(
             usage=Usage(prompt_tokens=last.prompt_eval_count, completion_tokens=last.eval_count),
-            finish_reason="length" if last.done_reason == "length" else "stop",
+            finish_reason=last.finish_reason,
             model=last.model or model,
-            inference_time_ms=round((last.prompt_eval_duration + last.eval_duration) / _NS_PER_MS),
+            inference_time_ms=last.inference_ms,
         )
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer as a raw prompt; see OllamaResume."""
+        async with aclosing(ollama_resume.OllamaResume(self._exchange).events(call, said)) as events:
+            async for event in events:
+                yield event
 
     def _where(self) -> str:
         return "NEUROGATE_ENGINE_URL or OLLAMA_URL"
@@ -270,26 +257,3 @@ def _info(model: ListResponse.Model, alias: str, contexts: Mapping[str | None, i
         size_bytes=int(model.size or 0),
         digest=model.digest or "",
     )
-
-
-async def _lines(reply: EngineReply) -> AsyncGenerator[_Line, None]:
-    rest = b""
-    async for piece in reply.body:
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > LINE_BYTES_MAX:
-            raise EngineBrokenError(f"Ollama sent a line of more than {LINE_BYTES_MAX} bytes")
-        for text in lines:
-            if text.strip():
-                yield _line(text)
-    if rest.strip():
-        yield _line(rest)
-
-
-def _line(text: bytes) -> _Line:
-    try:
-        line = _LINES.decode(text)
-    except UNDECODABLE as error:
-        raise EngineBrokenError(f"Ollama's answer broke off or is no answer: {message_of(text)}") from error
-    if line.error:
-        raise EngineBrokenError(f"Ollama reported an error in its answer: {line.error}")
-    return line

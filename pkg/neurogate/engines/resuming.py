@@ -27,7 +27,8 @@ def request_of(call: EngineCall) -> Request:
     value = json_of(call.body)
     if not isinstance(value, dict):
         raise EngineUnsupportedError(f"a request to {call.path} that is no JSON object is not continued")
-    request = {name: field for name, field in value.items() if field is not None}
+    folds = call.path.startswith("/api/")  # Ollama reads names in any case
+    request = {name.lower() if folds else name: field for name, field in value.items() if field is not None}
     for name in _UNFAITHFUL:
         if request.get(name) not in (None, False, 0, "", []):
             raise EngineUnsupportedError(f"an answer with {name!r} is not continued")

@@ -2,7 +2,8 @@
 
 It speaks HTTP on a real socket and keeps Ollama's habits: one JSON object a line, zeros left out, an error before the
 first byte as a status with JSON, an error after it as a line with the status still 200, and a bounded queue in front of
-its slots. What the next generations do is a `Script`; there is a ready-made one for each moment an engine can fail.
+its slots. A raw prompt that ends within the answer is answered with the rest of it. What the next generations do is a
+`Script`; there is a ready-made one for each moment an engine can fail.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,9 @@ _CREATED = 1767323045
 _GIB = 1 << 30
 _DETAILS = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
 EMBEDDING = [0.6, 0.8]
+ANSWER_MARK = "<|assistant|>"
+"""Begins the answer in a conversation as it renders one."""
+_RENDERS_SINCE = (0, 11, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class FakeOllama:
         self.models = models
         self.loaded = loaded
         self.version = version
+        self.shown: dict[str, Any] = {}
+        """What `/api/show` tells beside the usual, or instead of it."""
         self.script = ANSWERS
         """For every generation that begins from now on."""
         self.asked: list[Asked] = []
@@ -191,20 +197,28 @@ class FakeOllama:
     async def _show(self, request: web.Request) -> web.Response:
         info = {"general.architecture": "llama", "llama.context_length": 131072}
         about = {"template": "{{ .Prompt }}", "details": _DETAILS, "model_info": info, "capabilities": ["completion"]}
+        about |= self.shown
         return self._about_model(await self._ask(request), {**about, "modified_at": CREATED_AT})
 
     def _about_model(self, body: dict[str, Any], answer: dict[str, Any]) -> web.Response:
         model = str(body.get("model", ""))
         return _json(answer) if self._has(model) else _json({"error": f"model '{model}' not found"}, status=404)
 
+    def _ungenerated(self, body: dict[str, Any], said: Any) -> dict[str, Any] | None:
+        """The answer to what asks for no tokens; None for what does."""
+        head = {"model": body.get("model", ""), "created_at": CREATED_AT, **said("")}
+        if not self._has(head["model"]) or not (body.get("prompt") or body.get("messages")):
+            return {**head, "done": True, "done_reason": "unload" if body.get("keep_alive") == 0 else "load"}
+        if body.get("_debug_render_only") and tuple(map(int, self.version.split("."))) >= _RENDERS_SINCE:
+            return {**head, "done": False, "_debug_info": {"rendered_template": rendered(body)}}
+        return None
+
     async def _native(self, request: web.Request, said: Any) -> web.StreamResponse:
         body = await self._ask(request)
         model = str(body.get("model", ""))
-        if not self._has(model) or not (body.get("prompt") or body.get("messages")):
-            reason = "unload" if body.get("keep_alive") == 0 else "load"
-            loaded = {"model": model, "created_at": CREATED_AT, **said(""), "done": True, "done_reason": reason}
-            return self._about_model(body, loaded)
-        script = self.script
+        if (ungenerated := self._ungenerated(body, said)) is not None:
+            return self._about_model(body, ungenerated)
+        script = _going_on(self.script, body) if body.get("raw") else self.script
         async with self._slot() as admitted:
             if not admitted:
                 return _json({"error": BUSY_MESSAGE}, status=503)
@@ -329,6 +343,23 @@ class FakeOllama:
         async with self._changed:
             self.running += change
             self._changed.notify_all()
+
+
+def rendered(body: dict[str, Any]) -> str:
+    """A conversation, or a prompt, as the server gives it to its model."""
+    messages = body.get("messages") or [{"role": "user", "content": body.get("prompt", "")}]
+    return "".join(f"<|{message['role']}|>{message['content']}" for message in messages) + ANSWER_MARK
+
+
+def _going_on(script: Script, body: dict[str, Any]) -> Script:
+    """What is left to say after a raw prompt, which may have the beginning of the answer at its end."""
+    _, _, text = body["prompt"].rpartition(ANSWER_MARK)
+    heard = next((n for n in range(len(script.tokens) + 1) if "".join(script.tokens[:n]) == text), 0)
+    left = script.tokens[heard:]
+    limit = body.get("options", {}).get("num_predict", -1)
+    if 0 < limit < len(left):
+        script, left = replace(script, done_reason="length"), left[:limit]
+    return replace(script, tokens=left, prompt_tokens=script.prompt_tokens and script.prompt_tokens + heard)
 
 
 def _model(name: str) -> dict[str, Any]:
