@@ -31,6 +31,9 @@ from neurogate.resilience.breaker import Outcome
 if TYPE_CHECKING:
     from neurogate.dataplane.dispatch import Dispatcher
 
+_RESUMES_PER_ATTEMPT = 10
+"""How many times as often a stream may be continued that only lost its workers, and had something of each."""
+
 _AGAIN_S = 1.0
 """Until the only worker there is may be asked again to continue a stream that it did not continue."""
 
@@ -44,7 +47,9 @@ class Exchange:
         "_broken_by",
         "_deadline_timer",
         "_dispatcher",
+        "_doubtful",
         "_failfast_timer",
+        "_fruitless",
         "_hedge",
         "_hedge_timer",
         "_held",
@@ -97,6 +102,10 @@ class Exchange:
         self._sent = Sent(dispatcher.recovery, call) if call.resumable else None
         """What the receiver had; None when the stream is not to be continued."""
         self._resume: Resume | None = None
+        self._fruitless = 0
+        """Continuations in a row of which not a token came."""
+        self._doubtful = 0
+        """Continuations of what an engine broke: the request may be why."""
         self._like: str | None = None
         """The model of the stream that is to be continued; None while there is no such stream."""
         self._broke = ""
@@ -260,6 +269,8 @@ class Exchange:
             self._again_timer = None
         if self._resume is not None:
             self.resumes += 1
+            self._fruitless += 1
+            self._doubtful += judge(self._broken_by).retry is not Retry.MOVED
             self._dispatcher.resumed(self, self._broken_by)
         self._lease = lease
         self.worker_id = lease.member.id
@@ -308,7 +319,8 @@ class Exchange:
             return None
         if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
             raise CannotResumeError("the worker that was asked to refused it")
-        if self.resumes >= self._dispatcher.resume_attempts:
+        attempts = self._dispatcher.resume_attempts
+        if max(self._doubtful, self._fruitless) >= attempts or self.resumes >= attempts * _RESUMES_PER_ATTEMPT:
             raise CannotResumeError(f"that was tried {self.resumes} times (NEUROGATE_RESUME_ATTEMPTS)")
         if self._like is not None and (why_not := self._dispatcher.nobody_continues(self.call, self._like)):
             raise CannotResumeError(why_not)
@@ -356,6 +368,7 @@ class Exchange:
         """The first bytes of a stream came from the present worker."""
         self.started = True
         self._silent = False
+        self._fruitless = 0
         self._unhedge()
         if self._lease is not None:
             self._lease.answered(self._dispatcher.loop.time(), self.chunks)

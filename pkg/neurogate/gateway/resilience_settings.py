@@ -17,7 +17,14 @@ class ResilienceSettings(msgspec.Struct, frozen=True, kw_only=True):
         env("NEUROGATE_RESUME", "Continue a broken stream on another worker, in the same answer.", reloads=True),
     ] = True
     resume_attempts: Annotated[
-        int, env("NEUROGATE_RESUME_ATTEMPTS", "How often one stream may be continued.", reloads=True, ge=0, le=100)
+        int,
+        env(
+            "NEUROGATE_RESUME_ATTEMPTS",
+            "How often one stream may be continued; ten times as often where it lost one worker after the other.",
+            reloads=True,
+            ge=0,
+            le=100,
+        ),
     ] = 5
     resume_wait_s: Annotated[
         float,

@@ -248,18 +248,49 @@ def test_after_as_many_attempts_as_may_be_the_stream_stays_broken() -> None:
     async def main() -> None:
         async with fleet(4, limits=DispatchLimits(resume_attempts=2)) as made:
             _, receiver = begin(made)
-            made.worker(0).die()
+            last(made, 0).end(End(EndCode.BROKEN, message="it crashed"))
             last(made, 1).chunk(b"three")
-            made.worker(1).die()
-            made.worker(2).die()
+            last(made, 1).end(End(EndCode.BROKEN, message="it crashed"))
+            last(made, 2).end(End(EndCode.BROKEN, message="it crashed"))
 
             assert asked(made) == [1, 1, 1, 0]
             assert broken(receiver) == (
-                "the answer broke off: worker-2 is gone: connection reset; "
+                "the answer broke off: the engine of worker-2 failed: it crashed; "
                 "it was not continued: that was tried 2 times (NEUROGATE_RESUME_ATTEMPTS)"
             )
             assert receiver.body == b"one two three"
             assert made.observer.not_resumes[0][0] == "worker-2"
+
+    virtual_time.run(main())
+
+
+def test_workers_that_are_lost_before_they_say_anything_are_attempts_in_vain() -> None:
+    async def main() -> None:
+        async with fleet(4, limits=DispatchLimits(resume_attempts=2)) as made:
+            _, receiver = begin(made)
+            for index in range(3):
+                made.worker(index).die()
+
+            assert asked(made) == [1, 1, 1, 0]
+            assert "that was tried 2 times" in broken(receiver)
+
+    virtual_time.run(main())
+
+
+def test_a_stream_that_gets_on_outlives_more_workers_than_attempts() -> None:
+    """It is not its doing that they are lost; but ten times as many are enough."""
+
+    async def main() -> None:
+        async with fleet(12, limits=DispatchLimits(resume_attempts=1)) as made:
+            _, receiver = begin(made)
+            for index in range(1, 12):
+                made.worker(index - 1).die()
+                if index < 11:
+                    last(made, index).chunk(b"x")
+
+            assert receiver.body == b"one two " + b"x" * 10
+            assert "that was tried 10 times" in broken(receiver)
+            assert asked(made) == [1] * 11 + [0]
 
     virtual_time.run(main())
 
