@@ -607,7 +607,7 @@ def test_a_servers_models_are_its_sign_of_life() -> None:
     observation = asyncio.run(observed(http_answer(body), slots=16))
 
     models = (ModelInfo("a", context_length=8192), ModelInfo("b", context_length=4096), ModelInfo("c"))
-    assert observation == Observation(ready=True, models=models, slots_total=16)
+    assert observation == Observation(ready=True, models=models, slots_total=16, canaries=False)
 
 
 @pytest.mark.parametrize(
@@ -615,7 +615,7 @@ def test_a_servers_models_are_its_sign_of_life() -> None:
 )
 def test_a_server_without_a_list_serves_the_configured_model(answer: bytes) -> None:
     assert asyncio.run(observed(answer, model="mine")).models == (ModelInfo("mine"),)
-    assert asyncio.run(observed(answer)) == Observation(ready=True)
+    assert asyncio.run(observed(answer)) == Observation(ready=True, canaries=False)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def test_a_healthy_server_tells_slots_load_version_and_context() -> None:
                 "/tokenize", "/detokenize", "/apply-template",
             }
         ),
+        resumes=frozenset({"/v1/chat/completions", "/v1/completions"}),
         unsupported=frozenset({"best_of", "echo", "suffix", "tools"}),
     )  # fmt: skip
 

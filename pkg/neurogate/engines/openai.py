@@ -1,16 +1,30 @@
 """Any server with an OpenAI-compatible API, such as vLLM or SGLang, at a URL.
 
 Such a server need not have a health endpoint, so its list of models is its sign of life. It tells neither its slots nor
-its queue; the worker counts on the slots its settings name, if any.
+its queue; the worker counts on the slots its settings name, if any. Its API has no way to go on in the middle of an
+answer, so only the answers of a vLLM, which says in that list that it is one, are continued.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 import msgspec
 
-from neurogate.engines.engine import EngineUnavailableError, ModelInfo, Observation
+from neurogate.channel import Resume
+from neurogate.engines.engine import (
+    EngineCall,
+    EngineUnavailableError,
+    EngineUnsupportedError,
+    ModelInfo,
+    Observation,
+)
 from neurogate.engines.http import OPENAI_PATHS, HttpEngine
 from neurogate.engines.payload import message_of
+from neurogate.engines.resuming import request_of
+from neurogate.engines.vllm_resume import OWNER, Rest, VllmResume
+from neurogate.inference import Finished, GenerationEvent, Usage
 from neurogate.prompt_api import UNDECODABLE
 
 MODELS_PATH = "/v1/models"
@@ -25,6 +39,7 @@ class _Meta(msgspec.Struct):
 
 class _Model(msgspec.Struct):
     id: str
+    owned_by: str = ""
     max_model_len: int | None = None
     meta: _Meta | None = None
 
@@ -40,6 +55,7 @@ class OpenAIEngine(HttpEngine):
     """See the module."""
 
     _first_model = ""
+    _is_vllm = False
 
     @property
     def kind(self) -> str:
@@ -58,13 +74,33 @@ class OpenAIEngine(HttpEngine):
         if not models and self._model:
             models = (ModelInfo(self._model),)
         self._first_model = models[0].name if models else ""
+        self._is_vllm = status == 200 and owners_of(body) == {OWNER}
         return Observation(
             ready=True,
             models=models,
             slots_total=self._slots,
             canaries=False,  # it may be somebody's service, and cost money
             apis=self._paths - OPENAI_PATHS,
+            resumes=OPENAI_PATHS if self._is_vllm else frozenset(),
         )
+
+    async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
+        """Continue an answer of a vLLM; see VllmResume."""
+        if not self._is_vllm or call.path not in OPENAI_PATHS:
+            raise EngineUnsupportedError(f"the engine at {self.shown_url} does not continue answers of {call.path}")
+        request = request_of(call)
+        rest = Rest(None, Usage())
+        if said.text or said.finish_reason:
+            rest = await VllmResume(self._exchange).rest(call, request, said)
+            if rest.call is None:
+                yield Finished(rest.before, said.finish_reason or "length", said.model, 0)
+                return
+            answer = self._answered(rest.call, said.model)
+        else:
+            answer = self._anew(call, request)
+        async with aclosing(answer) as events:
+            async for event in events:
+                yield rest.whole(event) if rest.call is not None and isinstance(event, Finished) else event
 
     def _default_model(self) -> str:
         return self._model or self._first_model
@@ -72,6 +108,14 @@ class OpenAIEngine(HttpEngine):
     def _refused(self, status: int, body: bytes) -> str:
         check = ": check NEUROGATE_ENGINE_API_KEY" if status in {401, 403} else ""
         return f"the engine at {self.shown_url} answers HTTP {status} ({message_of(body) or 'no message'}){check}"
+
+
+def owners_of(body: bytes) -> set[str]:
+    """Whose the models in an OpenAI list are; empty when it is none."""
+    try:
+        return {model.owned_by for model in _LISTS.decode(body).data}
+    except UNDECODABLE:
+        return set()
 
 
 def models_of(body: bytes) -> tuple[ModelInfo, ...]:
