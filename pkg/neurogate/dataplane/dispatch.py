@@ -214,7 +214,7 @@ class Dispatcher:
             return exchange.attempts < ASKED_MAX
         if retry is Retry.MOVED:
             return exchange.moved < MOVES_MAX and self._limits.retries > 0
-        failed = exchange.attempts - exchange.unable - exchange.moved
+        failed = exchange.attempts - exchange.unable - exchange.moved - exchange.beside
         return failed <= self._limits.retries and (retry is Retry.FREE or self._budget.balance >= 1.0)
 
     def retried(self, exchange: Exchange, retry: Retry, end: End) -> None:
@@ -292,9 +292,9 @@ class Dispatcher:
     def _last_resort(
         self, snapshot: Snapshot, call: Call, tried: Collection[str], able: Callable[[Member], bool] = _anybody
     ) -> Lease | None:
-        """A fleet never ejects its last member (ADR 0019): those that are ejected, then the least bad open breaker.
+        """A fleet never ejects its last member (ADR 0019): those that are ejected, then those whose breaker is open.
 
-        That only with no breaker closed. Who rests is not asked.
+        The latter only with no breaker closed. Of several, the least busy one. Who rests is not asked.
         """
         admitting, suspended = snapshot.admitting(call.model, call.api), snapshot.suspended(call.model, call.api)
         usable = [member for member in (*admitting, *suspended) if member.usable and able(member)]
@@ -306,7 +306,7 @@ class Dispatcher:
             return Lease(least_busy, permit, self.loop.time()) if permit is not None else None
         if not untried or any(member.breaker.state == "closed" for member in usable):
             return None
-        least_bad = min(untried, key=lambda member: member.breaker.retry_at)
+        least_bad = min(untried, key=lambda member: (member.load, member.breaker.retry_at))
         return Lease(least_bad, least_bad.breaker.force(), self.loop.time())
 
     def _rest_s(self, call: Call) -> float | None:

@@ -24,6 +24,7 @@ from neurogate.dataplane.receiver import Receiver
 from neurogate.dataplane.recovery import CannotResumeError
 from neurogate.dataplane.sent import Sent
 from neurogate.dataplane.verdict import Retry, error_for, judge, what_broke
+from neurogate.dataplane.waiting import Wait
 from neurogate.errors import DeadlineError, EngineFailedError, GatewayError, StreamBrokenError
 from neurogate.inference import Usage
 from neurogate.resilience.breaker import Outcome
@@ -42,13 +43,11 @@ class Exchange:
     """One request between a receiver and the workers it is tried on."""
 
     __slots__ = (
-        "_again_timer",
         "_broke",
         "_broken_by",
         "_deadline_timer",
         "_dispatcher",
         "_doubtful",
-        "_failfast_timer",
         "_fruitless",
         "_hedge",
         "_hedge_timer",
@@ -62,7 +61,9 @@ class Exchange:
         "_silent",
         "_ticket",
         "_tried",
+        "_wait",
         "attempts",
+        "beside",
         "call",
         "chunks",
         "finished",
@@ -82,6 +83,8 @@ class Exchange:
         """Of those, how many cannot do what is asked."""
         self.moved = 0
         """Of those, how many were gone before the first byte."""
+        self.beside = 0
+        """Of those, how many were asked beside another one."""
         self.worker_id = ""
         """Who is, or was last, asked."""
         self.resumes = 0
@@ -115,8 +118,7 @@ class Exchange:
         self._held_bytes = 0
         self._hedge: Hedge | None = None
         self._hedge_timer: asyncio.TimerHandle | None = None
-        self._failfast_timer: asyncio.TimerHandle | None = None
-        self._again_timer: asyncio.TimerHandle | None = None
+        self._wait: Wait | None = None
         self._deadline_timer = dispatcher.loop.call_at(call.deadline, self._expire)
         self._attempt()
 
@@ -177,7 +179,6 @@ class Exchange:
     def cancel(self) -> None:
         """The client is gone, or too slow: stop the engine and forget the request. Idempotent, tells nobody."""
         if not self.finished:
-            self._abandon(Outcome.IGNORED)
             self._finish()
 
     @property
@@ -216,9 +217,12 @@ class Exchange:
 
     def _hedge_now(self) -> None:
         """The first token is late: ask a second worker, if there is one to spare."""
+        if self._lease is None:
+            return  # nobody is asked now: it is not that one is late
         lease = self._dispatcher.acquire_spare(self.call, (*self._tried, self.worker_id))
         if lease is not None:
             self.attempts += 1
+            self.beside += 1
             self._dispatcher.hedged(self, won=False)
             self._hedge = Hedge(self, self.call, lease)
 
@@ -250,10 +254,13 @@ class Exchange:
         self.unable += retry is Retry.ELSEWHERE
         self.moved += retry is Retry.MOVED
         self._tried = (*self._tried, self.worker_id)
-        lease = self._dispatcher.acquire(self.call, self._tried)
+        lease = self._acquire()
         if lease is None and retry not in {Retry.FREE, Retry.MOVED}:
             self._give_up(end)
             return
+        if lease is None:
+            self._tried = (self.worker_id,)  # of those that were asked before, one may do better now
+            lease = self._acquire()
         self._dispatcher.retried(self, retry, end)
         if lease is None:
             self._wait_for_worker()
@@ -261,12 +268,8 @@ class Exchange:
             self._ask(lease)
 
     def _ask(self, lease: Lease) -> None:
-        if self._failfast_timer is not None:
-            self._failfast_timer.cancel()
-            self._failfast_timer = None
-        if self._again_timer is not None:
-            self._again_timer.cancel()
-            self._again_timer = None
+        if self._wait is not None:
+            self._wait.stop()
         if self._resume is not None:
             self.resumes += 1
             self._fruitless += 1
@@ -307,10 +310,7 @@ class Exchange:
         if lease is not None:
             self._ask(lease)
             return
-        self._wait_for_worker()
-        if self._silent and not self.finished:
-            pause_s = end.retry_after_s or _AGAIN_S
-            self._again_timer = self._dispatcher.loop.call_later(pause_s, self._ask_again)
+        self._wait_for_worker(again_s=(end.retry_after_s or _AGAIN_S) if self._silent else None)
 
     def _where_it_stopped(self, end: End, sent: Sent) -> Resume | None:
         """What the client has; None when that is all, with the end mark. Raises CannotResumeError."""
@@ -326,25 +326,18 @@ class Exchange:
             raise CannotResumeError(why_not)
         return resume
 
-    def _wait_for_worker(self) -> None:
-        """No worker is usable now: one may come (back) within the failfast time."""
+    def _wait_for_worker(self, again_s: float | None = None) -> None:
+        """No worker is usable now: one may come (back) within the failfast time, or be asked after `again_s`."""
         refusal = self._dispatcher.refuse_to_wait(self.call, started=self.started)
         if refusal is not None:
             self._nobody(refusal)
             return
-        if self._failfast_timer is None:
-            wait_s = self._dispatcher.resume_wait_s if self.started else self._dispatcher.failfast_s
-            self._failfast_timer = self._dispatcher.loop.call_later(wait_s, self._failfast)
         self._tried = ()  # a worker that was lost and came back is as good as another
-        self._dispatcher.pool.wait(self._look_again)
-
-    def _look_again(self) -> None:
-        if not self.finished:
-            self._attempt()
-
-    def _ask_again(self) -> None:
-        self._dispatcher.pool.unwait(self._look_again)
-        self._attempt()
+        if self._wait is None:
+            dispatcher = self._dispatcher
+            self._wait = Wait(dispatcher.pool, dispatcher.loop, look=self._attempt, over=self._failfast)
+        wait_s = self._dispatcher.resume_wait_s if self.started else self._dispatcher.failfast_s
+        self._wait.go_on(wait_s, again_s=again_s)
 
     def _failfast(self) -> None:
         self._nobody(self._dispatcher.nobody_usable(self.call))
@@ -401,13 +394,11 @@ class Exchange:
         self.finished = True
         self._held = []
         self._sent = None
+        self._abandon(Outcome.IGNORED)
         self._unhedge()
         self._deadline_timer.cancel()
-        if self._failfast_timer is not None:
-            self._failfast_timer.cancel()
-            self._dispatcher.pool.unwait(self._look_again)
-        if self._again_timer is not None:
-            self._again_timer.cancel()
+        if self._wait is not None:
+            self._wait.stop()
         self._dispatcher.ended(self)
 
     def __repr__(self) -> str:

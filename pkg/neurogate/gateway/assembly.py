@@ -62,7 +62,7 @@ from neurogate.gateway.subscriptions import (
 from neurogate.gateway.vitals import Vitals
 from neurogate.httpd import cors
 from neurogate.operations import OPERATIONS
-from neurogate.resilience.retry import RetryBudget
+from neurogate.resilience.retry import RETRIES_AT_ONCE, RetryBudget
 from neurogate.rpc.call_channel import Dial
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.telemetry import ops
@@ -143,7 +143,7 @@ class Gateway:
             observer=observer,
         )
         self.outliers = OutlierWatch(self.pool, outlier_settings(config), loop=self._loop)
-        budget = RetryBudget(ratio=settings.retry_budget)
+        budget = RetryBudget(ratio=settings.retry_budget, reserve=RETRIES_AT_ONCE)
         self.metrics.show_retry_budget(lambda: budget.balance)
         self.dispatcher = Dispatcher(
             self.pool,
