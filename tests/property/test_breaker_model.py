@@ -32,6 +32,7 @@ class Model:
         self.probes = 0
         self.probed_at = 0.0
         self.users_probe = True
+        self.dispensable = True
         self.calls: list[Ended] = []
         self.timed: list[Ended] = []
         self.timed_until = 0.0
@@ -78,9 +79,10 @@ class Model:
         if slow or any(call.bad for call in self.told(self.timed, 2 * self.bounds.slow_s, self.timed_until)):
             self.timed_until = now
             self.timed.append(Ended(now, bad=slow))
-        if slow and self.too_many(
+        many = slow and self.too_many(
             self.timed, 2 * self.bounds.slow_s, self.bounds.slow_rate, self.bounds.slow_min_calls
-        ):
+        )
+        if many and self.dispensable:
             self.move("open", now)
 
     def fail(self, now: float) -> None:
@@ -161,7 +163,12 @@ class BreakerMachine(RuleBasedStateMachine):
         )
         self.model = Model(bounds)
         self.transitions: list[str] = []
-        self.breaker = EndpointBreaker(bounds, now=lambda: self.now, on_transition=self.transitions.append)
+        self.breaker = EndpointBreaker(
+            bounds,
+            now=lambda: self.now,
+            on_transition=self.transitions.append,
+            dispensable=lambda: self.model.dispensable,
+        )
         self.held: list[Held] = []
         self.settled: list[Held] = []
 
@@ -196,6 +203,10 @@ class BreakerMachine(RuleBasedStateMachine):
     def leave_probes_to(self, users_probe: bool) -> None:
         self.breaker.users_probe = self.model.users_probe = users_probe
 
+    @rule(dispensable=st.booleans())
+    def others_come_and_go(self, dispensable: bool) -> None:
+        self.model.dispensable = dispensable
+
     @precondition(lambda self: self.held)
     @rule(which=st.integers(0, 1000), outcome=st.sampled_from(Outcome))
     def settle(self, which: int, outcome: Outcome) -> None:
@@ -224,7 +235,7 @@ class BreakerMachine(RuleBasedStateMachine):
         assert held.permit.settled is held.is_probe
         if held.is_probe:
             self.held.remove(held)
-            slow = ttft_s > self.model.bounds.slow_s > 0
+            slow = ttft_s > self.model.bounds.slow_s > 0 and self.model.dispensable
             self.was_settled(held, Outcome.FAILURE if slow else Outcome.SUCCESS)
         else:
             self.model.answered(held.era, ttft_s, self.now)

@@ -252,12 +252,23 @@ class EndpointPool:
             self._breaker_settings,
             now=self._loop.time,
             on_transition=lambda state: self._breaker_moved(member, state),
+            dispensable=lambda: self._dispensable(member),
         )
         member = Member(endpoint, breaker)
         member.channel = self._connect(endpoint, _MemberEvents(self, member))
         self._members[endpoint.id] = member
         self._observer.worker_changed(endpoint.id, "added", endpoint.address)
         return member
+
+    def _dispensable(self, member: Member) -> bool:
+        """Whether, without it, half of the usable workers of each of its models would still be well."""
+
+        def half_is_well(model: str) -> bool:
+            peers = (*self.snapshot.admitting(model), *self.snapshot.suspended(model))
+            well = sum(peer is not member and peer.breaker.state == "closed" and not peer.ejected for peer in peers)
+            return 2 * well >= len(peers)
+
+        return half_is_well("") and all(half_is_well(served.name) for served in member.report.models)
 
     def _is_known(self, member: Member) -> bool:
         """Whether it is still of the fleet: a removed one lives on for a moment, and its name may be another's now."""

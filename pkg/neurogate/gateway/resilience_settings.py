@@ -98,11 +98,12 @@ class ResilienceSettings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env(
             "NEUROGATE_BREAKER_SLOW_S",
-            "Seconds to the first token of a stream above which it counts as slow; 0 is never.",
+            "Seconds to the first token of a stream above which it counts as slow, the engine's queue included; "
+            "0 is never.",
             reloads=True,
             ge=0,
         ),
-    ] = 30.0
+    ] = 0.0
     breaker_slow_rate: Annotated[
         float,
         env(

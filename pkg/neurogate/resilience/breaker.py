@@ -51,8 +51,11 @@ class BreakerSettings:
     """Share of failed calls that opens it; 0 for none."""
     min_calls: int = 20
     """Calls in the window below which their share says nothing."""
-    slow_s: float = 30.0
-    """Seconds to the first token after which a call counts as slow; 0 for never."""
+    slow_s: float = 0.0
+    """Seconds to the first token after which a call counts as slow; 0 for never.
+
+    That time is the engine's queue as well: where a whole fleet is busy, it says nothing about any worker.
+    """
     slow_rate: float = 0.5
     """Share of slow calls that opens it, taken over twice `slow_s` and the calls since the first slow one."""
     slow_min_calls: int = 5
@@ -73,18 +76,29 @@ def _fail() -> None:
     raise _FailureRecorded
 
 
+def _always() -> bool:
+    return True
+
+
 class EndpointBreaker(pybreaker.CircuitBreakerListener):
     """Admission to one endpoint. Single-threaded: every method runs on the event loop and none blocks."""
 
     def __init__(
-        self, settings: BreakerSettings, *, now: Callable[[], float], on_transition: Callable[[str], None]
+        self,
+        settings: BreakerSettings,
+        *,
+        now: Callable[[], float],
+        on_transition: Callable[[str], None],
+        dispensable: Callable[[], bool] = _always,
     ) -> None:
+        """`dispensable` says whether enough others could take what comes here: only then is slowness a reason."""
         self.users_probe = True
         """Any call may be the probe; otherwise only those that ask for it with `probe`."""
         self.opened_for = ""
         """Why it opened last, for people."""
         self._now = now
         self._on_transition = on_transition
+        self._dispensable = dispensable
         self._tally = pybreaker.CircuitBreaker(
             fail_max=settings.fail_max, listeners=[self], throw_new_error_on_trip=False
         )
@@ -216,13 +230,17 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         self._probed_at = self._now()
         return Permit(self, self._generation, is_probe=True)
 
+    def _judge_probe(self, ttft_s: float) -> Outcome:
+        return Outcome.FAILURE if ttft_s > self._slow_s and self._dispensable() else Outcome.SUCCESS
+
     def _answered(self, permit: Permit, ttft_s: float) -> None:
         """A closed breaker's call got its first token, late or after late ones of others."""
         if permit.generation != self._generation:
             return
         slow = ttft_s > self._slow_s
         self._slow.record(self._now(), bad=slow)
-        if slow and self._slow.exceeds(self._settings.slow_rate, self._settings.slow_min_calls):
+        too_many = slow and self._slow.exceeds(self._settings.slow_rate, self._settings.slow_min_calls)
+        if too_many and self._dispensable():
             self._open(f"{self._slow.bad} of {self._slow.calls} first tokens took over {self._slow_s:g} s")
 
     def _settle(self, permit: Permit, outcome: Outcome) -> None:
@@ -290,7 +308,7 @@ class Permit:
     def answered(self, ttft_s: float) -> None:
         """The first token came after so many seconds: a probe's verdict, and for any other call a time to count."""
         if self.is_probe:
-            self.settle(Outcome.FAILURE if ttft_s > self._breaker._slow_s else Outcome.SUCCESS)  # noqa: SLF001 - as below
+            self.settle(self._breaker._judge_probe(ttft_s))  # noqa: SLF001 - as below
         elif ttft_s > self._breaker._slow_s or self._breaker._slow.bad:  # noqa: SLF001 - as below
             self._breaker._answered(self, ttft_s)  # noqa: SLF001 - as below
 

@@ -176,6 +176,21 @@ def test_while_a_probe_is_out_and_nobody_is_closed_others_are_tried_all_the_same
     virtual_time.run(main())
 
 
+def test_with_every_breaker_open_requests_spread_over_all_workers():
+    async def main() -> None:
+        async with rig(4) as made:
+            for index in range(4):
+                await made.open_breaker(index)
+                await asyncio.sleep(0.01)
+            sent = [made.send() for _ in range(12)]
+
+            assert asked(made) == [3, 3, 3, 3]
+            for exchange, _ in sent:
+                exchange.cancel()
+
+    virtual_time.run(main())
+
+
 def test_no_open_breaker_is_forced_while_a_closed_one_is_usable():
     """Not even when the closed one has just failed this request."""
 

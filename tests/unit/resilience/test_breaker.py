@@ -20,7 +20,13 @@ class Rig:
         self.clock = Clock()
         self.transitions: list[str] = []
         settings = BreakerSettings(fail_max, reset_timeout_s, **bounds)
-        self.breaker = EndpointBreaker(settings, now=self.clock, on_transition=self.transitions.append)
+        self.dispensable = True
+        self.breaker = EndpointBreaker(
+            settings,
+            now=self.clock,
+            on_transition=self.transitions.append,
+            dispensable=lambda: self.dispensable,
+        )
 
     def permit(self) -> Permit:
         permit = self.breaker.try_acquire()
@@ -37,6 +43,10 @@ class Rig:
 
 def test_defaults_are_three_failures_and_thirty_seconds():
     assert BreakerSettings() == BreakerSettings(fail_max=3, reset_timeout_s=30.0)
+
+
+def test_slow_calls_are_no_reason_unless_somebody_says_what_slow_is():
+    assert BreakerSettings().slow_s == 0.0
 
 
 def test_a_new_breaker_is_closed_and_admits_any_number_of_calls():
@@ -368,13 +378,36 @@ def answer(rig: Rig, ttft_s: float) -> None:
 
 
 def test_slow_first_tokens_open_it_although_every_call_succeeds():
-    rig = Rig()
+    rig = Rig(slow_s=30.0)
     for _ in range(4):
         answer(rig, 31.0)
     assert rig.breaker.state == "closed"
     rig.permit().answered(30.5)
 
     assert rig.breaker.state == "open"
+
+
+def test_slow_first_tokens_do_not_open_one_that_cannot_be_spared():
+    rig = Rig(slow_s=30.0)
+    rig.dispensable = False
+    for _ in range(20):
+        answer(rig, 31.0)
+    assert (rig.breaker.state, rig.transitions) == ("closed", [])
+
+    rig.dispensable = True
+    answer(rig, 31.0)
+
+    assert rig.breaker.state == "open"
+
+
+def test_a_slow_probe_of_one_that_cannot_be_spared_has_succeeded():
+    rig = Rig(slow_s=30.0)
+    rig.dispensable = False
+    rig.trip()
+    rig.clock.now = 1030.0
+    rig.permit().answered(31.0)
+
+    assert rig.breaker.state == "closed"
 
 
 @pytest.mark.parametrize(
@@ -389,7 +422,7 @@ def test_slow_first_tokens_open_it_although_every_call_succeeds():
     ids=["too few", "just in time", "below the rate", "too thin", "off"],
 )
 def test_slowness_that_says_too_little_does_not(times_s: list[float], apart_s: float, bounds: dict[str, float]):
-    rig = Rig(**bounds)
+    rig = Rig(**{"slow_s": 30.0, **bounds})
     for ttft_s in times_s:
         answer(rig, ttft_s)
         rig.clock.now += apart_s
@@ -398,7 +431,7 @@ def test_slowness_that_says_too_little_does_not(times_s: list[float], apart_s: f
 
 
 def test_a_late_first_token_of_an_earlier_generation_says_nothing():
-    rig = Rig(slow_min_calls=1)
+    rig = Rig(slow_s=30.0, slow_min_calls=1)
     stale = rig.permit()
     rig.breaker.reset()
     stale.answered(31.0)
@@ -408,7 +441,7 @@ def test_a_late_first_token_of_an_earlier_generation_says_nothing():
 
 @pytest.mark.parametrize(("ttft_s", "state"), [(30.0, "closed"), (30.1, "open")])
 def test_a_slow_probe_has_failed(ttft_s: float, state: str):
-    rig = Rig()
+    rig = Rig(slow_s=30.0)
     rig.trip()
     rig.clock.now = 1030.0
     probe = rig.permit()
