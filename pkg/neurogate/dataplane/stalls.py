@@ -13,6 +13,9 @@ from typing import Protocol
 _LOOKS = 4
 """Looks within the time that a stream may be silent."""
 
+_LOOK_S_MAX = 15.0
+"""The longest between two looks: until the next one, streams that have ended are remembered."""
+
 
 class Watched(Protocol):
     """What an exchange shows."""
@@ -53,7 +56,7 @@ class StallWatch:
     def watch(self, streams: AbstractSet[Watched]) -> None:
         """Look at these, as they will be, until there are none."""
         if self._timer is None and self._stall_s:
-            self._timer = self._loop.call_later(self._stall_s / _LOOKS, self._look, streams)
+            self._timer = self._loop.call_later(min(self._stall_s / _LOOKS, _LOOK_S_MAX), self._look, streams)
 
     def _look(self, streams: AbstractSet[Watched]) -> None:
         self._timer = None

@@ -60,11 +60,12 @@ class ResilienceSettings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env(
             "NEUROGATE_STALL_S",
-            "Seconds without a token after which a stream is taken from its worker; 0 leaves that to the workers.",
+            "Seconds without a token after which a stream is taken from a worker that has not noticed itself; keep it "
+            "above the longest that workers wait, five times NEUROGATE_STALL_PREFILL_S. 0 leaves it to them.",
             reloads=True,
             ge=0,
         ),
-    ] = 60.0
+    ] = 600.0
     breaker_window_s: Annotated[
         float,
         env(

@@ -9,7 +9,9 @@ from neurogate import virtual_time
 from neurogate.channel import End
 from neurogate.dataplane.dispatch import DispatchLimits
 from neurogate.errors import StreamBrokenError
+from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.testing.workers import Script, answers
+from neurogate.worker.vigil import WatchSettings
 
 WATCHED = DispatchLimits(stall_s=60.0)
 
@@ -51,6 +53,20 @@ def test_a_first_token_may_take_its_time():
         async with rig(limits=WATCHED) as made:
             made.worker().script = answers(b"a", first_s=250.0)
             receiver = await made.ask()
+
+            assert receiver.last_words == ["complete"]
+
+    virtual_time.run(main())
+
+
+def test_unless_told_otherwise_no_worker_is_more_patient_than_the_gateway():
+    """Tool calls, which an engine holds back, are what workers wait for longest."""
+
+    async def main() -> None:
+        longest_s = 5 * WatchSettings().stall_prefill_s
+        async with rig(limits=DispatchLimits(stall_s=ResilienceSettings().stall_s)) as made:
+            made.worker().script = answers(b"role", b"call", every_s=longest_s + 60.0)
+            receiver = await made.ask(timeout_s=3600.0)
 
             assert receiver.last_words == ["complete"]
 
