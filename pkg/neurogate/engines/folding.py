@@ -73,6 +73,8 @@ async def folded(body: AsyncIterator[bytes], limit: int = MAX_ANSWER_BYTES) -> A
             if held > limit:
                 raise AnswerTooLargeError(limit)
             answer |= chunk
+        if tap.error is not None:
+            break
     if tap.error is not None:
         raise EngineBrokenError(f"the engine reported an error in its answer: {tap.error}")
     if not tap.done:

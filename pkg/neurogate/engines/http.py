@@ -375,6 +375,8 @@ async def _chunks(reply: EngineReply, tap: SseTap) -> AsyncGenerator[bytes, None
         for event in events(tap.feed(piece)):
             if event.data != DONE:
                 yield event.data
+        if tap.error is not None:
+            return
 
 
 def _is_http(url: str) -> bool:

@@ -1,8 +1,8 @@
 """Ollama's streams as bytes, without I/O: whole lines out, and at the end what they amounted to.
 
-The counterpart of `sse`: a stream passes through `NdjsonTap` untouched and costs a few byte searches a piece. A quote
-inside a JSON string is escaped, so a line that holds `"done":true` or `"error"` does so outside of any text; only such
-lines are decoded, to see whether they mean themselves or the arguments of a tool call.
+The counterpart of `sse`: a stream passes through `NdjsonTap` untouched and costs a few byte searches and a walk over
+its JSON a piece. A quote inside a JSON string is escaped, so a line that holds `"done":true` or `"error"` does so
+outside of any text; only such lines are decoded, to see whether they mean themselves or the arguments of a tool call.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 import msgspec
 
 from neurogate.engines.engine import EngineBrokenError
-from neurogate.engines.payload import json_of, message_of
-from neurogate.engines.sse import Ending
+from neurogate.engines.payload import is_json, json_of, message_of
+from neurogate.engines.sse import Ending, no_event
 from neurogate.inference import Usage
 from neurogate.prompt_api import UNDECODABLE
 
@@ -51,11 +51,12 @@ def summary_of(answer: bytes) -> Summary | None:
 class NdjsonTap:
     """Watches one stream go by. Not reusable."""
 
-    __slots__ = ("_last", "_lines", "_rest", "error")
+    __slots__ = ("_last", "_lines", "_rest", "_strange", "error")
 
     def __init__(self) -> None:
         self.error: str | None = None
-        """The engine's message once its error line came; nothing passes from then on."""
+        """The engine's message once its error line came, or what it said that is no object; nothing passes then."""
+        self._strange = ""
         self._rest = bytearray()
         self._lines = 0
         self._last: Summary | None = None
@@ -68,24 +69,35 @@ class NdjsonTap:
     def feed(self, data: bytes) -> bytes:
         """The lines that `data` completes, in order and unchanged; possibly none.
 
-        An error line is not among them, nor what comes after it. Raises EngineBrokenError for a line of more than
-        LINE_BYTES_MAX.
+        An error line is not among them, nor what comes after it. A line that is no object of JSON does not pass either,
+        and `finish` tells of it; behind the last line it is only left out. Raises EngineBrokenError for a line of more
+        than LINE_BYTES_MAX.
         """
-        if self.error is not None:
+        if self.error is not None or self._strange:
             return b""
         whole = data if not self._rest and data.endswith(b"\n") else self._join(data)
         if not whole:
             return b""
         if b'"error"' in whole:
             whole = self._cut_at_error(whole)
+        if (sound := _sound(whole)) < len(whole):
+            self._strange = no_event(whole[sound:])
+            whole = whole[:sound]
         count = whole.count(b"\n")
         if _DONE.search(whole):
             count -= self._look_for_end(whole)
         self._lines += count
+        if self._strange and self._last is None:
+            self.error = self._strange
         return whole
 
     def finish(self) -> Ending:
-        """What the stream amounted to. Call it once, when the body has ended."""
+        """What the stream amounted to. Call it once, when the body has ended.
+
+        Raises EngineBrokenError for a stream with a line in it that is no object.
+        """
+        if self._strange and self._last is None:
+            raise EngineBrokenError(f"the engine sent {self._strange}")
         last = self._last
         usage = last.usage if last is not None else None
         return Ending(
@@ -127,3 +139,21 @@ class NdjsonTap:
                     return whole[:start]
             start += len(line)
         return whole
+
+
+def _sound(whole: bytes) -> int:
+    """How many of the bytes of whole lines come before one that is no object; a blank line is nothing."""
+    if whole.count(b"\n") == 1 and _is_line(whole):
+        return len(whole)
+    start = 0
+    while start < len(whole):
+        end = whole.index(b"\n", start) + 1
+        if not _is_line(whole[start:end]):
+            return start
+        start = end
+    return start
+
+
+def _is_line(line: bytes) -> bool:
+    told = line.strip()
+    return not told or (told.startswith(b"{") and is_json(told))

@@ -6,6 +6,7 @@ a token count is never worth failing an answer for.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -112,10 +113,27 @@ def json_of(data: bytes) -> Any:
 
 
 def is_json(data: bytes) -> bool:
-    """Whether this is one whole JSON value; nothing is built from it."""
+    """Whether this is one whole JSON value; nothing is built from it, unless it is odd."""
     try:
         _SKIPPED.decode(data)
     except UNDECODABLE:
+        return _is_odd_json(data)
+    return data.isascii() or _is_text(data)
+
+
+def _is_odd_json(data: bytes) -> bool:
+    """Whether Python's own parser takes it: of a character in UTF-16, one event may have half."""
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
         return False
     return True
 

@@ -1,9 +1,10 @@
 """Server-sent events as bytes, without I/O: whole events out, and at the end what they amounted to.
 
-A stream of tokens passes through `SseTap` untouched. Per piece it costs a few byte searches and no JSON: a raw line
-break cannot occur inside a JSON string, so `data:` after a line break is an event, and text that merely talks about
-`[DONE]` or errors cannot be mistaken for one. How a stream of each API ends is `operations.Ending`; what the events say
-is parsed once, at the end, from the first and the last ones.
+A stream of tokens passes through `SseTap` untouched. Per piece it costs a few byte searches, and a walk over its JSON
+that builds nothing: what is no event of any API must not reach a client, who could make nothing of it, nor of what
+another engine would add. A raw line break cannot occur inside a JSON string, so `data:` after a line break is an event,
+and text that merely talks about `[DONE]` or errors cannot be mistaken for one. How a stream of each API ends is
+`operations.Ending`; what the events say is parsed once, at the end, from the first and the last ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from neurogate.engines import accounting
 from neurogate.engines.engine import EngineBrokenError
-from neurogate.engines.payload import json_of, message_of
+from neurogate.engines.payload import is_json, json_of, message_of
 from neurogate.inference import Usage
 from neurogate.operations import Ending as EndMark
 
@@ -28,6 +29,12 @@ _EDGE_PIECES = 4
 
 _END_BYTES = 128
 """A short end mark is looked for only here, at the end of a piece: nothing but a comment follows it."""
+
+SHOWN_BYTES = 100
+"""How much of what makes no sense is told."""
+
+_SILENT_FIELDS = frozenset({b"", b"event", b"id", b"retry"})
+"""What a line may be that is no data; a comment is a field without a name."""
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _DONE_EVENT = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
@@ -96,11 +103,14 @@ class SseTap:
     `mark` is how a whole stream ends, `marks` how many times: llama.cpp ends every choice of `/completion` on its own.
     """
 
-    __slots__ = ("_edge", "_first", "_form", "_mark", "_marks", "_marks_wanted", "_rest", "_tokens", "error")
+    __slots__ = (
+        "_edge", "_first", "_form", "_mark", "_marks", "_marks_wanted", "_rest", "_strange", "_tokens", "error"
+    )  # fmt: skip
 
     def __init__(self, mark: EndMark = EndMark.DONE, *, marks: int = 1) -> None:
         self.error: str | None = None
-        """The engine's message once its error event came; nothing passes from then on."""
+        """The engine's message once its error event came, or what it said that is no event; nothing passes then."""
+        self._strange = ""
         self._mark = mark
         self._form = _FORMS[mark]
         self._marks_wanted = marks
@@ -123,10 +133,11 @@ class SseTap:
     def feed(self, data: bytes) -> bytes:
         """The events that `data` completes, in order and unchanged; possibly none.
 
-        An error event is not among them: it is held in `error` for the caller to report in its own way. Raises
+        An error event is not among them: it is held in `error` for the caller to report in its own way. So is what is
+        neither JSON nor an end mark, and `finish` tells of it; behind the end of the stream it is only left out. Raises
         EngineBrokenError for an event of more than 1 MiB.
         """
-        if self.error is not None:
+        if self.error is not None or self._strange:
             return b""
         if not self._rest and data.endswith(b"\n\n"):
             whole = data
@@ -136,6 +147,9 @@ class SseTap:
                 return b""
         if b"error" in whole:
             whole = self._cut_at_error(whole)
+        if (sound := _sound(whole)) < len(whole):
+            self._strange = no_event(whole[sound:])
+            whole = whole[:sound]
         count = whole.count(b"\ndata:") + whole.startswith(b"data:")
         if count:
             form = self._form
@@ -145,10 +159,17 @@ class SseTap:
             self._edge.append(whole)
             if self._first is None:
                 self._first = whole
+        if self._strange and not self.done:
+            self.error = self._strange
         return whole
 
     def finish(self) -> Ending:
-        """Parse what the stream amounted to. Call it once, when the body has ended."""
+        """Parse what the stream amounted to. Call it once, when the body has ended.
+
+        Raises EngineBrokenError for a stream with something in it that is no event.
+        """
+        if self._strange and not self.done:
+            raise EngineBrokenError(f"the engine sent {self._strange}")
         edge = list(self._edge)
         if self._first is not None and self._first is not edge[0]:
             edge.insert(0, self._first)
@@ -189,6 +210,37 @@ class SseTap:
                     return whole[:start]
             start = blank.end()
         return whole
+
+
+def no_event(data: bytes) -> str:
+    """What a person is told of bytes that an API would never say."""
+    return f"something that is no event: {data[:SHOWN_BYTES].decode(errors='replace')!r}"
+
+
+def _sound(whole: bytes) -> int:
+    """How many of the bytes of whole events come before one that is none."""
+    if whole.startswith(b"data: {") and whole.count(b"\n") == 2 and is_json(whole[6:]):
+        return len(whole)  # as engines send nearly all of them
+    start = 0
+    for blank in _BLANK_LINE.finditer(whole):
+        if not _is_event(whole[start : blank.start()]):
+            return start
+        start = blank.end()
+    return len(whole)
+
+
+def _is_event(block: bytes) -> bool:
+    data = []
+    for line in block.splitlines():
+        field, colon, value = line.partition(b":")
+        if field == b"data" and colon:
+            data.append(value)
+        elif field not in _SILENT_FIELDS:
+            return False
+    if not data:
+        return True
+    told = b"\n".join(data).strip()
+    return told == DONE or (told.startswith((b"{", b"[")) and is_json(told))
 
 
 def _error_of(event: Event) -> str | None:

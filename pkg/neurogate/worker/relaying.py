@@ -31,7 +31,7 @@ class Tap(Protocol):
         ...
 
     def finish(self) -> Ending:
-        """What the stream amounted to."""
+        """What the stream amounted to. Raises EngineBrokenError when something in it was none of its API."""
         ...
 
 

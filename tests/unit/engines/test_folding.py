@@ -112,12 +112,17 @@ def test_a_completion_is_folded_into_one_text() -> None:
 
 
 def test_an_answer_without_text_has_empty_content() -> None:
-    assert fold(event(**HEAD, **delta("stop")), b"data: 5\n\n", DONE)["choices"][0]["message"]["content"] == ""
+    assert fold(event(**HEAD, **delta("stop")), b"data: []\n\n", DONE)["choices"][0]["message"]["content"] == ""
 
 
 def test_a_cut_stream_never_becomes_an_answer() -> None:
     with pytest.raises(EngineBrokenError, match="end mark"):
         fold(event(**HEAD, **delta(content="Hel")))
+
+
+def test_what_is_no_event_breaks_the_answer() -> None:
+    with pytest.raises(EngineBrokenError, match="no event: 'data: 5"):
+        fold(event(**HEAD, **delta(content="Hel")), b"data: 5\n\n", DONE)
 
 
 def test_an_error_in_the_stream_breaks_the_answer() -> None:

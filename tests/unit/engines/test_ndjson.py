@@ -96,9 +96,30 @@ def test_an_error_without_a_message_is_one_too() -> None:
     assert ending.error == "the engine reported an error without a message"
 
 
-def test_a_line_that_is_no_json_passes_and_ends_nothing() -> None:
-    strange = b'"done":true "error"\n'
-    assert ended(strange) == (strange, Ending(False, None, None, "", 1))
+@pytest.mark.parametrize(
+    "strange", [b'"done":true "error"\n', b"<html>Bad Gateway</html>\n", b'{"response":"a\n', b"[]\n", b"{}{}\n"]
+)
+@pytest.mark.parametrize("before", [b"", line(response="a")])
+def test_a_line_that_is_no_object_is_held_back_with_all_that_follows(strange: bytes, before: bytes) -> None:
+    tap = NdjsonTap()
+    assert tap.feed(before + strange + LAST) == before
+    assert tap.feed(LAST) == b""
+    assert tap.error is not None
+    assert tap.error.startswith("something that is no event: ")
+    with pytest.raises(EngineBrokenError, match="the engine sent something that is no event"):
+        tap.finish()
+
+
+def test_what_is_no_object_behind_the_last_line_is_left_out() -> None:
+    tap = NdjsonTap()
+    assert tap.feed(LAST + b"<html>\n") == LAST
+    assert tap.feed(line(response="a")) == b""
+    assert tap.error is None
+    assert tap.finish().complete
+
+
+def test_a_blank_line_passes() -> None:
+    assert ended(b"\n", line(response="a") + b"\r\n" + LAST)[1].complete
 
 
 def test_an_endless_line_is_broken_off() -> None:

@@ -40,12 +40,12 @@ def test_what_is_no_json_is_none(data: bytes) -> None:
     assert json_of(data) is None
 
 
-@pytest.mark.parametrize("data", [b"{}", b"null", b' [1, "a"] ', b'{"error": 1}'])
+@pytest.mark.parametrize("data", [b"{}", b"null", b' [1, "a"] ', b'{"error": 1}', '"ü"'.encode(), b'"\\ud83d"'])
 def test_one_whole_value_is_json(data: bytes) -> None:
     assert is_json(data)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"{}{}", b"oops", b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"", b"{", b"{}{}", b"oops", b'"\xff"', b"[" * 100_000])
 def test_a_cut_value_is_not_json(data: bytes) -> None:
     assert not is_json(data)
 

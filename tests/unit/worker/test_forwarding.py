@@ -196,12 +196,24 @@ def test_an_engine_that_does_not_take_the_key_is_not_the_clients_fault(status: i
     run(main())
 
 
-@pytest.mark.parametrize("odd", [b"\xff", b"[" * 100_000, b'{"choices":"\xff"}'])
-def test_an_event_that_cannot_be_read_ends_nothing(odd: bytes) -> None:
-    """Above all not a stream whose end mark has passed already."""
+ODD = pytest.mark.parametrize("odd", [b"\xff", b"[" * 100_000, b'{"choices":"\xff"}', b"<html>"])
 
+
+@ODD
+def test_an_event_that_cannot_be_read_breaks_a_stream_and_is_held_back(odd: bytes) -> None:
     async def main() -> None:
-        end, outlet, _ = await forwarded(stream(HEL, b"data: " + odd + b"\n\n", STOP + USAGE))
+        outlet = FakeOutlet()
+        with pytest.raises(EngineBrokenError, match="no event"):
+            await forwarded(stream(HEL, b"data: " + odd + b"\n\n", HANG, done=False), outlet)
+        assert outlet.body == HEL
+
+    run(main())
+
+
+@ODD
+def test_an_event_that_cannot_be_read_ends_no_stream_whose_end_mark_has_passed(odd: bytes) -> None:
+    async def main() -> None:
+        end, outlet, _ = await forwarded(stream(HEL, STOP + USAGE, DONE, b"data: " + odd + b"\n\n", done=False))
         assert outlet.body.endswith(DONE)
         assert (end.http_status, end.usage) == (200, Usage(3, 2))
 

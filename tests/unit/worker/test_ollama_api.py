@@ -372,7 +372,7 @@ def test_nothing_asked_means_to_load_and_the_model_is_loaded(path: str, keep_ali
         ((HEL, b'data: {"error":{"message":"out of memory"}}\n\n', LO), "reported: out of memory"),
         ((HEL, EngineBrokenError("broke off")), "broke off"),
         ((HEL, b'data: {"choices":"x"}\n\n'), "no chat completion"),
-        ((HEL, b"data: nonsense\n\n"), "no chat completion"),
+        ((HEL, b"data: nonsense\n\n"), "no event: 'data: nonsense"),
     ],
 )
 def test_a_broken_answer_never_looks_whole(path: str, streamed: bool, steps: list[bytes | Pause], told: str) -> None:
