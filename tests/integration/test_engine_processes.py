@@ -415,6 +415,15 @@ class CommonParams(SimpleNamespace):
     def __init__(self):
         super().__init__(model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace())
 
+class ggml_backend_dev_type:
+    GGML_BACKEND_DEVICE_TYPE_CPU = "CPU"
+
+class ggml_type:
+    GGML_TYPE_BF16 = "BF16"
+
+def get_device_info():
+    return [{"type": "CPU"}]
+
 class Server:
     listening_address = "http://127.0.0.1:5"
 
@@ -447,11 +456,23 @@ def test_the_bundled_engine_is_configured_and_announced(tmp_path: Path) -> None:
         "n_gpu_layers": -1,
         "n_ubatch": 512,
         "n_batch": 2048,
+        "cache_type_v": "BF16",
         "cache_ram_mib": 1024,
         "endpoint_metrics": True,
         "endpoint_slots": True,
         "ui": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("library", "reproducible"),
+    [(FAKE_LIBRARY, False), (FAKE_LIBRARY.replace('[{"type": "CPU"}]', '[{"type": "CPU"}, {"type": "GPU"}]'), True)],
+)
+def test_the_arithmetic_is_left_as_it_is_on_a_gpu_and_where_that_is_wanted(
+    tmp_path: Path, library: str, reproducible: bool
+) -> None:
+    result = ran("child", write_config(config(reproducible=reproducible)), path=with_library(tmp_path, library))
+    assert "cache_type_v" not in json.loads(result.stdout.decode().splitlines()[0])
 
 
 def test_the_bundled_engine_is_told_of_embeddings_and_images(tmp_path: Path) -> None:
