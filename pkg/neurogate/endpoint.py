@@ -34,6 +34,28 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model it is, as far as a worker tells: elsewhere the same name may stand for other weights."""
+
+    name: str = ""
+    """Empty when not even that is told."""
+    digest: str = ""
+    quantization: str = ""
+
+    def may_be(self, other: ModelIdentity) -> bool:
+        """Whether they have one name, and nothing that both tell differs; where both have a digest, that decides."""
+        if self.name != other.name:
+            return False
+        if self.digest and other.digest:
+            return self.digest == other.digest
+        return not (self.quantization and other.quantization) or self.quantization == other.quantization
+
+    def __str__(self) -> str:
+        name = self.name or "the model"
+        return f"{name} ({self.quantization})" if self.quantization else name
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReport:
     """The truth a worker tells about itself at least once a second."""
 
@@ -70,3 +92,11 @@ class WorkerReport:
     def default_model(self) -> str:
         """The model of requests that name none; empty when it does not tell."""
         return self.models[0].name if self.models else ""
+
+    def identity_of(self, model: str) -> ModelIdentity:
+        """Which model answers requests for this name; for the empty one, the default model."""
+        name = model or self.default_model
+        for served in self.models:
+            if served.name == name:
+                return ModelIdentity(name, served.digest, served.quantization)
+        return ModelIdentity(name)

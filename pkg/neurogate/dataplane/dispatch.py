@@ -19,6 +19,7 @@ from neurogate.dataplane.recovery import NoRecovery, Recovery
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.dataplane.stalls import StallWatch
 from neurogate.dataplane.verdict import Retry, judge
+from neurogate.endpoint import ModelIdentity
 from neurogate.errors import BusyError, GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
 from neurogate.resilience.breaker import Outcome
 from neurogate.resilience.retry import RetryBudget
@@ -168,26 +169,22 @@ class Dispatcher:
             lease = self._lease((*loaded, *others), tried)
         return lease or self._last_resort(snapshot, call, tried)
 
-    def model_of(self, call: Call, member: Member) -> str:
-        """The model that a member answers a call with; empty when it does not tell."""
-        return call.model or (member.report.models[0].name if member.report.models else "")
-
-    def acquire_alike(self, call: Call, tried: Collection[str], model: str) -> Lease | None:
+    def acquire_alike(self, call: Call, tried: Collection[str], like: ModelIdentity | str) -> Lease | None:
         """A lease on a worker that can go on with an answer of the model: it continues such answers, with the same."""
         snapshot = self.pool.snapshot
 
         def able(member: Member) -> bool:
-            return call.path in member.report.resumes and self.model_of(call, member) == model
+            return call.path in member.report.resumes and _has(member, call, like)
 
         candidates = tuple(filter(able, snapshot.admitting(call.model, call.api)))
         return self._lease(candidates, tried) or self._last_resort(snapshot, call, tried, able)
 
-    def nobody_continues(self, call: Call, model: str) -> str:
+    def nobody_continues(self, call: Call, like: ModelIdentity | str) -> str:
         """Why nobody will ever go on with an answer of the model, as far as workers have told; empty when one may."""
-        members = [member for member in self.pool.snapshot.members if self.model_of(call, member) == model]
+        members = [member for member in self.pool.snapshot.members if _has(member, call, like)]
         if any(call.path in member.report.resumes for member in members):
             return ""
-        return f"the engine of no worker that has {model or 'the model'} continues answers of {call.path}"
+        return f"the engine of no worker that has {str(like) or 'the model'} continues answers of {call.path}"
 
     def acquire_spare(self, call: Call, tried: Collection[str]) -> Lease | None:
         """A lease for a second attempt: on a worker that is well and has a free slot, within the share of hedges."""
@@ -337,6 +334,12 @@ class Dispatcher:
         if not members or not all(told) or any(member.can_do(call.api) for member in members):
             return ""
         return ", ".join(f"{member.report.engine_kind or 'unknown'} ({member.id})" for member in members[:5])
+
+
+def _has(member: Member, call: Call, like: ModelIdentity | str) -> bool:
+    """Whether a member would answer a call with the same model."""
+    like = ModelIdentity(like) if isinstance(like, str) else like
+    return member.serves(call.model) and like.may_be(member.report.identity_of(call.model))
 
 
 def _why_not(member: Member, call: Call) -> str:

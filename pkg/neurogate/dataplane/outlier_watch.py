@@ -56,8 +56,7 @@ class OutlierWatch:
         groups: dict[str, list[Member]] = {}
         for member in members:
             if member.usable:
-                models = member.report.models
-                groups.setdefault(models[0].name if models else "", []).append(member)
+                groups.setdefault(member.report.default_model, []).append(member)
         for member in members:
             if member.ejected and not member.usable:  # it is gone, and what it was is over
                 self._watched[member].record.out_until = None

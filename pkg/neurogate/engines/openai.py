@@ -134,6 +134,13 @@ def _model_of(model: _Model) -> ModelInfo:
         model.id,
         context_length=model.max_model_len or meta.n_ctx or 0,
         parameters=meta.n_params or 0,
-        quantization=meta.ftype or "",
+        quantization=_quantization_of(meta.ftype or ""),
         size_bytes=meta.size or 0,
     )
+
+
+def _quantization_of(ftype: str) -> str:
+    """What llama.cpp calls `Q4_K - Medium`, in the words of files and of Ollama: Q4_K_M."""
+    name, _, more = ftype.removeprefix("all ").partition(" ")
+    size = next((size for size in ("Small", "Medium", "Large") if size in more), "")
+    return f"{name}_{size[0]}" if size and (name, size) != ("Q2_K", "Medium") else name
