@@ -107,12 +107,15 @@ class LlamaResume:
         prompt_tokens, context = await self._context(call, request, said)
         before = Usage(prompt_tokens, max(said.tokens, len(context) - prompt_tokens))
         limit = limit_of(request)
-        if said.finish_reason or (limit is not None and before.completion_tokens >= limit):
+        ended = said.finish_reason == "stop"  # by a token without text, perhaps: the engine counts it, so it is asked
+        if (said.finish_reason and not ended) or (limit is not None and before.completion_tokens >= limit):
             yield Finished(before, said.finish_reason or "length", said.model, 0)
             return
         body: Request = {name: value for name, value in request.items() if name not in _NOT_PASSED}
         body |= {"prompt": context, "stop": stops_of(request), "stream": True}
-        if limit is not None:
+        if ended:
+            body["n_predict"] = 1
+        elif limit is not None:
             body["n_predict"] = limit - before.completion_tokens
         going_on = EngineCall(COMPLETION_PATH, msgspec.json.encode(body), call.request_id)
         async with self.exchange(going_on) as reply:
@@ -124,7 +127,7 @@ class LlamaResume:
             async for piece in reply.body:
                 for event in events(tap.feed(piece)):
                     last = _event(event.data)
-                    if last.content:
+                    if last.content and not ended:
                         yield Token(last.content)
         if tap.error is not None:
             raise EngineBrokenError(f"the engine reported an error in its answer: {tap.error}")
@@ -136,7 +139,7 @@ class LlamaResume:
                 before.completion_tokens + last.tokens_predicted,
                 min(last.timings.cache_n, before.prompt_tokens),
             ),
-            "stop" if last.stop_type in {"eos", "word"} else "length",
+            "stop" if ended or last.stop_type in {"eos", "word"} else "length",
             last.model or said.model,
             round(last.timings.prompt_ms + last.timings.predicted_ms),
         )

@@ -157,11 +157,10 @@ def test_a_completions_prompt_is_text_or_tokens(prompt: object) -> None:
 @pytest.mark.parametrize(
     ("body", "so_far", "finish_reason"),
     [
-        ({}, Resume("ab", 2, finish_reason="stop"), "stop"),
         ({"max_tokens": 2}, Resume("ab", 2), "length"),
         ({"n_predict": 1, "max_tokens": 9}, Resume("ab", 2), "length"),
         ({"max_completion_tokens": 2}, Resume("ab", 2), "length"),
-        ({}, Resume("", 0, finish_reason="stop"), "stop"),
+        ({}, Resume("ab", 2, finish_reason="length"), "length"),
     ],
 )
 def test_where_nothing_is_left_only_the_usage_comes(body: dict[str, Any], so_far: Resume, finish_reason: str) -> None:
@@ -169,6 +168,16 @@ def test_where_nothing_is_left_only_the_usage_comes(body: dict[str, Any], so_far
     [last] = resumed(server, {"messages": MESSAGES, **body}, so_far)
     assert last == Finished(Usage(4, len(so_far.text)), finish_reason, "", 0)
     assert "/completion" not in {path for path, _ in server.asked}
+
+
+def test_a_text_that_is_whole_has_the_end_counted_as_the_engine_does() -> None:
+    """It had a token of its own, without text; a server that counts otherwise tells so as well."""
+    for predicted in (0, 1):
+        end = {"content": "?", "stop": True, "stop_type": "eos", "tokens_predicted": predicted}
+        server = FakeServer(answer=f"data: {json.dumps(end)}\n\n".encode())
+        [last] = resumed(server, {"messages": MESSAGES}, Resume("ab", 2, finish_reason="stop"))
+        assert last == Finished(Usage(4, 2 + predicted), "stop", "", 0)
+        assert server.completion["n_predict"] == 1
 
 
 def test_no_limit_stays_none() -> None:
