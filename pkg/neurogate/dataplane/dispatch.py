@@ -180,9 +180,12 @@ class Dispatcher:
         return self._lease(candidates, tried) or self._last_resort(snapshot, call, tried, able)
 
     def nobody_continues(self, call: Call, like: ModelIdentity | str) -> str:
-        """Why nobody will ever go on with an answer of the model, as far as workers have told; empty when one may."""
+        """Why nobody will ever go on with an answer of the model, as far as workers have told; empty when one may.
+
+        With nobody there who has it, one may come.
+        """
         members = [member for member in self.pool.snapshot.members if _has(member, call, like)]
-        if any(call.path in member.report.resumes for member in members):
+        if not members or any(call.path in member.report.resumes for member in members):
             return ""
         return f"the engine of no worker that has {str(like) or 'the model'} continues answers of {call.path}"
 

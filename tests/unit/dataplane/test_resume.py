@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dataplane_support import PATH, RESUMES, Rig, rig, turns
+from dataplane_support import PATH, RESUMES, Rig, endpoint, rig, turns
 from neurogate import virtual_time
 from neurogate.balancing.round_robin import RoundRobin
 from neurogate.channel import End, EndCode, Resume
@@ -684,5 +684,24 @@ def test_nobody_waits_for_a_worker_that_continues_when_none_ever_will() -> None:
             assert receiver.ended_at == 0
             assert receiver.error is not None
             assert "the engine of no worker that has the model continues answers of" in receiver.error.message
+
+    virtual_time.run(main())
+
+
+def test_the_last_worker_may_be_replaced_by_another_one() -> None:
+    """A fleet of one whose worker is removed and comes back under another address has nobody for a moment."""
+
+    async def main() -> None:
+        async with fleet(1) as made:
+            _, receiver = begin(made)
+            await made.name()
+            assert receiver.last_words == []
+            await made.name(endpoint(1))
+            made.worker(1).tell(replace(made.worker(1).present, resumes=RESUMES))
+            made.worker(1).script = answers(b"three", end=GOOD)
+            made.worker(1).come_up()
+            await receiver.last_word()
+
+            assert receiver.body == b"one two three"
 
     virtual_time.run(main())
