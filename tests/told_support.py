@@ -20,6 +20,8 @@ class Told:
     kinds: set[str] = field(default_factory=set)
     created: set[int] = field(default_factory=set)
     models: set[str] = field(default_factory=set)
+    fingerprints: set[str] = field(default_factory=set)
+    """Of OpenAI's events; empty for one that has none."""
     roles: int = 0
     counts: list[int] = field(default_factory=list)
     """Of `/prompt`: tokens_generated."""
@@ -37,6 +39,7 @@ class Told:
             next(iter(self.models), ""),
             "".join(self.finish_reasons),
             bool(self.usages),
+            system_fingerprint=next(iter(self.fingerprints), ""),
         )
 
 
@@ -69,6 +72,7 @@ def _read_chunk(told: Told, chunk: dict[str, Any]) -> None:
     told.kinds.add(chunk["object"])
     told.created.add(chunk["created"])
     told.models.add(chunk["model"])
+    told.fingerprints.add(chunk.get("system_fingerprint", ""))
     if chunk.get("usage"):
         assert chunk["choices"] == []
         assert not told.usages

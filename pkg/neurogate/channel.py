@@ -34,6 +34,8 @@ class Resume(msgspec.Struct, frozen=True):
     """Only the end mark is missing."""
     lengths: bytes = b""
     """Characters of each event's text, a byte each: where one token ends and the next begins. Empty when not known."""
+    system_fingerprint: str = ""
+    """As the answer's first events tell it; empty when they do not, and then the rest does not either."""
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -419,6 +419,7 @@ def test_where_an_answer_stopped_reaches_the_worker() -> None:
             finish_reason="stop",
             usage_sent=True,
             lengths=b"\x02\x03\x03",
+            system_fingerprint="b6000-abc",
         )
         async with serving(backend) as (_, address), linking(address) as (client, observer):
             await observer.hears("up")

@@ -167,6 +167,7 @@ def resume_to_wire(resume: Resume) -> pb.Resume:
         finish_reason=_text(resume.finish_reason),
         usage_sent=resume.usage_sent,
         lengths=resume.lengths,
+        system_fingerprint=_text(resume.system_fingerprint),
     )
 
 
@@ -181,6 +182,7 @@ def resume_from_wire(message: pb.Resume) -> Resume:
         finish_reason=message.finish_reason,
         usage_sent=message.usage_sent,
         lengths=message.lengths,
+        system_fingerprint=message.system_fingerprint,
     )
 
 

@@ -127,8 +127,8 @@ def test_cut_behind_any_event_the_joined_stream_says_what_the_undisturbed_one_sa
                 assert end.http_status == 200, end.message
                 joined = read(begun + rest)
                 if not said.completion_id and name.startswith(("chat", "completion")):  # nothing had come
-                    assert len(joined.ids) == 1
-                    joined = replace(joined, ids=whole.ids)
+                    assert len(joined.ids) == len(joined.fingerprints) == 1
+                    joined = replace(joined, ids=whole.ids, fingerprints=whole.fingerprints)
                 assert joined == whole
                 assert end.finish_reason == undisturbed.finish_reason
                 if not (said.usage_sent and end.usage is None):
@@ -143,6 +143,21 @@ def test_a_client_that_has_nothing_yet_is_told_who_speaks() -> None:
             body, _ = await answered(worker, replace(chat(max_tokens=2), resume=Resume("")))
         assert read(body).roles == 1
         assert read(body).ids == {"chatcmpl-r-1"}
+
+    run(main())
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+@pytest.mark.parametrize("fingerprint", ["b6000-abc", ""])
+def test_every_event_has_the_fingerprint_that_the_first_ones_had(path: str, fingerprint: str) -> None:
+    async def main() -> None:
+        async with sim_worker() as worker:
+            said = Resume("[sim]", 1, "id", 1, "m", system_fingerprint=fingerprint)
+            call = ask(path, prompt="Why?", messages=[{"role": "user", "content": "Why?"}], max_tokens=4, **USAGE)
+            body, _ = await answered(worker, replace(call, resume=said))
+        assert read(body).usages
+        assert read(body).fingerprints == {fingerprint}
+        assert (b"system_fingerprint" in body) is bool(fingerprint)
 
     run(main())
 

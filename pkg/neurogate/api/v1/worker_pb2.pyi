@@ -79,7 +79,7 @@ class BodyPart(_message.Message):
     def __init__(self, id: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class Resume(_message.Message):
-    __slots__ = ("text", "completion_id", "created", "tokens", "model", "finish_reason", "usage_sent", "lengths")
+    __slots__ = ("text", "completion_id", "created", "tokens", "model", "finish_reason", "usage_sent", "lengths", "system_fingerprint")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_ID_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class Resume(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_SENT_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     text: str
     completion_id: str
     created: int
@@ -96,7 +97,8 @@ class Resume(_message.Message):
     finish_reason: str
     usage_sent: bool
     lengths: bytes
-    def __init__(self, text: _Optional[str] = ..., completion_id: _Optional[str] = ..., created: _Optional[int] = ..., tokens: _Optional[int] = ..., model: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage_sent: _Optional[bool] = ..., lengths: _Optional[bytes] = ...) -> None: ...
+    system_fingerprint: str
+    def __init__(self, text: _Optional[str] = ..., completion_id: _Optional[str] = ..., created: _Optional[int] = ..., tokens: _Optional[int] = ..., model: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage_sent: _Optional[bool] = ..., lengths: _Optional[bytes] = ..., system_fingerprint: _Optional[str] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
     __slots__ = ("ids", "chunks", "ends", "stats", "draining", "pong")

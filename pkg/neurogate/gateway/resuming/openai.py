@@ -31,6 +31,7 @@ class _Chunk(msgspec.Struct):
     id: Any = None
     created: Any = None
     model: Any = None
+    system_fingerprint: Any = None
     usage: Any = None
     error: Any = None
 
@@ -49,7 +50,9 @@ class _OpenAITranscript(StreamTranscript):
         chunk = _decode(data)
         if chunk.error:
             raise CannotResumeError("it reports an error")
-        self._introduce(completion_id=chunk.id, model=chunk.model, created=chunk.created)
+        self._introduce(
+            completion_id=chunk.id, model=chunk.model, created=chunk.created, fingerprint=chunk.system_fingerprint
+        )
         if len(chunk.choices) > 1:
             raise CannotResumeError("it has several answers")
         for choice in chunk.choices:

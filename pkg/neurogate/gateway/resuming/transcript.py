@@ -36,6 +36,7 @@ class StreamTranscript(ABC):
         self._id = ""
         self._model = ""
         self._created = 0
+        self._fingerprint = ""
         self._finish_reason = ""
         self._usage_sent = False
         self._ended = False
@@ -68,6 +69,7 @@ class StreamTranscript(ABC):
             finish_reason=self._finish_reason,
             usage_sent=self._usage_sent,
             lengths=b"" if _UNKNOWN in self._lengths else bytes(self._lengths),
+            system_fingerprint=self._fingerprint,
         )
 
     @abstractmethod
@@ -89,7 +91,14 @@ class StreamTranscript(ABC):
         self._lengths.append(min(len(text), _UNKNOWN))
         self._tokens += 1
 
-    def _introduce(self, *, completion_id: object = None, model: object = None, created: object = None) -> None:
+    def _introduce(
+        self,
+        *,
+        completion_id: object = None,
+        model: object = None,
+        created: object = None,
+        fingerprint: object = None,
+    ) -> None:
         """Keep what the first events that tell it call the answer."""
         if not self._id and isinstance(completion_id, str):
             self._id = completion_id
@@ -97,6 +106,8 @@ class StreamTranscript(ABC):
             self._model = model
         if not self._created and type(created) is int and 0 < created <= _INT64_MAX:
             self._created = created
+        if not self._fingerprint and isinstance(fingerprint, str):
+            self._fingerprint = fingerprint
 
 
 def only(said: dict[str, object], known: frozenset[str]) -> None:

@@ -1,7 +1,8 @@
 """The rest of a stream of OpenAI's chat and text completions.
 
-Events say what the first ones of the stream said: the id, the time, the model. What llama.cpp and the simulated engine
-send at the end is sent here: the finish reason, the usage in an event of its own when the request asks for it, [DONE].
+Events say what the first ones of the stream said: the id, the time, the model, the fingerprint of the engine that began
+it, if it told one. What llama.cpp and the simulated engine send at the end is sent here: the finish reason, the usage
+in an event of its own when the request asks for it, [DONE].
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class _OpenAIForm(ABC):
             "created": said.created or created,
             "id": said.completion_id or f"{self.id_prefix}-{request_id}",
             "model": said.model or model,
+            **({"system_fingerprint": said.system_fingerprint} if said.system_fingerprint else {}),
             "object": self.event_object,
         }
 
