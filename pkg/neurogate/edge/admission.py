@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Callable
 from typing import Literal
 
 from neurogate.edge.caller import Priority
 from neurogate.edge.line import Lane, Line
+from neurogate.edge.need import Need, Needs
 from neurogate.edge.patience import Patience
 from neurogate.edge.settings import AdmissionSettings
 from neurogate.errors import QueueFullError, QueueTimeoutError, QueueTooLongError
@@ -34,7 +36,7 @@ _HOPE = 0.9
 _ABOUT = 0.05
 """Clients whose own clocks are ahead of ours by this share of their time have left because it was over."""
 
-_REST_S = 60.0
+_REST_S = 10.0
 """Seconds without a queue after which clients' patience is learned anew."""
 
 
@@ -47,8 +49,10 @@ class Ticket:
         "_state",
         "deadline",
         "give_up_at",
+        "guessed",
         "key_id",
         "lane",
+        "need",
         "priority",
         "queued_at",
         "turn_at",
@@ -61,14 +65,21 @@ class Ticket:
         key_id: str,
         priority: Priority,
         *,
+        need: Need,
+        guessed: bool,
         deadline: float,
         give_up_at: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """`deadline` is when the request must be over, `give_up_at` until when it may wait: loop time, as all here."""
+        """`deadline` is when the request must be over, `give_up_at` until when it may wait: loop time, as all here.
+
+        `guessed`: how long its client waits is learned from others, and others' is learned from it.
+        """
         self.lane = lane
         self.key_id = key_id
         self.priority: Priority = priority
+        self.need = need
+        self.guessed = guessed
         self.deadline = deadline
         self.give_up_at = give_up_at
         self.queued_at = loop.time()
@@ -159,6 +170,7 @@ class Admission:
         self._since_batch = 0
         self._taken = 0
         self._patience = Patience()
+        self._needs = Needs()
         self._empty_since = 0.0
 
     @property
@@ -185,10 +197,20 @@ class Admission:
         """Whether a request may go at once: there is room and nobody waits for it."""
         return lane not in self._waiting_for and self._has_room(lane, self._taken)
 
-    def queue(self, lane: Lane, *, key_id: str, priority: Priority, deadline: float) -> Ticket:
+    def queue(
+        self,
+        lane: Lane,
+        *,
+        key_id: str,
+        priority: Priority,
+        deadline: float,
+        told: bool = False,
+        max_tokens: int | None = None,
+    ) -> Ticket:
         """Take a place; what follows is `await ticket.turn()`. `deadline` is loop time: the request must be over then.
 
-        Raises QueueFullError, and QueueTooLongError when the turn would come too late.
+        `told`: the deadline is its client's own, who need not be guessed at. `max_tokens` is what it asks for at most,
+        where it says so. Raises QueueFullError, and QueueTooLongError when the turn would come too late.
         """
         now, line = self._loop.time(), self._lines[priority]
         if not self.waiting and now - self._empty_since > _REST_S:
@@ -201,8 +223,11 @@ class Admission:
                 f"{length_max} {priority} requests wait for their turn already ({name}); try again later",
                 retry_after_s=_retry_after(line.whole_s(lane, now)),
             )
-        give_up_at = min(now + timeout_s, deadline - self._patience.needed_s)
-        may_wait_s = min(give_up_at - now, self._patience.limit_s) / _HOPE
+        need = self._needs.of(lane, max_tokens)
+        guessed = not told and priority == "interactive"  # batch clients wait: that is what they said
+        give_up_at = min(now + timeout_s, deadline - need.seconds)
+        limit_s = self._patience.limit_s(key_id, now) if guessed else math.inf
+        may_wait_s = min(give_up_at - now, limit_s) / _HOPE
         expected_s = line.expected_s(lane, key_id, now, at_most_s=may_wait_s)
         if expected_s > may_wait_s:
             self._on_left(0.0, "too_long")
@@ -210,7 +235,17 @@ class Admission:
                 f"the request's turn would come in about {expected_s:.1f} s, which is too late; try again later",
                 retry_after_s=_retry_after(expected_s),
             )
-        ticket = Ticket(self, lane, key_id, priority, deadline=deadline, give_up_at=give_up_at, loop=self._loop)
+        ticket = Ticket(
+            self,
+            lane,
+            key_id,
+            priority,
+            need=need,
+            guessed=guessed,
+            deadline=deadline,
+            give_up_at=give_up_at,
+            loop=self._loop,
+        )
         line.put(ticket)
         self._waiting_for[lane] = self._waiting_for.get(lane, 0) + 1
         self.wake()
@@ -233,14 +268,19 @@ class Admission:
 
     def answered(self, ticket: Ticket) -> None:
         """The request that used this turn was answered."""
-        self._patience.answered(self._loop.time() - ticket.turn_at)
+        now, queued_at, turn_at = self._loop.time(), ticket.queued_at, ticket.turn_at
+        ticket.need.answered(now - turn_at)
+        if ticket.guessed:
+            self._patience.answered(ticket.key_id, waited_s=turn_at - queued_at, age_s=now - queued_at, now=now)
 
     def wasted(self, ticket: Ticket, *, client_left: bool) -> None:
         """What an engine did for the request that used this turn was for nothing."""
-        if self._loop.time() >= ticket.deadline - _ABOUT * (ticket.deadline - ticket.queued_at):
-            self._patience.ran_out()
-        elif client_left:
-            self._patience.gave_up(ticket.turn_at - ticket.queued_at)
+        now, queued_at, need = self._loop.time(), ticket.queued_at, ticket.need
+        if now >= ticket.deadline - _ABOUT * (ticket.deadline - queued_at):
+            need.ran_out()
+        elif client_left and ticket.guessed:
+            waited_s, age_s = ticket.turn_at - queued_at, now - queued_at
+            self._patience.gave_up(ticket.key_id, waited_s=waited_s, age_s=age_s, usual_s=need.usual_s, now=now)
 
     def too_late(self, ticket: Ticket) -> QueueTimeoutError:
         """The error for a ticket whose turn did not come."""
@@ -266,7 +306,7 @@ class Admission:
         now = self._loop.time()
         while self.waiting and (ticket := self._next(has_room, now)) is not None:
             self._gone(ticket.lane, now)
-            if ticket.deadline - now < self._patience.needed_s:
+            if self._ends_at(ticket, now) - now < ticket.need.seconds:
                 ticket.expire()  # it would be started, and not finished in time: the turn is the next one's
                 continue
             self._had_turn(ticket.priority)
@@ -287,6 +327,12 @@ class Admission:
 
     def _had_turn(self, priority: Priority) -> None:
         self._since_batch = self._since_batch + 1 if priority == "interactive" else 0
+
+    def _ends_at(self, ticket: Ticket, now: float) -> float:
+        """When the request is over, whoever ends it."""
+        if not ticket.guessed:
+            return ticket.deadline
+        return min(ticket.deadline, self._patience.leaves_at(ticket.key_id, ticket.queued_at, now))
 
     def _gone(self, lane: Lane, now: float) -> None:
         self._waiting_for[lane] -= 1

@@ -114,15 +114,26 @@ class Edge:
             return estimate(min(prompt_bytes, PROMPT_BYTES_MAX), chunks, self._settings)
         return None if failed else 0
 
-    def ticket(self, caller: Caller, lane: Lane, *, batch: bool = False, deadline: float) -> Ticket | None:
+    def ticket(
+        self,
+        caller: Caller,
+        lane: Lane,
+        *,
+        batch: bool = False,
+        deadline: float,
+        told: bool = False,
+        max_tokens: int | None = None,
+    ) -> Ticket | None:
         """A place in the queue; None when the request may go at once. `deadline` is its own, in loop time.
 
-        Raises QueueFullError and QueueTooLongError.
+        `told` and `max_tokens` as Admission.queue takes them. Raises QueueFullError and QueueTooLongError.
         """
         if self._admission.free(lane):
             return None
         priority: Priority = "batch" if batch else caller.priority
-        return self._admission.queue(lane, key_id=caller.key_id, priority=priority, deadline=deadline)
+        return self._admission.queue(
+            lane, key_id=caller.key_id, priority=priority, deadline=deadline, told=told, max_tokens=max_tokens
+        )
 
     def over(self, ticket: Ticket | None, status: int, *, broken: bool) -> None:
         """A request ended: whoever waits may have its room.

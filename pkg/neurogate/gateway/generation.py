@@ -131,7 +131,12 @@ class GenerationEndpoint:
         )
         try:
             served.ticket = ticket = edge.ticket(
-                caller, (model, self._api), batch=headers.priority == b"batch", deadline=deadline
+                caller,
+                (model, self._api),
+                batch=headers.priority == b"batch",
+                deadline=deadline,
+                told=bool(headers.timeout),
+                max_tokens=head.max_tokens,
             )
             if ticket is None or await response.wait(ticket, comment_every_s=self._comments(head, headers)):
                 await response.run(self._dispatcher, call)

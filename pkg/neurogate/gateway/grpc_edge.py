@@ -226,7 +226,14 @@ class GrpcEdge:
         time_left_s, deadline = served.rpc.time_left_s, served.deadline
         if time_left_s is not None:
             deadline = min(deadline, served.began_at + time_left_s)
-        served.ticket = ticket = edge.ticket(caller, (served.model, ""), batch=batch, deadline=deadline)
+        served.ticket = ticket = edge.ticket(
+            caller,
+            (served.model, ""),
+            batch=batch,
+            deadline=deadline,
+            told=time_left_s is not None,
+            max_tokens=max_tokens,
+        )
         if ticket is not None:
             await ticket.turn()
 

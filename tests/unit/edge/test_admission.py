@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -31,9 +32,18 @@ class Desk:
         self.tickets: list[Ticket] = []
 
     def come(
-        self, key: str, *, model: str = "", priority: Priority = "interactive", deadline: float = 1e9
+        self,
+        key: str,
+        *,
+        model: str = "",
+        priority: Priority = "interactive",
+        deadline: float = 1e9,
+        told: bool = False,
+        max_tokens: int | None = None,
     ) -> tuple[Ticket, asyncio.Task[None]]:
-        ticket = self.admission.queue((model, ""), key_id=key, priority=priority, deadline=deadline)
+        ticket = self.admission.queue(
+            (model, ""), key_id=key, priority=priority, deadline=deadline, told=told, max_tokens=max_tokens
+        )
         task = self.loop.create_task(self._wait(ticket))
         self.tasks.append(task)
         self.tickets.append(ticket)
@@ -377,17 +387,21 @@ def test_batch_requests_wait_at_their_own_pace_and_for_their_own_time():
     on_a_desk(scenario, queue_timeout_s=1000, batch_queue_timeout_s=40)
 
 
+def takes(desk: Desk, seconds: float, *, model: str = "", max_tokens: int | None = None, times: int = 8) -> None:
+    """As if so many requests like this had taken so long."""
+    for _ in range(times):
+        desk.admission._needs.of((model, ""), max_tokens).answered(seconds)
+
+
 def test_what_cannot_be_finished_in_time_is_not_begun_and_the_turn_is_the_next_ones():
     async def scenario(desk: Desk) -> None:
-        for _ in range(8):
-            desk.admission._patience.answered(4.0)
+        takes(desk, 4.0)
         first, first_task = desk.come("a", deadline=20)
         desk.come("b", deadline=100)
         await turns()
         first.give_up_at = 100  # as if it were learned only now how long requests take
         await asyncio.sleep(0.5)
-        for _ in range(200):
-            desk.admission._patience.answered(60.0)
+        takes(desk, 60.0, times=200)
         await desk.open(1)
         assert desk.served == ["b"]
         with pytest.raises(QueueTimeoutError):
@@ -398,8 +412,7 @@ def test_what_cannot_be_finished_in_time_is_not_begun_and_the_turn_is_the_next_o
 
 def test_a_request_waits_only_as_long_as_there_is_time_left_to_answer_it():
     async def scenario(desk: Desk) -> None:
-        for _ in range(8):
-            desk.admission._patience.answered(4.0)
+        takes(desk, 4.0)
         _, task = desk.come("a", deadline=10)
         with pytest.raises(QueueTimeoutError):
             await task
@@ -408,14 +421,135 @@ def test_a_request_waits_only_as_long_as_there_is_time_left_to_answer_it():
     on_a_desk(scenario)
 
 
-def test_after_a_long_rest_clients_may_have_more_patience():
+def test_a_short_request_is_not_refused_for_what_long_ones_and_those_for_other_models_take():
     async def scenario(desk: Desk) -> None:
+        await moving(desk, 1.0)
+        takes(desk, 60.0)
+        takes(desk, 60.0, max_tokens=2048)
+        takes(desk, 60.0, model="large", max_tokens=16)
+        with pytest.raises(QueueTooLongError):
+            desk.come("a", deadline=desk.loop.time() + 5)
+        ticket, _ = desk.come("a", deadline=desk.loop.time() + 5, max_tokens=16)
+        await desk.open(2)
+        assert "a" in desk.served
+        assert ticket.turn_at
+
+    on_a_desk(scenario)
+
+
+async def leave_one_after_the_other(desk: Desk, key: str, count: int, *, waited_s: float, took_s: float) -> None:
+    """Clients who wait for that long, get their turn, and leave so long after it."""
+    for _ in range(count):
+        ticket, task = desk.come(key)
+        await asyncio.sleep(waited_s)
+        await desk.open(1)
+        await task
+        await asyncio.sleep(took_s)
+        desk.admission.wasted(ticket, client_left=True)
+
+
+def test_clients_of_one_key_who_leave_delay_nobody_elses_and_no_batch_request():
+    """An editor cancels its completions; a batch job of the same key, and another key's chats, wait as long as ever."""
+
+    async def scenario(desk: Desk) -> None:
+        await leave_one_after_the_other(desk, "ide", 40, waited_s=2, took_s=0.3)
+        await moving(desk, 1.0)
+        with pytest.raises(QueueTooLongError):
+            until_refused(desk, "ide")
+        assert desk.admission._lines["interactive"].length < 5
+        for _ in range(30):
+            desk.come("chat")
+        for key in ("ide", "docs"):
+            for _ in range(30):
+                desk.come(key, priority="batch")
+        assert desk.admission.waiting > 90
+
+    on_a_desk(scenario, queue_timeout_s=100, batch_queue_timeout_s=3600)
+
+
+def test_clients_who_cancel_now_and_then_are_not_refused_what_comes_within_five_seconds():
+    async def scenario(desk: Desk) -> None:
+        for count in range(60):
+            await leave_one_after_the_other(desk, "ide", 1, waited_s=1 + count % 3, took_s=0.3 + count % 7)
+        await moving(desk, 1.0)
+        for _ in range(3):
+            desk.come("ide")
+
+    on_a_desk(scenario)
+
+
+def test_batch_clients_who_leave_teach_nothing():
+    async def scenario(desk: Desk) -> None:
+        for _ in range(40):
+            ticket, task = desk.come("docs", priority="batch")
+            await asyncio.sleep(2)
+            await desk.open(1)
+            await task
+            desk.admission.wasted(ticket, client_left=True)
+        await moving(desk, 1.0)
+        for _ in range(20):
+            desk.come("docs")
+
+    on_a_desk(scenario)
+
+
+def test_who_says_how_long_it_waits_is_believed():
+    async def scenario(desk: Desk) -> None:
+        await leave_one_after_the_other(desk, "a", 16, waited_s=2, took_s=0.3)
+        await moving(desk, 1.0)
         for _ in range(4):
-            desk.admission._patience.gave_up(10.0)
-        await asyncio.sleep(61)
+            desk.come("b")
+        for _ in range(2):
+            desk.come("a", told=True, deadline=desk.loop.time() + 30)
+        with pytest.raises(QueueTooLongError):
+            desk.come("a")
+
+    on_a_desk(scenario)
+
+
+def test_who_waited_before_it_was_known_that_their_clients_leave_is_not_begun_for_nothing():
+    async def scenario(desk: Desk) -> None:
+        takes(desk, 1.0)
+        tickets = [desk.come("a") for _ in range(16)]
+        await asyncio.sleep(2.5)
+        _, waits = desk.come("a")
+        await desk.open(16)
+        await asyncio.sleep(0.5)
+        _, waits_less = desk.come("a")
+        for ticket, _ in tickets:
+            desk.admission.wasted(ticket, client_left=True)
+        await asyncio.sleep(1.5)
+        await desk.open(16)
+        await waits_less
+        with pytest.raises(QueueTimeoutError):
+            await waits
+
+    on_a_desk(scenario)
+
+
+def test_an_answer_to_one_who_waited_longer_has_others_wait_as_long_again():
+    async def scenario(desk: Desk) -> None:
+        await leave_one_after_the_other(desk, "a", 16, waited_s=2, took_s=0.3)
+        now = desk.loop.time()
+        assert desk.admission._patience.limit_s("a", now) < 2.0
+        ticket, task = desk.come("a")
+        await asyncio.sleep(3)
+        await desk.open(1)
+        await task
+        desk.admission.answered(ticket)
+        assert desk.admission._patience.limit_s("a", now) == math.inf
+
+    on_a_desk(scenario)
+
+
+def test_after_a_short_rest_clients_may_have_more_patience():
+    async def scenario(desk: Desk) -> None:
+        await leave_one_after_the_other(desk, "a", 16, waited_s=2, took_s=0.3)
         desk.come("a")
-        assert desk.admission._patience.limit_s == pytest.approx(14.0)
+        assert desk.admission._patience.limit_s("a", desk.loop.time()) < 2.0
+        await desk.open(1)
+        await asyncio.sleep(11)
         desk.come("a")
-        assert desk.admission._patience.limit_s == pytest.approx(14.0)
+        assert desk.admission._patience.limit_s("a", desk.loop.time()) == math.inf
 
     on_a_desk(scenario)

@@ -1,13 +1,10 @@
-"""The pace of a queue, and what is learned of those who waited."""
+"""The pace of a queue."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 
 from neurogate.edge.pace import Pace
-from neurogate.edge.patience import Patience
 
 
 def test_a_pace_is_not_known_before_some_turns():
@@ -66,62 +63,3 @@ def test_a_queue_that_stands_still_gets_slower_and_a_fast_one_is_soon_believed()
     for turn in range(600):
         pace.turn(45.0 + turn * 0.1)
     assert pace.seconds(105.0) < 0.15
-
-
-def test_usual_times_are_those_of_the_quicker_requests_and_not_known_before_some():
-    patience = Patience()
-    for _ in range(7):
-        patience.answered(2.0)
-    assert patience.needed_s == 0.0
-    patience.answered(2.0)
-    assert patience.needed_s == pytest.approx(1.1 * 2.0)
-    for turn in range(400):
-        patience.answered(1.0 if turn % 3 == 0 else 60.0)
-    assert 0.9 < patience.needed_s < 15.0
-
-
-def test_more_time_must_be_left_where_those_that_are_begun_run_out_of_it():
-    patience = Patience()
-    for _ in range(8):
-        patience.answered(1.0)
-    for _ in range(10):
-        patience.ran_out()
-    assert patience.needed_s == pytest.approx(1.6)
-    for _ in range(1000):
-        patience.ran_out()
-    assert patience.needed_s == pytest.approx(10.0)
-    for _ in range(10_000):
-        patience.answered(1.0)
-    assert patience.needed_s == pytest.approx(1.1)
-    assert patience.limit_s == math.inf
-
-
-def test_a_few_who_leave_shorten_nothing():
-    patience = Patience()
-    for turn in range(640):
-        if turn % 8 == 0:
-            patience.gave_up(0.1)
-        else:
-            patience.answered(1.0)
-    assert patience.limit_s == math.inf
-
-
-def test_many_who_leave_shorten_the_wait_below_theirs_and_it_grows_back_slowly():
-    patience = Patience()
-    for _ in range(4):
-        patience.gave_up(10.0)
-    assert patience.limit_s == pytest.approx(7.0)
-    for _ in range(1600):
-        patience.answered(0.5)
-    assert 8.0 < patience.limit_s < 10.0
-    patience.rested()
-    assert patience.limit_s > 16.0
-
-
-def test_the_wait_is_never_shortened_below_what_requests_take():
-    patience = Patience()
-    for _ in range(8):
-        patience.answered(5.0)
-    for _ in range(400):
-        patience.gave_up(0.01)
-    assert patience.limit_s == pytest.approx(5.0)

@@ -11,6 +11,7 @@ import pytest
 from dataplane_support import turns
 from gateway_support import CHAT, Edge, chat, edge, prompt
 from neurogate.channel import End, EndCode
+from neurogate.edge.caller import ANYBODY
 from neurogate.edge.keyfile import digest
 from neurogate.inference import Usage
 from neurogate.testing.connections import FakeClient
@@ -392,14 +393,19 @@ def test_a_request_ends_with_the_time_that_its_client_gave_it() -> None:
     run(main())
 
 
+def limit_s(made: Edge) -> float:
+    """How long those without a key may wait at most, going by others."""
+    return made.admission._patience.limit_s(ANYBODY.key_id, asyncio.get_running_loop().time())
+
+
 def test_only_requests_that_waited_teach_the_queue() -> None:
     async def main() -> None:
         async with edge(max_concurrent=1) as made:
-            patience = made.admission._patience
+            need = made.admission._needs.of(("", ""), None)
             for _ in range(20):
                 (await made.asked(chat())).end(GOOD)
                 await turns()
-            assert patience.needed_s == 0.0
+            assert need.seconds == 0.0
             for _ in range(9):
                 first = await occupied(made)
                 made.ask(chat())
@@ -410,8 +416,8 @@ def test_only_requests_that_waited_teach_the_queue() -> None:
                 calls(made)[-1].chunk(DONE)
                 calls(made)[-1].end(GOOD)
                 await turns()
-            assert patience.needed_s == pytest.approx(2.2)
-            for _ in range(4):
+            assert need.seconds == pytest.approx(2.2)
+            for _ in range(16):
                 first = await occupied(made)
                 leaving = chat()
                 made.ask(leaving)
@@ -420,7 +426,7 @@ def test_only_requests_that_waited_teach_the_queue() -> None:
                 await turns()
                 leaving.leave()
                 await turns()
-            assert patience.limit_s == pytest.approx(7)
+            assert limit_s(made) == pytest.approx(0.7 * (10 - 2))
 
     run(main())
 
@@ -428,10 +434,10 @@ def test_only_requests_that_waited_teach_the_queue() -> None:
 def test_the_answer_that_broke_off_for_lack_of_time_teaches_as_well() -> None:
     async def main() -> None:
         async with edge(max_concurrent=1) as made:
-            patience = made.admission._patience
+            need = made.admission._needs.of(("", ""), None)
             for _ in range(8):
-                patience.answered(1.0)
-            before_s = patience.needed_s
+                need.answered(1.0)
+            before_s = need.seconds
             first = await occupied(made)
             client = chat(headers=[("x-neurogate-timeout", "5")])
             made.ask(client)
@@ -441,7 +447,7 @@ def test_the_answer_that_broke_off_for_lack_of_time_teaches_as_well() -> None:
             calls(made)[-1].chunk(b"data: {}\n\n")
             await asyncio.sleep(3)
             assert (client.status, client.complete) == (200, True)
-            assert patience.needed_s > before_s
+            assert need.seconds > before_s
 
     run(main())
 
@@ -449,7 +455,7 @@ def test_the_answer_that_broke_off_for_lack_of_time_teaches_as_well() -> None:
 def test_answers_that_engines_broke_off_say_nothing_of_their_clients() -> None:
     async def main() -> None:
         async with edge(max_concurrent=1) as made:
-            for _ in range(8):
+            for _ in range(20):
                 first = await occupied(made)
                 client = chat()
                 made.ask(client)
@@ -459,6 +465,36 @@ def test_answers_that_engines_broke_off_say_nothing_of_their_clients() -> None:
                 calls(made)[-1].chunk(b"data: {}\n\n")
                 calls(made)[-1].end(End(EndCode.BROKEN))
                 await turns()
-                assert made.admission._patience.limit_s == math.inf
+                assert limit_s(made) == math.inf
+
+    run(main())
+
+
+def test_the_queue_hears_what_a_request_says_of_its_length_and_its_time() -> None:
+    """A short one is not refused for what long ones need, nor who says its time for what others do not wait for."""
+
+    async def main() -> None:
+        async with edge(max_concurrent=1) as made:
+            loop, admission = asyncio.get_running_loop(), made.admission
+            for _ in range(8):
+                admission._needs.of(("", ""), None).answered(60.0)
+            for _ in range(16):
+                admission._patience.gave_up(ANYBODY.key_id, waited_s=9, age_s=9, usual_s=0, now=loop.time())
+            first = await occupied(made)
+            in_time = ("x-neurogate-timeout", "20")
+            long, short = chat(headers=[in_time]), chat(headers=[in_time], max_tokens=16)
+            for client in (long, short):
+                made.ask(client)
+            await turns()
+            assert (long.status, short.status) == (503, 0)
+            assert made.admission.waiting == 1
+            [[waiting]] = [list(queues.values()) for queues in admission._lines["interactive"]._by_key.values()]
+            assert waiting[0].guessed is False
+            first.end(GOOD)
+            await turns()
+            calls(made)[-1].chunk(DONE)
+            calls(made)[-1].end(GOOD)
+            await turns()
+            assert short.status == 200
 
     run(main())
