@@ -9,6 +9,7 @@ from typing import Any
 
 from neurogate.channel import End
 from neurogate.engines.engine import Engine
+from neurogate.virtual_time import VirtualTimeLoop
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.vigil import WatchSettings
@@ -45,6 +46,11 @@ class Watched:
             while not wanted():
                 await asyncio.sleep(0.05)
         return self.loop.time() - began
+
+    def pause(self, seconds: float) -> None:
+        """As a process that was stopped for so long, on virtual time."""
+        assert isinstance(self.loop, VirtualTimeLoop)
+        self.loop.advance(seconds)
 
     async def asked(self, body: Any = b"{}", **fields: Any) -> End:
         return await self.worker.answer(incoming(body, **fields), FakeOutlet())

@@ -35,6 +35,7 @@ PROPS = {"total_slots": 3, "build_info": "b9999-abc", "default_generation_settin
 MODELS = {"data": [{"id": "tiny", "meta": {"n_ctx_train": 8192, "n_ctx": 6144}}]}
 METRICS = (
     b"# TYPE x gauge\nllamacpp:requests_processing 2\nllamacpp:requests_deferred 5\nllamacpp:n_decode_total 9e+06\n"
+    b"llamacpp:prompt_tokens_total 2000\nllamacpp:prompt_seconds_total 12.5\n"
 )
 SLOTS = [{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}, "odd"]
 
@@ -110,6 +111,8 @@ def test_a_healthy_server_tells_slots_load_version_and_context() -> None:
         slots_busy=2,
         queued=5,
         work_done=9_000_000,
+        step_tokens=2048,
+        prompt_tokens_per_s=160.0,
         apis=frozenset(
             {
                 "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/completion",

@@ -133,6 +133,10 @@ class Observation:
     work_done: int | None = None
     """Grows whenever the engine computes anything, prompts included: its sign of life while it is silent.
     None when the engine does not tell."""
+    step_tokens: int = 512
+    """Tokens of a prompt that it computes at once: within such a step `work_done` stands still."""
+    prompt_tokens_per_s: float | None = None
+    """How fast it has computed prompts so far, what it took from caches aside. None when it does not tell."""
     generates: bool = True
     """Its model generates text; not one that only embeds or reranks."""
     canaries: bool = True

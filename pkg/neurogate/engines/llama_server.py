@@ -8,6 +8,7 @@ wait for the current decode step, so an answer that is missing or late leaves th
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
@@ -43,6 +44,8 @@ from neurogate.engines.resuming import request_of
 from neurogate.inference import GenerationEvent
 from neurogate.prompt_api import UNDECODABLE
 
+_STEP_TOKENS = 2048
+"""At most so many tokens of a prompt are one step to its counters, unless it was told otherwise."""
 _FIGURE = re.compile(rb"^llamacpp:(\w+) ([0-9.e+]+)$", re.MULTILINE)
 _WORK = (b"n_decode_total", b"tokens_predicted_total", b"spec_decode_num_draft_tokens_total")
 """Counters that grow with everything the server computes: steps, those over the batches of a prompt too, and what
@@ -83,6 +86,7 @@ class _Load:
     busy: int | None = None
     queued: int | None = None
     work_done: int | None = None
+    prompt_tokens_per_s: float | None = None
 
 
 _CLIENTS_FAULT = re.compile(
@@ -158,6 +162,8 @@ class LlamaServerEngine(OpenAIEngine):
             slots_busy=load.busy,
             queued=load.queued,
             work_done=load.work_done,
+            step_tokens=_STEP_TOKENS,
+            prompt_tokens_per_s=load.prompt_tokens_per_s,
             canaries=len(facts.models) == 1,  # with several, one canary after the other would load them in turn
             apis=facts.apis,
             resumes=OPENAI_PATHS if "/apply-template" in facts.apis else OPENAI_PATHS - {CHAT_PATH},
@@ -213,12 +219,13 @@ class LlamaServerEngine(OpenAIEngine):
         try:
             status, body = await self._get("/metrics", timeout_s=deadline - loop.time())
             if status == 200:
-                figures = {name: _whole(value) for name, value in _FIGURE.findall(body)}
-                work = [count for name in _WORK if (count := figures.get(name)) is not None]
+                figures = dict(_FIGURE.findall(body))
+                work = [count for name in _WORK if (count := _whole(figures.get(name))) is not None]
                 return _Load(
-                    figures.get(b"requests_processing"),
-                    figures.get(b"requests_deferred"),
+                    _whole(figures.get(b"requests_processing")),
+                    _whole(figures.get(b"requests_deferred")),
                     sum(work) if work else None,
+                    _rate(figures.get(b"prompt_tokens_total"), figures.get(b"prompt_seconds_total")),
                 )
             status, body = await self._get("/slots", timeout_s=deadline - loop.time())
         except EngineUnavailableError:
@@ -232,12 +239,25 @@ class LlamaServerEngine(OpenAIEngine):
         return Observation(ready=False, detail=detail, slots_total=self._slots)
 
 
-def _whole(value: bytes) -> int | None:
-    """A gauge as a number of requests; None for what is none."""
+def _number(value: bytes | None) -> float | None:
+    """A figure; None for what is none."""
     try:
-        return int(float(value))
-    except (ValueError, OverflowError):
+        number = float(value or b"")
+    except ValueError:
         return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(value: bytes | None) -> int | None:
+    """A figure that counts; None for what is none."""
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _rate(tokens: bytes | None, seconds: bytes | None) -> float | None:
+    """Tokens a second; None before there are any."""
+    count, took_s = _number(tokens), _number(seconds)
+    return count / took_s if count and took_s else None
 
 
 async def _blamed(reply: EngineReply) -> EngineReply:

@@ -34,7 +34,7 @@ from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.telemetry import tracing
 from neurogate.telemetry.tracing import SpanOf
 from neurogate.worker.asked import asked
-from neurogate.worker.canary import Canary
+from neurogate.worker.canary import PAUSE_S, Canary
 from neurogate.worker.features import ignored_feature
 from neurogate.worker.forwarding import forward
 from neurogate.worker.meter import Meter
@@ -51,6 +51,7 @@ from neurogate.worker.vigil import Vigil, WatchSettings
 _log = structlog.get_logger("neurogate.worker")
 
 _OBSERVE_TIMEOUT_S = 2.5
+_OBSERVE_GAP_S = 0.05
 _BUSY_RETRY_S = 1.0
 _DETAIL_CHARS_MAX = 500
 _DRAINS = End(EndCode.CANCELLED, message="the worker drains")
@@ -146,10 +147,17 @@ class Worker:
         await self._idle.wait()
 
     async def observe(self, interval_s: float) -> None:
-        """Ask the engine how it is, for ever; a change is told at once."""
+        """Ask the engine how it is, for ever; a change is told at once.
+
+        One that answers late is asked again at once: some tell what they do only between two steps.
+        """
+        loop = self._loop
         while True:
-            self.take_observation(await self._observe_once())
-            await asyncio.sleep(interval_s)
+            began = loop.time()
+            seen = await self._observe_once()
+            if seen.ready or loop.time() - began <= _OBSERVE_TIMEOUT_S + PAUSE_S:
+                self.take_observation(seen)  # otherwise it was us who slept, and its answer may wait in the socket
+            await asyncio.sleep(max(_OBSERVE_GAP_S, began + interval_s - loop.time()))
 
     async def watch(self) -> None:
         """Watch over the engine, for ever: cut what is stuck, and take it out while it generates nothing."""
@@ -272,7 +280,8 @@ class Worker:
         refusal = self._refusal()
         if refusal is not None:
             raise error_for_refusal(refusal)
-        progress, held = self._begin(self._known_model(prompt.model), prompt.max_tokens)
+        size = len(prompt.text) + len(prompt.system)
+        progress, held = self._begin(self._known_model(prompt.model), prompt.max_tokens, size)
         end = End(EndCode.CANCELLED)
         started = False
         try:
@@ -306,10 +315,10 @@ class Worker:
             return End(EndCode.UNSUPPORTED, message=told)
         return await forward(self._engine, call, outlet, progress, max_answer_bytes=limit)
 
-    def _begin(self, model: str, max_tokens: int | None = None) -> tuple[Progress, Held]:
+    def _begin(self, model: str, max_tokens: int | None = None, prompt_bytes: int = 0) -> tuple[Progress, Held]:
         self._idle.clear()
         job = self._meter.begin(max_tokens)
-        held = Held(job, now=self._loop.time(), model=model)
+        held = Held(job, now=self._loop.time(), model=model, prompt_bytes=prompt_bytes)
         self._vigil.begin(held, model)
         return Progress(job, self._metrics.of_model(model), loop=self._loop), held
 

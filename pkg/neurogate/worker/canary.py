@@ -26,6 +26,8 @@ _DOUBLINGS_MAX = 2
 """And twice as much after each failure, so often: a slow machine is told from a wedged engine by that."""
 _SMOOTHING = 0.3
 _LOOK_S = 0.2
+PAUSE_S = 0.5
+"""A timer later than that says that the process did not run, and nothing about its engine."""
 _OWN_STEPS = 2
 """How often an engine's counter can be seen to grow for a canary: its prompt, its token."""
 WEDGED = "the engine answers but generates nothing"
@@ -107,7 +109,10 @@ class Canary:
         loop: asyncio.AbstractEventLoop,
         done: Callable[[Verdict], None] = lambda _: None,
     ) -> None:
-        """`timeout_s` is the least time for a token, `patience_max_s` the most; `done` hears each verdict once."""
+        """`timeout_s` is the least time for a token in an engine without other work, `patience_max_s` the most.
+
+        `done` hears each verdict once.
+        """
         self._engine = engine
         self._around = surroundings
         self._floor_s = timeout_s
@@ -130,8 +135,10 @@ class Canary:
     def timeout_s(self) -> float:
         """What the next one may take in an engine without other work."""
         if self._usual_s is not None:
-            return max(self._floor_s, _TIMES_USUAL * self._usual_s)
-        return self._floor_s * _FIRST_TIMES * (1 << min(self._failures, _DOUBLINGS_MAX))
+            wanted_s = max(self._floor_s, _TIMES_USUAL * self._usual_s)
+        else:
+            wanted_s = self._floor_s * _FIRST_TIMES * (1 << min(self._failures, _DOUBLINGS_MAX))
+        return min(wanted_s, self._patience_max_s)
 
     @property
     def underway(self) -> bool:
@@ -193,12 +200,14 @@ class Canary:
         """Wait for the token or for a sign of life, whichever comes first.
 
         With a canary under way, the engine's work may be for its own prompt: that is a reason to wait, and proof only
-        when it goes on and on. A canary may starve behind the long prompt of a user.
+        when it goes on and on. A canary may starve behind the long prompt of a user, also of one that comes later. What
+        it took then is not what it usually takes.
         """
         around, loop = self._around, self._loop
         began = waits_since = loop.time()
         steps = 0
-        patience_s = min(around.patience_s(self.timeout_s), self._patience_max_s)
+        timeout_s = self.timeout_s
+        alone = True
         life, work = around.life(), around.work()
         while True:
             if self._asking is None and around.has_room():
@@ -207,20 +216,23 @@ class Canary:
             asking = self._asking
             if asking is None and not around.would_show():
                 return Verdict(Outcome.REFUSED, "every slot is taken, and no request's progress shows")
-            now = loop.time()
+            now, patience_s = loop.time(), around.patience_s(timeout_s)
+            alone = alone and patience_s <= timeout_s
             left_s = waits_since + patience_s - now
             if left_s <= 0:
                 return Verdict(Outcome.HUNG, f"{WEDGED}: canary failed after {now - began:.1f} s", now - began)
+            look_s = min(_LOOK_S, left_s)
             if asking is None:
-                await asyncio.sleep(min(_LOOK_S, left_s))
+                await asyncio.sleep(look_s)
             else:
-                await asyncio.wait([asking], timeout=min(_LOOK_S, left_s))
+                await asyncio.wait([asking], timeout=look_s)
                 if asking.done():
                     self._asking = None
                     if not asking.cancelled():
-                        return asking.result()
+                        return self._learned(asking.result(), alone=alone)
                     began = waits_since = loop.time()  # it gave way to a user, whose progress counts from here
-                    patience_s = min(around.patience_s(self.timeout_s), self._patience_max_s)
+            if loop.time() > now + look_s + PAUSE_S:
+                waits_since, alone = loop.time(), False  # it was us who slept: the token may wait in the socket
             if around.life() != life or (self._asking is None and around.work() != work):
                 return Verdict(Outcome.ALIVE, seconds=loop.time() - began)
             if around.work() != work:
@@ -237,10 +249,15 @@ class Canary:
             return _failed(error)
         except Exception as error:  # noqa: BLE001 - an engine's bug is an outcome too
             return Verdict(Outcome.FAILED, f"{type(error).__name__} in the canary")
-        took_s = self._loop.time() - began
+        return Verdict(Outcome.ALIVE, seconds=self._loop.time() - began, token=True)
+
+    def _learned(self, verdict: Verdict, *, alone: bool) -> Verdict:
+        """The same; what it took is remembered, if no prompt of a user's was in its way."""
         usual_s = self._usual_s
-        self._usual_s = took_s if usual_s is None else usual_s + _SMOOTHING * (took_s - usual_s)
-        return Verdict(Outcome.ALIVE, seconds=took_s, token=True)
+        if verdict.token and (alone or usual_s is None):
+            took_s = verdict.seconds
+            self._usual_s = took_s if usual_s is None else usual_s + _SMOOTHING * (took_s - usual_s)
+        return verdict
 
     def _judged(self, verdict: Verdict) -> Verdict:
         self._failures = 0 if verdict.well else self._failures + 1

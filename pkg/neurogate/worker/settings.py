@@ -70,7 +70,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env(
             "NEUROGATE_CANARY_TIMEOUT_S",
-            "Seconds within which it must give that token; more where its canaries have taken long before.",
+            "Seconds within which it must give that token; more where canaries take long, or behind prompts.",
             gt=0,
         ),
     ] = 4.0
@@ -78,7 +78,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         env(
             "NEUROGATE_STALL_PREFILL_S",
-            "Seconds a request may wait for its first token while the engine shows no progress; 0 is for ever.",
+            "Seconds a request may wait for its first token while the engine shows no progress, or what a step of a"
+            " prompt takes if that is longer; 0 is for ever.",
             ge=0,
         ),
     ] = 60.0

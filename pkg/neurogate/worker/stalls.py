@@ -10,6 +10,9 @@ judged by its phase, and by whether the engine does anything at all:
 | decode  | `decode_s` without a token; `prefill_s` while the engine works or computes a prompt                     |
 | any     | tokens that come more rarely than one in `decode_s`, over a minute                                      |
 
+While prompts are computed, `prefill_s` is longer where the engine needs longer for a step of them (see pace): what it
+does shows only between two steps.
+
 An answer that shows nothing before its end is judged by the engine's own progress, where there is any to see. One whose
 reader is slow is not judged.
 """
@@ -28,8 +31,19 @@ from neurogate.operations import OPERATIONS
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.worker.asked import wants_stream
 from neurogate.worker.meter import Job
+from neurogate.worker.pace import Pace
 
 _HARD_TIMES = 5
+_LONGEST_TIMES = 20
+"""How much longer than `prefill_s` a slow engine may do nothing at all."""
+_PATIENCE_S = 60.0
+"""How long it may where there is no `prefill_s`."""
+_BYTES_PER_TOKEN = 3
+"""Of a prompt's JSON: fewer than usual, so that it is not taken for shorter than it is."""
+_PACED_S = 10.0
+"""Over which the tokens of one stream show how fast the engine is."""
+_SETTLING_S = 2.0
+"""After a pause tokens come that have waited in sockets, and say nothing about it."""
 _TRICKLE_S = 60.0
 """Over which a stream's rate is looked at."""
 _TOOLS = b'"tools"'
@@ -46,9 +60,22 @@ class Phase(enum.Enum):
 class Held:
     """One request that the worker holds."""
 
-    __slots__ = ("_call", "_model", "_outlet", "_quiet", "_time", "began_at", "end", "job", "moved_at", "paced", "seen")
+    __slots__ = (
+        "_call",
+        "_model",
+        "_outlet",
+        "_quiet",
+        "_time",
+        "began_at",
+        "end",
+        "job",
+        "moved_at",
+        "paced",
+        "prompt_bytes",
+        "seen",
+    )
 
-    def __init__(self, job: Job, *, now: float, model: str = "") -> None:
+    def __init__(self, job: Job, *, now: float, model: str = "", prompt_bytes: int = 0) -> None:
         """`model` is what is asked for, as far as that matters."""
         self.job = job
         self.began_at = now
@@ -61,6 +88,8 @@ class Held:
         self.end: End | None = None
         """How it was cut short; None when it was not."""
         self._model = model
+        self.prompt_bytes = prompt_bytes
+        """How much there is to compute before its first token, as it came."""
         self._call: IncomingCall | None = None
         self._outlet: Outlet | None = None
         self._quiet: bool | None = None
@@ -72,6 +101,7 @@ class Held:
     def came(self, call: IncomingCall, outlet: Outlet) -> None:
         """It is this call of a link, answered there."""
         self._call, self._outlet = call, outlet
+        self.prompt_bytes = len(call.body) + (len(call.resume.text) if call.resume is not None else 0)
 
     def within(self, time: asyncio.Timeout) -> asyncio.Timeout:
         """What can cut it short: its own time. Nobody can before, and after it has passed."""
@@ -91,12 +121,9 @@ class Held:
         return True
 
     @property
-    def prompt_bytes(self) -> int:
-        """How much there is to compute before its first token."""
-        call = self._call
-        if call is None:
-            return 0
-        return len(call.body) + (len(call.resume.text) if call.resume is not None else 0)
+    def prompt_tokens(self) -> int:
+        """The same in tokens, estimated."""
+        return self.prompt_bytes // _BYTES_PER_TOKEN
 
     @property
     def blocked(self) -> bool:
@@ -137,11 +164,16 @@ def _silent(held: Held, phase: Phase, silent_s: float) -> Stall:
 class Stalls:
     """The requests that one worker holds, and what they show of its engine. Bounds of 0 are none."""
 
-    def __init__(self, *, prefill_s: float, decode_s: float, now: float) -> None:
+    def __init__(self, *, prefill_s: float, decode_s: float, now: float, pace: Pace) -> None:
+        """`pace` is what is known of the engine's speed; what requests show of it is told there."""
+        self._pace = pace
+        self._patience_s = prefill_s or _PATIENCE_S
         self._prefill_s = prefill_s or math.inf
         self._decode_s = decode_s or math.inf
         self._held: dict[Held, None] = {}
         self._worked_at = self._computed_at = now
+        self._settled_at = now
+        self._left_tokens, self._left_at = 0, now
         self.lived_at = now
         """When the engine last showed any life."""
 
@@ -155,9 +187,11 @@ class Stalls:
         """The worker holds it now."""
         self._held[held] = None
 
-    def drop(self, held: Held) -> None:
-        """No longer."""
+    def drop(self, held: Held, now: float, *, given_up: bool = False) -> None:
+        """No longer. When its asker has `given_up` its prompt, the engine finishes the step that it is in."""
         del self._held[held]
+        if given_up and not held.job.emitted:
+            self._left_tokens, self._left_at = held.prompt_tokens, now
 
     def alive(self, now: float) -> None:
         """Somebody else has seen life in the engine. That it worked for those that are held here it does not say."""
@@ -168,7 +202,10 @@ class Stalls:
 
         Streams are judged by the former. A prompt may starve a canary for minutes, and is given the benefit of doubt.
         """
+        prompts = self.prompts()
+        self._pace.worked(now - max(self._computed_at, prompts[0].moved_at) if prompts else 0.0)
         self._computed_at = now
+        self._left_tokens = 0
         if not for_canary:
             self.lived_at = self._worked_at = now
 
@@ -176,21 +213,61 @@ class Stalls:
         """Those without a token, in order of their arrival."""
         return [held for held in self._held if not held.job.emitted]
 
+    def computing(self, seen: Observation) -> list[Held]:
+        """Those of them that have a slot, as far as can be known."""
+        prompts = self.prompts()
+        decoding = len(self._held) - len(prompts)
+        return prompts[: max(0, (seen.slots_total or len(self._held)) - decoding)]
+
+    def longest_prompt(self, seen: Observation, now: float) -> int:
+        """Tokens of the longest prompt that is computed; also of one that was given up, to the end of its step."""
+        longest = max((held.prompt_tokens for held in self.computing(seen)), default=0)
+        left = self._left_tokens
+        if left > longest and now - self._left_at < self._silence_s(seen, min(left, seen.step_tokens)):
+            return left
+        return longest
+
+    def silence_s(self, seen: Observation, now: float) -> float:
+        """How long nothing may be seen of the engine while it computes the prompts that it has."""
+        if seen.work_done is not None:
+            return self._silence_s(seen, min(self.longest_prompt(seen, now), seen.step_tokens))
+        return self._silence_s(seen, sum(held.prompt_tokens for held in self.computing(seen)))
+
+    def _silence_s(self, seen: Observation, tokens: int) -> float:
+        step_s = self._pace.step_s if seen.work_done is not None else 0.0
+        wanted_s = max(self._patience_s, step_s, self._pace.at_worst_s(tokens))
+        return min(wanted_s, _LONGEST_TIMES * self._patience_s)
+
+    def _whole_s(self, seen: Observation, computing: list[Held]) -> float:
+        """How long an engine may work on all these together."""
+        tokens = sum(held.prompt_tokens for held in computing)
+        return max(self._pace.at_worst_s(tokens), math.ceil(tokens / seen.step_tokens) * self._pace.step_s)
+
+    def restart(self, now: float) -> None:
+        """Nobody has looked for a while: whatever came meanwhile is still to be seen, and all clocks begin anew."""
+        self._worked_at = self._computed_at = self._left_at = self.lived_at = now
+        self._settled_at = now + _SETTLING_S
+        for held in self._held:
+            held.moved_at, held.paced = now, (now, held.seen)
+
     def sweep(self, now: float, seen: Observation) -> list[Stall]:
         """Look at all of them, on an engine that was last seen so; those that are stuck."""
         self._look(now)
         tells = seen.work_done is not None
         works = now - self._worked_at < self._decode_s
-        prompts = self.prompts()
-        decoding = len(self._held) - len(prompts)
-        computing = prompts[: max(0, (seen.slots_total or len(self._held)) - decoding)]
-        strangers = (seen.slots_busy or 0) > len(self._held)
+        computing = self.computing(seen)
+        prompts = bool(computing) or (seen.slots_busy or 0) > len(self._held)
+        prefill_s = max(self._prefill_s, self.silence_s(seen, now)) if prompts else self._prefill_s
+        hard_s = max(_HARD_TIMES * self._prefill_s, self._whole_s(seen, computing))
+        long = prompts and prefill_s > self._prefill_s
         found = []
         for held in self._held:
             if held.blocked or held.waits_for_a_model(seen):
                 held.moved_at, held.paced = now, (now, held.seen)
             elif held.job.emitted:
-                bound_s = self._decode_bound_s(held, works=works, tells=tells, prompts=strangers or bool(computing))
+                if long:  # a stream has a token a step then
+                    held.paced = (now, held.seen)
+                bound_s = self._decode_bound_s(held, prefill_s, works=works, tells=tells, prompts=prompts)
                 if now - held.moved_at >= bound_s:
                     found.append(_silent(held, Phase.DECODE, now - held.moved_at))
                 elif trickle := self._trickle(held, now):
@@ -198,26 +275,32 @@ class Stalls:
             elif tells or not held.quiet:
                 phase = Phase.PREFILL if held in computing else Phase.QUEUE
                 idle_s, waited_s = now - max(self._computed_at, held.moved_at), now - held.moved_at
-                if idle_s >= self._prefill_s:
+                if idle_s >= prefill_s:
                     found.append(_silent(held, phase, idle_s))
-                elif phase is Phase.PREFILL and not held.quiet and waited_s >= _HARD_TIMES * self._prefill_s:
+                elif phase is Phase.PREFILL and not held.quiet and waited_s >= hard_s:
                     found.append(_silent(held, phase, waited_s))
         return found
 
     def _look(self, now: float) -> None:
         """Take notice of what went on since the last look."""
+        moved = False
         for held in self._held:
             if held.job.emitted != held.seen:
-                if not held.seen:
+                if not held.seen or now < self._settled_at:
                     held.paced = (now, held.job.emitted)
                 held.seen, held.moved_at = held.job.emitted, now
-                self.worked(now)
+                moved = True
+                since, tokens = held.paced
+                if now - since >= _PACED_S:
+                    self._pace.shown((held.seen - tokens) / (now - since))
+        if moved:
+            self.worked(now)
 
-    def _decode_bound_s(self, held: Held, *, works: bool, tells: bool, prompts: bool) -> float:
+    def _decode_bound_s(self, held: Held, prefill_s: float, *, works: bool, tells: bool, prompts: bool) -> float:
         """How long this one may be silent between two tokens."""
-        if held.quiet:
-            return self._decode_s if tells and not works else _HARD_TIMES * self._prefill_s
-        return max(self._decode_s, self._prefill_s) if works or prompts else self._decode_s
+        if held.quiet and (works or not tells):
+            return _HARD_TIMES * prefill_s
+        return max(self._decode_s, prefill_s) if works or prompts else self._decode_s
 
     def _trickle(self, held: Held, now: float) -> str:
         """That its tokens come too rarely, in words; empty when they do not."""

@@ -14,8 +14,9 @@ import structlog
 
 from neurogate.channel import End, EndCode
 from neurogate.engines.engine import Engine, Observation
-from neurogate.worker.canary import Canary, Outcome, Verdict
+from neurogate.worker.canary import PAUSE_S, Canary, Outcome, Verdict
 from neurogate.worker.metrics import WorkerMetrics
+from neurogate.worker.pace import Pace
 from neurogate.worker.stalls import Held, Stalls
 
 _log = structlog.get_logger("neurogate.worker")
@@ -32,8 +33,8 @@ _ERRORS_MAX = 3
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 30.0
 _REFUSED_DOUBLINGS_MAX = 6
-_PROMPT_BYTES = 1024
-"""A prompt of so many bytes may take as long as a canary, and each further one as long again."""
+_SHORT_TOKENS = 256
+"""Behind a prompt that is no longer a canary may be called late before the prompt itself is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,10 @@ class Vigil:
         self._metrics = metrics
         self._loop = loop
         self._on_verdict = on_verdict
-        self._stalls = Stalls(prefill_s=settings.stall_prefill_s, decode_s=settings.stall_decode_s, now=loop.time())
+        self._pace = Pace()
+        self._stalls = Stalls(
+            prefill_s=settings.stall_prefill_s, decode_s=settings.stall_decode_s, now=loop.time(), pace=self._pace
+        )
         self.canary = Canary(
             engine,
             self,
@@ -111,8 +115,8 @@ class Vigil:
 
     def end(self, held: Held, *, well: bool) -> None:
         """It is over, `well` when the engine answered it."""
-        self._stalls.drop(held)
         self._user_at = self._loop.time()
+        self._stalls.drop(held, self._user_at, given_up=not well and held.end is None)
         if well:
             self._answered += 1
             self._stalls.alive(self._user_at)
@@ -123,14 +127,19 @@ class Vigil:
         now = self._loop.time()
         if seen.ready and not self._seen.ready:
             self.canary.new_life()
+            self._pace.new_life()
+            self._work = None
             self._stalls.alive(now)
             self._fresh = seen.canaries and self._settings.canary_interval_s > 0
             self._refusals = 0
             self._retry_at = now
             self._living_since = now
         between = self.canary.underway or self.canary.last_at > self._seen_at
-        if seen.work_done is not None and seen.work_done != self._work:
-            self._work = seen.work_done
+        if seen.ready and seen.work_done is None:  # it tells, but not within a step
+            seen = replace(seen, work_done=self._work)
+        self._pace.told(seen.prompt_tokens_per_s)
+        before, self._work = self._work, seen.work_done
+        if before is not None and seen.work_done != before:
             self._stalls.worked(now, for_canary=between)
         self._count_deaths(seen)
         self._seen, self._seen_at = seen, now
@@ -177,9 +186,16 @@ class Vigil:
         return self._seen.work_done is not None
 
     def patience_s(self, timeout_s: float) -> float:
-        """How long to wait for one token behind the prompts that are computed."""
-        waiting = sum(held.prompt_bytes for held in self._stalls.prompts())
-        return timeout_s * (1 + waiting / _PROMPT_BYTES)
+        """How long to wait for one token behind the prompts that are computed.
+
+        A step of a long one is waited for as long as its request is: until it is over, nothing shows.
+        """
+        seen, now = self._seen, self._loop.time()
+        tokens = self._stalls.longest_prompt(seen, now) if seen.slots_busy != 0 else 0
+        if not tokens:
+            return timeout_s
+        silence_s = self._stalls.silence_s(seen, now)
+        return max(timeout_s, silence_s if tokens > _SHORT_TOKENS else min(self._pace.soon_s(tokens), silence_s))
 
     # Watching
 
@@ -190,9 +206,14 @@ class Vigil:
             tasks.create_task(self._ask_always(), name="canaries")
 
     async def _sweep_always(self) -> None:
+        loop = self._loop
         while True:
+            due_at = loop.time() + _SWEEP_S
             await asyncio.sleep(_SWEEP_S)
-            self.sweep()
+            if loop.time() > due_at + PAUSE_S:  # it was us who slept: what the engine said waits in the socket
+                self._stalls.restart(loop.time())
+            else:
+                self.sweep()
 
     async def _ask_always(self) -> None:
         while True:
@@ -239,6 +260,7 @@ class Vigil:
             case Outcome.ALIVE:
                 if verdict.token:
                     self._metrics.canary_seconds.observe(verdict.seconds)
+                    self._pace.token(verdict.seconds)
                 self._stalls.alive(now)
                 self._errors = self._refusals = 0
                 self._well()

@@ -183,6 +183,27 @@ def test_cancelling_frees_the_slot_at_once_and_starts_the_next() -> None:
     run(main())
 
 
+def test_work_on_a_prompt_shows_in_whole_steps() -> None:
+    """As in llama.cpp, also when its client leaves: what was computed stays so."""
+
+    async def main() -> None:
+        scheduler = Scheduler(slots=1, prefill_tps=100, decode_tps=10)
+        done = []
+        with scheduler.submit(1300, 1) as job:
+            for _ in range(13):
+                done.append(scheduler.work_done)
+                await asyncio.sleep(1)
+            await job.more_than(0)
+        assert done == [0] * 6 + [512] * 5 + [1024] * 2
+        assert scheduler.work_done == 1301
+        with scheduler.submit(1300, 1):
+            await asyncio.sleep(6)
+        assert scheduler.work_done == 1301 + 512
+        assert_idle(scheduler)
+
+    run(main())
+
+
 def test_cancelling_works_in_the_queue_and_in_prefill() -> None:
     async def main() -> None:
         scheduler = Scheduler(slots=1, prefill_tps=1, decode_tps=10)

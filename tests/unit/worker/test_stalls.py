@@ -16,6 +16,7 @@ from neurogate.rpc.backend import IncomingCall
 from neurogate.testing.engines import HANG, READY, Reply, ScriptedEngine, stream
 from neurogate.virtual_time import run
 from neurogate.worker.meter import Meter
+from neurogate.worker.pace import Pace
 from neurogate.worker.stalls import Held, Phase, Stall, Stalls
 from watched_support import watching
 from worker_support import CHAT, FakeOutlet, incoming
@@ -32,7 +33,8 @@ class Bench:
         self.seen = seen
         self.now = 1000.0
         self.meter = Meter()
-        self.stalls = Stalls(prefill_s=prefill_s, decode_s=decode_s, now=self.now)
+        self.pace = Pace()
+        self.stalls = Stalls(prefill_s=prefill_s, decode_s=decode_s, now=self.now, pace=self.pace)
 
     def held(self, *, tokens: int = 0, outlet: FakeOutlet | None = None, model: str = "", **fields: Any) -> Held:
         held = Held(self.meter.begin(None), now=self.now, model=model)
@@ -99,7 +101,7 @@ def test_a_request_may_wait_for_a_slot_as_long_as_others_move() -> None:
         assert bench.pass_s(1000, lambda: other.job.tokens(1)) == []
         found = bench.pass_s(70)
         assert [stall.held for stall in found] == [other]
-        bench.stalls.drop(other)
+        bench.stalls.drop(other, bench.now)
         [stall] = bench.pass_s(70)
         assert (stall.held, stall.phase) == (waiting, Phase.PREFILL)
 
@@ -167,7 +169,7 @@ def test_one_token_a_minute_is_no_answer() -> None:
                     other.job.tokens(10)
 
             if not busy:
-                bench.stalls.drop(other)
+                bench.stalls.drop(other, bench.now)
             [stall] = bench.pass_s(120, tick)
             assert stall.held is slow
             assert bench.now - 1000 <= 65
@@ -240,6 +242,84 @@ def test_a_model_that_is_being_loaded_takes_its_time() -> None:
         bench.seen = replace(bench.seen, models=(ModelInfo("a"), ModelInfo("b")))
         assert bench.pass_s(59) == []
         assert bench.pass_s(3) != []
+
+    run(main())
+
+
+def test_a_pause_of_the_worker_restarts_the_clocks() -> None:
+    """What the engine said meanwhile is still in the socket."""
+
+    async def main() -> None:
+        engine = ScriptedEngine(observation=TELLS, replies=lambda _: stream(b"data: {}\n\n", gate))
+        gate = asyncio.Event()
+        async with watching(engine) as watched, asyncio.TaskGroup() as tasks:
+            await asyncio.sleep(7)
+            asked = tasks.create_task(watched.asked({"stream": True}, timeout_s=None))
+            await asyncio.sleep(5)
+            watched.pause(100)
+            await asyncio.sleep(12)
+            assert watched.value("stalls_total", phase="decode") == 0
+            gate.set()
+            assert (await asked).http_status == 200
+
+    run(main())
+
+
+def test_tokens_that_waited_out_a_pause_say_nothing_about_the_engines_speed() -> None:
+    async def main() -> None:
+        bench = Bench()
+        held = bench.held(tokens=1)
+        for _ in range(12):
+            held.job.tokens(1)
+            bench.pass_s(1)
+        assert bench.pace.tokens_per_s == 1
+        bench.now += 100
+        bench.stalls.restart(bench.now)
+        held.job.tokens(100)
+        for _ in range(15):
+            held.job.tokens(1)
+            bench.pass_s(1)
+        assert bench.pace.tokens_per_s == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(("tps", "bound_s"), [(1000, 59), (30, 68), (5, 409), (0.1, 1199)])
+def test_a_step_of_a_slow_engine_is_waited_for(tps: float, bound_s: float) -> None:
+    """At a quarter of its speed; 20 times the bound at the most."""
+
+    async def main() -> None:
+        bench = Bench()
+        bench.pace.told(tps)
+        bench.held(prompt="x" * 8192)
+        assert bench.pass_s(int(bound_s)) == []
+        assert [stall.phase for stall in bench.pass_s(2)] == [Phase.PREFILL]
+
+    run(main())
+
+
+def test_a_step_may_take_longer_than_those_before() -> None:
+    """Prompts get slower with their length."""
+
+    async def main() -> None:
+        bench = Bench()
+        bench.pace.told(1000)
+        bench.held(prompt="x" * 8192)
+        for step_s in (20, 40, 100):
+            assert bench.pass_s(step_s) == []
+            bench.works()
+        assert bench.pass_s(399) == []
+
+    run(main())
+
+
+def test_where_no_step_shows_a_whole_prompt_is_waited_for() -> None:
+    async def main() -> None:
+        bench = Bench(SILENT)
+        bench.pace.token(0.5)
+        bench.held(prompt="x" * 3 * 200)
+        assert bench.pass_s(400) == []
+        assert bench.pass_s(20) != []
 
     run(main())
 

@@ -45,7 +45,7 @@ from neurogate.inference import GenerationEvent, Prompt
 _HEALTH_POLL_S = 0.1
 _KEY_BYTES = 32
 _UBATCH = 512
-"""Tokens computed at once where nothing asks for more, as in llama.cpp."""
+"""Tokens computed at once where nothing asks for more, as in llama.cpp; the bundled one counts each such step."""
 
 
 class _ChildClient(LlamaServerEngine):
@@ -150,8 +150,14 @@ class ManagedLlamaCppEngine:
         if client is not None and not self._supervisor.detail:
             seen = await client.observe()
             await self._bear_silence(answered=seen.ready)
-            models = tuple(replace(model, family=self._family) for model in seen.models)
-            return replace(seen, models=models, restarts=restarts, deaths=deaths, generates=not self._embeds)
+            return replace(
+                seen,
+                models=tuple(replace(model, family=self._family) for model in seen.models),
+                restarts=restarts,
+                deaths=deaths,
+                generates=not self._embeds,
+                step_tokens=seen.step_tokens if self._binary else self._ubatch,
+            )
         return Observation(
             ready=False,
             detail=self._supervisor.detail,

@@ -86,6 +86,7 @@ class SimEngine:
         scheduler = self._core.scheduler
         reason = self._core.unready_reason()
         slots = len(scheduler.jobs)
+        totals = scheduler.totals
         return Observation(
             ready=not reason,
             detail=reason,
@@ -95,6 +96,7 @@ class SimEngine:
             slots_busy=scheduler.busy,
             queued=scheduler.queued,
             work_done=scheduler.work_done,
+            prompt_tokens_per_s=totals.prompt_tokens / totals.prompt_s if totals.prompt_s else None,
             kv_used_ratio=scheduler.tokens_held / (slots * CONTEXT_TOKENS),
             apis=_OWN_APIS,
             resumes=frozenset(RESUMED),

@@ -19,6 +19,7 @@ from typing import Self
 
 # A loop that was held up catches up step by step, so that the decode rate holds. One this far behind was stopped.
 _CATCH_UP_MAX_S = 1.0
+_STEP_TOKENS = 512
 
 
 class QueueFullError(Exception):
@@ -163,11 +164,12 @@ class Scheduler:
 
     @property
     def work_done(self) -> int:
-        """Tokens computed, prompts under way included. A job that hangs from its beginning computes nothing."""
-        now = asyncio.get_running_loop().time()
-        under_way = (job for job in self.jobs if job is not None and not job.prefilled and not job.hangs_at_once)
-        partly = sum(min(job.prompt_tokens - 1, int((now - job.started_at) * self._prefill_tps)) for job in under_way)
-        return max(0, partly) + self._prefilled_tokens + self.totals.decoded_tokens
+        """Tokens computed; of prompts under way in whole steps of 512, as llama.cpp counts.
+
+        A job that hangs from its beginning computes nothing.
+        """
+        partly = sum(self._computed(job) for job in self.jobs if job is not None)
+        return partly + self._prefilled_tokens + self.totals.decoded_tokens
 
     def submit(self, prompt_tokens: int, length: int, *, stays: bool = False) -> Job:
         """Begin a job that says `length` tokens; one that `stays` then keeps its slot, silent, until released.
@@ -200,6 +202,8 @@ class Scheduler:
             self._step_handle = None
         if job.prefilled:
             self.totals.decoded_s += now - job.decoding_at
+        else:
+            self._prefilled_tokens += self._computed(job)
         self.jobs[job.slot] = None
         heapq.heappush(self._free, job.slot)
         self._start_waiting()
@@ -210,6 +214,13 @@ class Scheduler:
         for job in jobs:
             job.aborted = True
             self.release(job)
+
+    def _computed(self, job: Job) -> int:
+        """Tokens of the prompt's steps that are over, while it is under way."""
+        if job.prefilled or job.hangs_at_once:
+            return 0
+        tokens = int((asyncio.get_running_loop().time() - job.started_at) * self._prefill_tps)
+        return max(0, min(job.prompt_tokens - 1, tokens)) // _STEP_TOKENS * _STEP_TOKENS
 
     def _start_waiting(self) -> None:
         while self._free and self._waiting:
