@@ -87,6 +87,10 @@ class WorkerReport:
     """Paths of `operations` that it can do beyond the universal ones."""
     resumes: frozenset[str] = frozenset()
     """Paths whose answers it can continue where another worker stopped."""
+    last_words: str = ""
+    """What its engine said when it last died, until it is ready again: for people who run it, not for API clients."""
+    loading: bool = False
+    """It is not ready because its engine loads, or is about to be started again: it will be by itself."""
 
     @property
     def default_model(self) -> str:

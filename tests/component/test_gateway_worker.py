@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from fleet_in_process import AUTH, KEY, Fleet, fleet
 from neurogate.engines.settings import SimSettings
 from neurogate.inference import Finished, Prompt, Token
+from neurogate.testing.engines import ScriptedEngine
 from real_loop import eventually, run_real
 
 CHAT = "/v1/chat/completions"
@@ -333,6 +335,33 @@ def test_the_fleet_can_be_looked_at() -> None:
             assert {worker["name"].partition(":")[0] for worker in workers["workers"]} != {""}
             models = (await made.client.get("/v1/models")).json()["data"]
             assert [model["id"] for model in models] == ["tiny"]
+
+    run_real(main())
+
+
+def test_what_an_engine_said_when_it_died_is_for_operators_only() -> None:
+    """It may name paths and models; clients are told that the engine died, and no more."""
+
+    async def main() -> None:
+        engine = ScriptedEngine()
+        async with fleet(1, engines_of=[engine], failfast_s=0) as made:
+            engine.observation = replace(
+                engine.observation,
+                ready=False,
+                loading=True,
+                detail="the engine is restarted in 0.5 s because it was killed by SIGABRT",
+                last_words="ggml.c:1: GGML_ASSERT failed in /models/secret.gguf",
+            )
+            await eventually(lambda: not made.gateway.pool.snapshot.admitting(""))
+            refused = await made.client.post(CHAT, json=REQUESTS[CHAT])
+            assert refused.status_code == 503
+            assert "because it was killed by SIGABRT" in refused.text
+            assert "secret" not in refused.text
+            assert "GGML" not in refused.text
+            [worker] = (await made.client.get("/workers")).json()["workers"]
+            assert worker["last_words"] == engine.observation.last_words
+            [member] = made.gateway.pool.snapshot.members
+            assert member.report.loading
 
     run_real(main())
 

@@ -105,6 +105,7 @@ def test_a_worker_serves_health_readiness_and_metrics() -> None:
             assert told == {
                 "status": "healthy",
                 "detail": "",
+                "last_words": "",
                 "worker_id": "w-7",
                 "version": __version__,
                 "engine": {"kind": "scripted", "version": "1.2.3"},

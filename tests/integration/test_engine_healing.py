@@ -132,13 +132,18 @@ def test_a_crash_is_told_with_the_words_before_the_backtrace() -> None:
 
     async def test(made: Supervisor, guest: Guest, log: DeathLog) -> None:
         await log.died.wait()
-        assert "because it was killed by SIGABRT; it said: " in made.detail
-        assert why in made.detail
-        assert "\n" not in made.detail
-        assert len(made.detail) < 600
+        assert made.detail == "the engine is restarted in 0.5 s because it was killed by SIGABRT", (
+            "clients are told that"
+        )
+        assert made.loading
+        assert why in made.last_words
+        assert "\n" not in made.last_words
+        assert len(made.last_words) < 600
         assert made.deaths == {"signal": 1}
+        await guest.moved.wait()
+        assert (made.detail, made.last_words, made.loading) == ("", "", False)
 
-    asyncio.run(supervised(test, script))
+    asyncio.run(supervised(test, script, ANNOUNCE + WAIT))
 
 
 def test_crash_loops_back_off() -> None:
@@ -178,13 +183,16 @@ def test_what_kills_a_loading_engine_is_put_right_if_it_can_be() -> None:
     """Then it is no failed start, and not fatal either."""
 
     async def mend() -> str:
-        return "the model file was broken; it has been fetched anew"
+        return "the model file /models/m.gguf was broken; it has been fetched anew"
 
     async def test(made: Supervisor, guest: Guest, log: DeathLog) -> None:
+        await log.died.wait()
+        assert made.detail == "the engine is restarted in 0.1 s because what it needs was broken and has been put right"
+        assert "/models/m.gguf" in made.last_words
         await guest.moved.wait()
         assert made.restarts == 1
         [why] = [fields["why"] for _, event, fields in log.lines if event == "engine died"]
-        assert why == "the model file was broken; it has been fetched anew"
+        assert why == "the model file /models/m.gguf was broken; it has been fetched anew"
 
     asyncio.run(supervised(test, "sys.exit(65)", ANNOUNCE + WAIT, mend=mend))
 
@@ -253,6 +261,7 @@ def test_a_child_that_answers_no_health_check_is_killed_and_comes_back(binary: s
             assert await engine.heal("it generates nothing")
             gone = await until(engine, lambda seen: dict(seen.deaths) == {"hung": 1})
             assert "because it hung: it generates nothing" in gone.detail
+            assert gone.loading
             await until_ready(engine)
             os.kill(engine.pid or 0, signal.SIGSTOP)
             async with aclosing(engine.generate(Prompt("Hi", max_tokens=100))) as events:

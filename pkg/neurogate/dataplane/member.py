@@ -143,6 +143,7 @@ class Member:
         self.report = replace(
             self.report,
             ready=False,
+            loading=False,
             slots_busy=0,
             running=0,
             queued=0,

@@ -143,6 +143,10 @@ class Observation:
     """It may be asked for a token though no user asks: that costs nothing, loads no model and keeps none loaded."""
     deaths: tuple[tuple[str, int], ...] = ()
     """How often a managed engine's process died, by cause."""
+    loading: bool = False
+    """It is not ready because it loads, or is about to be started again: it will be by itself."""
+    last_words: str = ""
+    """What it said when it last died, until it is ready again: for the person who runs the worker."""
     unsupported: frozenset[str] = frozenset()
     """Features that a request may ask for and this engine would ignore without a word, out of FEATURES."""
 

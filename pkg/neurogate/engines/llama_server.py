@@ -143,7 +143,7 @@ class LlamaServerEngine(OpenAIEngine):
             status, body = await self._get("/health")
             if status != 200:
                 self._facts = None
-                return self._not_ready(message_of(body) or f"HTTP {status}")
+                return replace(self._not_ready(message_of(body) or f"HTTP {status}"), loading=status == 503)
             facts = self._facts or await self._learn(deadline)
         except EngineUnavailableError as error:
             self._facts = None

@@ -138,6 +138,7 @@ def describe(member: Member, now: float) -> dict[str, object]:
         "name": report.worker_id,
         "version": report.version,
         "detail": member.why,
+        "last_words": report.last_words,
         "last_report_s": round(now - member.reported_at, 2) if member.reported_at else None,
     }
 

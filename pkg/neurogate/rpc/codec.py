@@ -110,6 +110,8 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerStatus:
         seq=_uint64(report.seq),
         apis=sorted(report.apis),
         resumes=sorted(report.resumes),
+        last_words=_text(report.last_words),
+        loading=report.loading,
     )
 
 
@@ -153,6 +155,8 @@ def report_from_wire(message: pb.WorkerStatus) -> WorkerReport:
         seq=message.seq,
         apis=frozenset(message.apis),
         resumes=frozenset(message.resumes),
+        last_words=message.last_words,
+        loading=message.loading,
     )
 
 

@@ -190,6 +190,7 @@ def _state(worker: Worker) -> dict[str, object]:
     return {
         "status": "draining" if report.draining else "healthy" if report.ready else "unhealthy",
         "detail": report.detail,
+        "last_words": report.last_words,
         "worker_id": report.worker_id,
         "version": report.version,
         "engine": {"kind": report.engine_kind, "version": report.engine_version},

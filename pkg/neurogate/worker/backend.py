@@ -96,7 +96,7 @@ class Worker:
         self._meter = Meter()
         self._ollama = OllamaApi(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
         self._resumption = Resumption(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
-        self._seen = Observation(ready=False, detail="the engine is starting")
+        self._seen = Observation(ready=False, detail="the engine is starting", loading=True)
         self._observation = self._seen
         self._vigil = Vigil(
             engine,
@@ -180,8 +180,8 @@ class Worker:
         before, self._observation = self._observation, self._vigil.told(self._seen)
         observation = self._observation
         self._export(observation)
-        told = (before.ready, before.models, before.apis, before.resumes)
-        if told != (observation.ready, observation.models, observation.apis, observation.resumes):
+        told = (before.ready, before.loading, before.models, before.apis, before.resumes)
+        if told != (observation.ready, observation.loading, observation.models, observation.apis, observation.resumes):
             _log.info(
                 "engine ready" if observation.ready else "engine not ready",
                 engine=self._engine.kind,
@@ -225,6 +225,8 @@ class Worker:
             seq=self._seq,
             apis=ollama_api.apis_of(seen),
             resumes=resumes_of(seen, self._engine.kind),
+            last_words=seen.last_words[:_DETAIL_CHARS_MAX],
+            loading=seen.loading,
         )
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:

@@ -135,6 +135,7 @@ def test_a_worker_is_shown_as_it_is() -> None:
                         "name": "host:50051",
                         "version": "1.2.3",
                         "detail": "",
+                        "last_words": "",
                         "last_report_s": 2.0,
                     }
                 ],

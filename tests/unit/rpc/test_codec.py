@@ -67,6 +67,8 @@ REPORTS = st.builds(
     completion_tokens_total=UINT64,
     uptime_s=FLOAT,
     seq=UINT64,
+    last_words=TEXT,
+    loading=st.booleans(),
 )
 
 

@@ -153,7 +153,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker_id", "version", "ready", "draining", "detail", "engine", "models", "slots_total", "slots_busy", "running", "queued", "tokens_outstanding", "kv_used_ratio", "decode_tokens_per_s", "prompt_tokens_per_s", "requests_total", "prompt_tokens_total", "completion_tokens_total", "uptime_s", "seq", "apis", "resumes")
+    __slots__ = ("worker_id", "version", "ready", "draining", "detail", "engine", "models", "slots_total", "slots_busy", "running", "queued", "tokens_outstanding", "kv_used_ratio", "decode_tokens_per_s", "prompt_tokens_per_s", "requests_total", "prompt_tokens_total", "completion_tokens_total", "uptime_s", "seq", "apis", "resumes", "last_words", "loading")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +176,8 @@ class WorkerStatus(_message.Message):
     SEQ_FIELD_NUMBER: _ClassVar[int]
     APIS_FIELD_NUMBER: _ClassVar[int]
     RESUMES_FIELD_NUMBER: _ClassVar[int]
+    LAST_WORDS_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     version: str
     ready: bool
@@ -198,7 +200,9 @@ class WorkerStatus(_message.Message):
     seq: int
     apis: _containers.RepeatedScalarFieldContainer[str]
     resumes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., detail: _Optional[str] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., slots_total: _Optional[int] = ..., slots_busy: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., tokens_outstanding: _Optional[int] = ..., kv_used_ratio: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., requests_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., completion_tokens_total: _Optional[int] = ..., uptime_s: _Optional[float] = ..., seq: _Optional[int] = ..., apis: _Optional[_Iterable[str]] = ..., resumes: _Optional[_Iterable[str]] = ...) -> None: ...
+    last_words: str
+    loading: bool
+    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., detail: _Optional[str] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., slots_total: _Optional[int] = ..., slots_busy: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., tokens_outstanding: _Optional[int] = ..., kv_used_ratio: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., requests_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., completion_tokens_total: _Optional[int] = ..., uptime_s: _Optional[float] = ..., seq: _Optional[int] = ..., apis: _Optional[_Iterable[str]] = ..., resumes: _Optional[_Iterable[str]] = ..., last_words: _Optional[str] = ..., loading: _Optional[bool] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
     __slots__ = ("kind", "version", "restarts")

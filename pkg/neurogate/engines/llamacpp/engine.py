@@ -161,6 +161,8 @@ class ManagedLlamaCppEngine:
         return Observation(
             ready=False,
             detail=self._supervisor.detail,
+            loading=self._supervisor.loading,
+            last_words=self._supervisor.last_words,
             models=(ModelInfo(self._model_name, loaded=False),),
             slots_total=self._settings.managed_slots,
             restarts=restarts,

@@ -74,10 +74,17 @@ class Supervisor:
         self.restarts = 0
         """How often a dead process was followed by another."""
         self.detail = "the engine is not started"
-        """Why there is no healthy process; empty when there is."""
+        """Why there is no healthy process; empty when there is. Nothing that the process said: clients may be told."""
+        self.last_words = ""
+        """What the last one said when it died, or what was put right since; empty once another one is healthy."""
 
     def __repr__(self) -> str:
         return f"<Supervisor {self._child or 'without a process'} [{self.restarts} restarts]>"
+
+    @property
+    def loading(self) -> bool:
+        """There is no healthy process, and will be one by itself."""
+        return bool(self.detail) and not self._stopping.is_set()
 
     @property
     def pid(self) -> int | None:
@@ -155,7 +162,7 @@ class Supervisor:
             )
             return
         self._ready_at = loop.time()
-        self.detail = ""
+        self.detail = self.last_words = ""
         self._log.info("engine ready", url=url, pid=child.pid, load_s=round(self._ready_at - began, 3))
 
     def _ready_for(self) -> float | None:
@@ -168,8 +175,9 @@ class Supervisor:
         mended = "" if death.ready_s is not None or death.killed_for else await self._mend()
         delay_s = MENDED_S if mended else self._policy.after(death)
         self.restarts += 1
-        said = f"; it said: {death.last_words}" if death.last_words and not death.killed_for else ""
-        self.detail = f"the engine is restarted in {delay_s:g} s because {mended or death}{said}"
+        why = "what it needs was broken and has been put right" if mended else str(death)
+        self.detail = f"the engine is restarted in {delay_s:g} s because {why}"
+        self.last_words = mended or ("" if death.killed_for else death.last_words)
         self._log.warning("engine died", why=mended or str(death), last_words=death.last_words, restart_in_s=delay_s)
         try:
             async with asyncio.timeout(delay_s):

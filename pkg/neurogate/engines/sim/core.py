@@ -24,6 +24,7 @@ from neurogate.engines.sim.scheduler import Job, QueueFullError, Scheduler, Stop
 from neurogate.engines.sim.text import answer_to, place_after, rest_of
 from neurogate.inference import Usage
 
+LOADING = "Loading model"
 CONTEXT_TOKENS = 1 << 20
 """Prompt and answer together, in each slot. Large, because nothing is stored for it."""
 
@@ -257,7 +258,7 @@ class SimCore:
         if self._faults.refuse:
             return "Refusing (fault refuse)"
         if asyncio.get_running_loop().time() < self._started_at + self._faults.slow_start_s:
-            return "Loading model"
+            return LOADING
         return ""
 
     def knows(self, model: str) -> bool:

@@ -25,7 +25,7 @@ from neurogate.engines.engine import (
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim import chat_template, openai_api
 from neurogate.engines.sim.apis import APIS
-from neurogate.engines.sim.core import CONTEXT_TOKENS, Generation, Question, SimCore
+from neurogate.engines.sim.core import CONTEXT_TOKENS, LOADING, Generation, Question, SimCore
 from neurogate.engines.sim.faults import Break
 from neurogate.engines.sim.openai_forms import Asked
 from neurogate.engines.sim.reply import FAILED_MESSAGE
@@ -90,6 +90,7 @@ class SimEngine:
         return Observation(
             ready=not reason,
             detail=reason,
+            loading=reason == LOADING,
             version=__version__,
             models=(ModelInfo(self._core.model, loaded=not reason, context_length=CONTEXT_TOKENS),),
             slots_total=slots,
