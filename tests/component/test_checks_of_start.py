@@ -15,6 +15,7 @@ from neurogate.config import Source
 from neurogate.engines import factory
 from neurogate.errors import ConfigError
 from neurogate.gateway import app as gateway
+from neurogate.gateway import handover
 from neurogate.gateway.assembly import Gateway
 from neurogate.gateway.checks import findings as of_gateway
 from neurogate.gateway.settings import GatewayConfig
@@ -99,6 +100,22 @@ def test_a_gateway_refuses_what_its_check_refuses(variables: Variables, setting:
 
     assert problem.startswith(f"{setting}: ")
     assert words_of(start_gateway, variables) == [problem]
+
+
+def test_a_takeover_socket_is_refused_where_the_platform_lacks_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    variables = {"NEUROGATE_TAKEOVER_SOCKET": str(tmp_path / "gateway.sock")}
+    assert problems_of_gateway(variables) == []
+    monkeypatch.setattr(handover, "lacking", lambda: "darwin has no SO_PEERCRED")
+    assert problems_of_gateway({}) == []
+    (problem,) = problems_of_gateway(variables)
+
+    assert problem == (
+        "NEUROGATE_TAKEOVER_SOCKET: gateways take over from each other on Linux only: darwin has no SO_PEERCRED"
+    )
+    assert words_of(start_gateway, variables) == [problem]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

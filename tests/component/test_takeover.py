@@ -230,6 +230,18 @@ def test_another_users_process_gets_nothing_and_gives_nothing(path: Path, monkey
     run_real(main())
 
 
+@pytest.mark.parametrize(("module", "name"), [(socket, "SO_PEERCRED"), (socket, "MSG_CMSG_CLOEXEC"), (os, "O_PATH")])
+def test_what_a_platform_lacks_is_named(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+    assert handover.lacking() == ""
+    monkeypatch.delattr(module, name)
+    assert handover.lacking() == f"linux has no {name}"
+
+
+def test_descriptors_must_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(handover, "_DESCRIPTORS", tmp_path / "fd")
+    assert handover.lacking() == f"there is no {tmp_path / 'fd'}"
+
+
 @pytest.mark.parametrize("kind", ["file", "directory that is not there"])
 def test_a_path_that_cannot_be_had_is_named(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file" if kind == "file" else tmp_path / "nowhere" / "gateway.sock"

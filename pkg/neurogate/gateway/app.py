@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import structlog
 from prometheus_client import disable_created_metrics
@@ -57,6 +56,7 @@ async def serve(
     Raises ConfigError for settings that cannot work, OSError when a port is taken or cannot be taken over.
     """
     settings = config.gateway
+    path = takeover.place(settings.takeover_socket)
     gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns, effective=effective)  # noqa: S311, TID251 - the composition root
     connections = descriptors.connections_within(config.http.max_connections, descriptors.raise_limit())
     public = PublicListeners(
@@ -74,7 +74,6 @@ async def serve(
     gateway.reloader.also(gateway.certificates.ask)
     private = PrivateListeners(config, gateway.ops_app)
     gateway.lifecycle.follow(public.set_draining)
-    path = Path(settings.takeover_socket) if settings.takeover_socket else None
     before = await takeover.find(path) if path is not None else None
     taken = asyncio.Event()
     with ExitStack() as held, on_hangup(gateway.reloader.ask):

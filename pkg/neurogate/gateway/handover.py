@@ -1,6 +1,7 @@
 """What one gateway hands to the next through a Unix socket: listening sockets as descriptors, and ports as numbers.
 
 Both sides ask the kernel who the other is: whoever may connect could take the ports, whoever listens could give others.
+How that is asked is Linux's own way, so this works there only; elsewhere `lacking` says so and nothing here is called.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,19 @@ _SOCKETS_MAX = 16
 _LETTER_BYTES_MAX = 64 * 1024
 _PATH_BYTES_MAX = 100
 """The kernel takes 107."""
+
+
+_LINUX = {"SO_PEERCRED": socket, "MSG_CMSG_CLOEXEC": socket, "O_PATH": os}
+"""Names of what is used here and not everywhere."""
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+def lacking() -> str:
+    """What this platform lacks of what is needed here; empty where it has it all."""
+    for name, module in _LINUX.items():
+        if not hasattr(module, name):
+            return f"{sys.platform} has no {name}"
+    return "" if _DESCRIPTORS.is_dir() else f"there is no {_DESCRIPTORS}"
 
 
 class TakeoverError(OSError):
@@ -112,7 +127,7 @@ def address_of(path: Path) -> Iterator[str]:
         return
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
+        yield f"{_DESCRIPTORS}/{directory}/{path.name}"
     finally:
         os.close(directory)
 

@@ -128,7 +128,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         env(
             "NEUROGATE_TAKEOVER_SOCKET",
-            "Path of a Unix socket by which a gateway that starts takes the ports over from this one; empty is off.",
+            "Path of a Unix socket by which a gateway that starts takes the ports over from this one (Linux); "
+            "empty is off.",
         ),
     ] = ""
     log_level: Annotated[

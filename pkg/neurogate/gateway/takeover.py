@@ -16,6 +16,8 @@ from pathlib import Path
 import structlog
 
 from neurogate.dataplane.pool import EndpointPool
+from neurogate.errors import ConfigError
+from neurogate.gateway import handover
 from neurogate.gateway.handover import (
     DRAINING,
     READY,
@@ -36,6 +38,15 @@ _START_S = 300.0
 """How long a new gateway may take to start before another one may try."""
 
 _log = structlog.get_logger("neurogate.takeover")
+
+
+def place(takeover_socket: str) -> Path | None:
+    """The path that the setting names; None where it is off. Raises ConfigError where the platform cannot do it."""
+    if not takeover_socket:
+        return None
+    if lack := handover.lacking():
+        raise ConfigError(f"NEUROGATE_TAKEOVER_SOCKET: gateways take over from each other on Linux only: {lack}")
+    return Path(takeover_socket)
 
 
 class Predecessor:

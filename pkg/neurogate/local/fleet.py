@@ -21,6 +21,7 @@ import httpx
 
 from neurogate.config import child_environment
 from neurogate.errors import NeuroGateError
+from neurogate.gateway import handover
 from neurogate.local import processes
 from neurogate.local.plan import ChildPlan, FleetPlan
 from neurogate.local.run_directory import tail
@@ -100,12 +101,21 @@ class Fleet:
     """A running fleet. `grace_s` is how long its processes may take to finish when it stops."""
 
     def __init__(
-        self, plan: FleetPlan, directory: Path, *, grace_s: float, command: Sequence[str] | None = None
+        self,
+        plan: FleetPlan,
+        directory: Path,
+        *,
+        grace_s: float,
+        command: Sequence[str] | None = None,
+        lacking: Callable[[], str] = handover.lacking,
     ) -> None:
+        """`lacking` is asked what the platform lacks for restarts without a pause."""
         self.plan = plan
         self.directory = directory
         self.name = uuid.uuid4().hex
-        self._gateway_plan = _handing_over(plan.gateway, directory)
+        self.can_roll = not lacking()
+        """Whether its gateway can be replaced while it serves."""
+        self._gateway_plan = _handing_over(plan.gateway, directory) if self.can_roll else plan.gateway
         self._gateway_log = directory / f"{plan.gateway.name}.log"
         self.gateway = Child(self._gateway_plan, self._gateway_log)
         self.workers = [Child(worker, directory / f"{worker.name}.log") for worker in plan.workers]

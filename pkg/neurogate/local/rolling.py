@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
 from neurogate.config import load
 from neurogate.errors import NeuroGateError
+from neurogate.gateway import handover
 from neurogate.local.control import ask_to_roll
 from neurogate.local.run_directory import CONTROL, StateSettings, is_live, live_directories
 from neurogate.process import EXIT_FAILURE
 
 
-def main(directory: str) -> int:
+def main(directory: str, *, lacking: Callable[[], str] = handover.lacking) -> int:
     """Restart the fleet of the directory; without one, the only fleet there is. Returns the exit code.
 
-    Raises NeuroGateError when there is none, or several.
+    Raises NeuroGateError when there is none, or several, and where the platform lacks what it takes.
     """
+    if lack := lacking():
+        raise NeuroGateError(f"a fleet that runs can be restarted on Linux only: {lack}")
     return asyncio.run(_roll(_chosen(directory)))
 
 

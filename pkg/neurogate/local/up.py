@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from rich.console import Console, RenderableType
@@ -71,9 +71,11 @@ async def _watch(fleet: Fleet, view: View, console: Console) -> str:
     except FleetError as error:
         return str(error)
     keeper = Keeper(fleet, lambda line: console.print(line, markup=False))
-    with listening(fleet.directory / CONTROL) as listener:
+    with ExitStack() as held:
+        listener = held.enter_context(listening(fleet.directory / CONTROL)) if fleet.can_roll else None
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(serve(listener, keeper.roll), name="control")
+            if listener is not None:
+                tasks.create_task(serve(listener, keeper.roll), name="control")
             tasks.create_task(keeper.run(), name="keeper")
             console.print("ready; Ctrl-C stops everything")
             while True:

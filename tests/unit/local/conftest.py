@@ -42,9 +42,9 @@ def prepared(tmp_path: Path) -> Prepared:
 def make_fleet(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fleet]:
     """A fleet of fakes that behave as told."""
 
-    def make(*, grace_s: float = 10, **behaviours: str) -> Fleet:
+    def make(*, grace_s: float = 10, lacking: str = "", **behaviours: str) -> Fleet:
         monkeypatch.setenv("FAKE", ",".join(f"{name.replace('_', '-')}={how}" for name, how in behaviours.items()))
-        return Fleet(prepared.plan, prepared.directory, grace_s=grace_s, command=FAKE_COMMAND)
+        return Fleet(prepared.plan, prepared.directory, grace_s=grace_s, command=FAKE_COMMAND, lacking=lambda: lacking)
 
     return make
 

@@ -121,6 +121,11 @@ def test_the_fleet_is_the_one_that_runs_or_that_is_named(tmp_path: Path, monkeyp
         rolling.main("")
 
 
+def test_where_the_platform_lacks_what_it_takes_that_is_said() -> None:
+    with pytest.raises(NeuroGateError, match="can be restarted on Linux only: darwin has no SO_PEERCRED"):
+        rolling.main("", lacking=lambda: "darwin has no SO_PEERCRED")
+
+
 @pytest.mark.parametrize(
     ("well", "code", "last"), [(True, 0, "all of it was"), (False, 1, "the restart stopped there")]
 )

@@ -6,6 +6,7 @@ import asyncio
 import io
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -68,6 +69,23 @@ def test_table_is_live_on_a_terminal(make_fleet, run_up, terminal):
 
     assert failure == ""
     assert "closed" in shown
+
+
+def test_where_the_platform_lacks_what_a_takeover_takes_it_runs_without(make_fleet, run_up, prepared):
+    async def look(fleet: Fleet, stopping: asyncio.Event) -> None:
+        assert [path.name for path in prepared.directory.iterdir() if path.is_socket()] == []
+        assert "NEUROGATE_TAKEOVER_SOCKET" not in environment_of(fleet.gateway.pid)
+        stopping.set()
+
+    failure, _ = run_up(make_fleet(lacking="darwin has no SO_PEERCRED"), look)
+
+    assert failure == ""
+
+
+def environment_of(pid: int) -> set[str]:
+    """Names of its variables."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return {variable.partition(b"=")[0].decode() for variable in variables}
 
 
 def test_it_can_be_stopped_while_it_starts(make_fleet, prepared, console, nothing_left):
