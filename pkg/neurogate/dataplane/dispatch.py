@@ -77,7 +77,7 @@ class DispatchLimits:
     """How often one stream may be continued that engines break or no token comes of; ten times as often in all."""
     resume_wait_s: float = 15.0
     """Seconds a broken stream waits for any usable worker."""
-    resume_buffer_bytes: int = 256 * 1024
+    resume_buffer_bytes: int = 32 * 1024
     """Bytes of a stream that are kept as they were; of more than those, only the text is."""
     hedge_after_s: float = 0.0
     """Seconds without an answer after which a second worker is asked; 0 is never."""
@@ -188,6 +188,13 @@ class Dispatcher:
         if not members or any(call.path in member.report.resumes for member in members):
             return ""
         return f"the engine of no worker that has {str(like) or 'the model'} continues answers of {call.path}"
+
+    def somebody_loads(self, call: Call, like: ModelIdentity) -> bool:
+        """Whether a worker that could go on with an answer of the model is there, and loads it."""
+        return any(
+            member.linked and member.report.loading and call.path in member.report.resumes and _has(member, call, like)
+            for member in self.pool.snapshot.members
+        )
 
     def acquire_spare(self, call: Call, tried: Collection[str]) -> Lease | None:
         """A lease for a second attempt: on a worker that is well and has a free slot, within the share of hedges."""

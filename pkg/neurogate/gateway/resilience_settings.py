@@ -43,7 +43,7 @@ class ResilienceSettings(msgspec.Struct, frozen=True, kw_only=True):
             reloads=True,
             ge=1024,
         ),
-    ] = 256 * 1024
+    ] = 32 * 1024
     hedge_after_s: Annotated[
         float,
         env(

@@ -44,6 +44,11 @@ class Lines:
             raise CannotResumeError(f"it has an event of more than {EVENT_BYTES_MAX} bytes")
         return [line.removesuffix(b"\r") for line in lines]
 
+    def take_back(self) -> bytes:
+        """The part of a line that was fed last, as if it had not been."""
+        rest, self._rest = self._rest, b""
+        return rest
+
     def between_events(self) -> bool:
         """See Framing.between_events."""
         return not self._rest
@@ -58,6 +63,20 @@ class ServerSentEvents:
 
     def feed(self, chunks: Iterable[bytes]) -> list[bytes]:
         """See Framing.feed."""
+        if self._data:
+            return self._by_lines(chunks)
+        data = self._lines.take_back() + b"".join(chunks)
+        if data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data:
+            events = data[6:-2].split(b"\n\ndata: ")
+            if data.count(b"\n") == 2 * len(events):  # nothing but events of one line, as engines write them
+                return events
+        return self._by_lines((data,))
+
+    def between_events(self) -> bool:
+        """See Framing.between_events."""
+        return not self._data and self._lines.between_events()
+
+    def _by_lines(self, chunks: Iterable[bytes]) -> list[bytes]:
         events = []
         for line in self._lines.all(chunks):
             if line.startswith(b"data:"):
@@ -69,7 +88,3 @@ class ServerSentEvents:
             elif not line.startswith(b":"):
                 raise CannotResumeError("its stream has a line that is not of this API")
         return events
-
-    def between_events(self) -> bool:
-        """See Framing.between_events."""
-        return not self._data and self._lines.between_events()

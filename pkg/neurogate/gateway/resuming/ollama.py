@@ -26,7 +26,34 @@ class _Line(msgspec.Struct):
     error: Any = None
 
 
+class _Word(msgspec.Struct, gc=False):
+    """A line that says a piece of text and nothing else; fields that others have are None."""
+
+    done: bool = False
+    thinking: None = None
+    tool_calls: None = None
+    logprobs: None = None
+    image: None = None
+    error: None = None
+
+
+class _GenerateWord(_Word, kw_only=True, gc=False):
+    response: str
+    message: None = None
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+    role: Any = None
+
+
+class _ChatWord(_Word, kw_only=True, gc=False):
+    message: _Message
+
+
 _decode = msgspec.json.Decoder(_Line).decode
+_decode_generate_word = msgspec.json.Decoder(_GenerateWord).decode
+_decode_chat_word = msgspec.json.Decoder(_ChatWord).decode
 
 
 class _OllamaTranscript(StreamTranscript):
@@ -53,6 +80,12 @@ class _OllamaTranscript(StreamTranscript):
 class GenerateTranscript(_OllamaTranscript):
     """`/api/generate`."""
 
+    @staticmethod
+    def _word(data: bytes) -> str:
+        line = _decode_generate_word(data)
+        _refuse_last(line)
+        return line.response
+
     def _text_of(self, line: _Line) -> object:
         if line.response is None and not line.done:
             raise CannotResumeError("its stream has a line that is not of this API")
@@ -62,6 +95,12 @@ class GenerateTranscript(_OllamaTranscript):
 class ChatTranscript(_OllamaTranscript):
     """`/api/chat`."""
 
+    @staticmethod
+    def _word(data: bytes) -> str:
+        line = _decode_chat_word(data)
+        _refuse_last(line)
+        return line.message.content
+
     def _text_of(self, line: _Line) -> object:
         if line.message is None:
             if not line.done:
@@ -69,3 +108,8 @@ class ChatTranscript(_OllamaTranscript):
             return None
         only(line.message, _MESSAGE)
         return line.message.get("content")
+
+
+def _refuse_last(line: _Word) -> None:
+    if line.done:
+        raise msgspec.ValidationError("it is the last one")

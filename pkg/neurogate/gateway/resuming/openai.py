@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -37,6 +37,46 @@ class _Chunk(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class _DeltaWord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    content: str
+    role: Any = None
+    reasoning_content: None = None
+    reasoning: None = None
+    tool_calls: None = None
+    function_call: None = None
+    refusal: None = None
+
+
+class _ChatChoiceWord(msgspec.Struct, gc=False):
+    delta: _DeltaWord
+    text: None = None
+    index: Literal[0] = 0
+    finish_reason: None = None
+    logprobs: None = None
+
+
+class _TextChoiceWord(msgspec.Struct, gc=False):
+    text: str
+    delta: None = None
+    index: Literal[0] = 0
+    finish_reason: None = None
+    logprobs: None = None
+
+
+class _ChatWord(msgspec.Struct, gc=False):
+    choices: tuple[_ChatChoiceWord]
+    error: None = None
+
+
+class _TextWord(msgspec.Struct, gc=False):
+    choices: tuple[_TextChoiceWord]
+    error: None = None
+
+
+_decode_chat_word = msgspec.json.Decoder(_ChatWord).decode
+_decode_text_word = msgspec.json.Decoder(_TextWord).decode
 
 
 class _OpenAITranscript(StreamTranscript):
@@ -79,6 +119,10 @@ class _OpenAITranscript(StreamTranscript):
 class ChatTranscript(_OpenAITranscript):
     """`/v1/chat/completions`."""
 
+    @staticmethod
+    def _word(data: bytes) -> str:
+        return _decode_chat_word(data).choices[0].delta.content
+
     def _text_of(self, choice: _Choice) -> object:
         delta = choice.delta or {}
         only(delta, _DELTA)
@@ -87,6 +131,10 @@ class ChatTranscript(_OpenAITranscript):
 
 class CompletionTranscript(_OpenAITranscript):
     """`/v1/completions`."""
+
+    @staticmethod
+    def _word(data: bytes) -> str:
+        return _decode_text_word(data).choices[0].text
 
     def _text_of(self, choice: _Choice) -> object:
         return choice.text

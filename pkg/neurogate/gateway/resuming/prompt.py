@@ -13,9 +13,14 @@ class _Done(msgspec.Struct):
     done: bool
 
 
+class _Word(PromptToken, kw_only=True, gc=False):
+    done: bool
+
+
 _decode_done = msgspec.json.Decoder(_Done).decode
 _decode_token = msgspec.json.Decoder(PromptToken).decode
 _decode_last = msgspec.json.Decoder(PromptDone).decode
+_decode_word = msgspec.json.Decoder(_Word).decode
 
 
 class PromptTranscript(StreamTranscript):
@@ -23,6 +28,13 @@ class PromptTranscript(StreamTranscript):
 
     def __init__(self) -> None:
         super().__init__(ServerSentEvents())
+
+    @staticmethod
+    def _word(data: bytes) -> str:
+        event = _decode_word(data)
+        if event.done:
+            raise msgspec.ValidationError("it is the last one")
+        return event.token
 
     def _read(self, data: bytes) -> None:
         if _decode_done(data).done:

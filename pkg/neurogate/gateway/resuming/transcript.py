@@ -7,7 +7,7 @@ must never get a continuation of something else than what it has.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from neurogate.channel import Resume
 from neurogate.dataplane.recovery import CannotResumeError
@@ -23,7 +23,10 @@ _UNKNOWN = 255
 
 
 class StreamTranscript(ABC):
-    """A `Transcript`."""
+    """A `Transcript`.
+
+    Nearly all events say a piece of text and nothing else. `_word` reads those in one step, `_read` whatever there is.
+    """
 
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
@@ -43,16 +46,22 @@ class StreamTranscript(ABC):
 
     def take(self, chunks: Iterable[bytes]) -> None:
         """Read chunks that follow those before. Raises CannotResumeError."""
+        pieces, word = self._pieces, self._word_now()
         for data in self._framing.feed(chunks):
+            if word is not None:
+                try:
+                    pieces.append(word(data))
+                    continue
+                except UNDECODABLE:
+                    pass  # there is more to it
             if self._ended:
                 raise CannotResumeError("its stream goes on after its end")
             try:
                 self._read(data)
             except UNDECODABLE as error:
                 raise CannotResumeError("its stream has an event that is not of this API") from error
-        if self._pieces:
-            self._folded.append("".join(self._pieces))
-            self._pieces.clear()
+            word = self._word_now()
+        self._fold()
 
     def resume(self) -> Resume | None:
         """Where the answer stopped; None when its end mark was sent. Raises CannotResumeError."""
@@ -72,9 +81,19 @@ class StreamTranscript(ABC):
             system_fingerprint=self._fingerprint,
         )
 
+    @staticmethod
+    @abstractmethod
+    def _word(data: bytes) -> str:
+        """The text of an event that says nothing else. Raises what a decoder raises for any other."""
+
     @abstractmethod
     def _read(self, data: bytes) -> None:
         """Read one event. Raises CannotResumeError, or what a decoder raises."""
+
+    def _word_now(self) -> Callable[[bytes], str] | None:
+        """`_word` for events in the middle: the first ones also say what the answer is called, the last how it ends."""
+        began = bool(self._tokens or self._pieces)
+        return self._word if began and not self._finish_reason and not self._ended else None
 
     def _say(self, text: object) -> None:
         """Add what an event says; None and the empty text say nothing."""
@@ -84,12 +103,23 @@ class StreamTranscript(ABC):
             raise CannotResumeError("it says something that is no text")
         if self._finish_reason:
             raise CannotResumeError("its text goes on after its end")
+        self._pieces.append(text)
+
+    def _fold(self) -> None:
+        """One string of those that were read, and an account of them."""
+        pieces, self._pieces = list(filter(None, self._pieces)), []
+        if not pieces:
+            return
+        text = "".join(pieces)
         self._text_bytes += len(text) if text.isascii() else len(text.encode())
         if self._text_bytes > TEXT_BYTES_MAX:
             raise CannotResumeError(f"its text is longer than {TEXT_BYTES_MAX} bytes")
-        self._pieces.append(text)
-        self._lengths.append(min(len(text), _UNKNOWN))
-        self._tokens += 1
+        self._folded.append(text)
+        try:
+            self._lengths += bytes(map(len, pieces))
+        except ValueError:
+            self._lengths.append(_UNKNOWN)
+        self._tokens += len(pieces)
 
     def _introduce(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -290,6 +291,62 @@ def test_a_line_with_more_than_text_is_not_continued(path: str, line: dict[str, 
 )
 def test_what_is_not_understood_is_not_continued(path: str, bytes_: bytes, why: str) -> None:
     assert refusal(path, bytes_) == why
+
+
+PLAIN: dict[str, dict[str, Any]] = {
+    CHAT: {**LLAMA, "choices": [{"index": 0, "delta": {"content": "x"}}]},
+    TEXT: {**LLAMA, "choices": [{"index": 0, "text": "x"}]},
+    PROMPT: token("x"),
+    GENERATE: generated("x"),
+    OLLAMA_CHAT: chatted("x"),
+}
+FIELDS = [
+    *("choices", "delta", "content", "text", "index", "finish_reason", "logprobs", "usage", "id", "created", "model"),
+    *("message", "response", "done", "error", "thinking", "tool_calls", "request_id", "token", "tokens_generated"),
+    *("role", "reasoning_content", "reasoning", "function_call", "refusal", "image", "images", "system_fingerprint"),
+    "audio",
+]
+VALUES = [None, "", "x", "stop", 0, 1, 2.5, True, False, [], [1], [{}], {}, {"content": "x"}, {"a": 1}, "x" * 300]
+
+
+def changed(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The event with one field more, or another one, in any of its objects."""
+    for name in FIELDS:
+        for value in VALUES:
+            yield {**event, name: value}
+            for inner in ("message", "choices"):
+                if inner not in event:
+                    continue
+                (part,) = event[inner] if inner == "choices" else (event[inner],)
+                parts = [{**part, name: value}]
+                if "delta" in part:
+                    parts.append({**part, "delta": {**part["delta"], name: value}})
+                for each in parts:
+                    yield {**event, inner: [each] if inner == "choices" else each}
+    yield {**event, "choices": [*event.get("choices", []) * 2]}
+
+
+@pytest.mark.parametrize("path", PLAIN)
+def test_an_event_in_the_middle_is_read_as_carefully_as_the_first_one(path: str) -> None:
+    """Most events are read in one step, and must be exactly those that a careful reading finds nothing else in."""
+
+    class Careful(type(begin(path))):  # type: ignore[misc]
+        @staticmethod
+        def _word(data: bytes) -> str:
+            raise msgspec.ValidationError("look again")
+
+    def told(transcript: Transcript, event: dict[str, Any]) -> Resume | str | None:
+        try:
+            for each in (PLAIN[path], event, PLAIN[path]):
+                transcript.take([lines(each) if path.startswith("/api") else sse(each)])
+            return transcript.resume()
+        except CannotResumeError as error:
+            return str(error)
+
+    events = list(changed(PLAIN[path]))
+    assert len(events) > 400
+    for event in events:
+        assert told(begin(path), event) == told(Careful(), event), event
 
 
 def test_text_after_its_end_is_not_understood() -> None:
