@@ -25,6 +25,7 @@ from neurogate.dataplane.recovery import CannotResumeError
 from neurogate.dataplane.sent import Sent
 from neurogate.dataplane.verdict import Retry, error_for, judge, what_broke
 from neurogate.dataplane.waiting import Wait
+from neurogate.endpoint import ModelIdentity
 from neurogate.errors import DeadlineError, EngineFailedError, GatewayError, StreamBrokenError
 from neurogate.inference import Usage
 from neurogate.resilience.breaker import Outcome
@@ -109,7 +110,7 @@ class Exchange:
         """Continuations in a row of which not a token came."""
         self._doubtful = 0
         """Continuations of what an engine broke: the request may be why."""
-        self._like: str | None = None
+        self._like: ModelIdentity | None = None
         """The model of the stream that is to be continued; None while there is no such stream."""
         self._broke = ""
         self._broken_by = End()
@@ -290,7 +291,7 @@ class Exchange:
     def _continue(self, end: End, broken: Lease | None, sent: Sent) -> None:
         """The stream broke on this worker: go on with it on another one, or say that it broke."""
         if self._like is None and broken is not None:
-            self._like = self.call.model or broken.report.default_model  # by now it may be another one
+            self._like = broken.report.identity_of(self.call.model)  # as it was then: by now it may be another one
         try:
             resume = self._where_it_stopped(end, sent)
         except CannotResumeError as error:
@@ -340,6 +341,9 @@ class Exchange:
         self._wait.go_on(wait_s, again_s=again_s)
 
     def _failfast(self) -> None:
+        if self._like is not None and self._dispatcher.somebody_loads(self.call, self._like):
+            self._wait_for_worker()  # it will be there, in however long its model takes
+            return
         self._nobody(self._dispatcher.nobody_usable(self.call))
 
     def _nobody(self, refusal: GatewayError) -> None:

@@ -131,6 +131,8 @@ class Member:
     def take_report(self, report: WorkerReport, now: float) -> bool:
         """Store a report; True when it changes who may be picked for what."""
         before = self.report
+        if before.resumes and not (report.ready or report.resumes):
+            report = replace(report, resumes=before.resumes)  # an engine that is away does not tell what it can do
         self.report = report
         self.reported_at = now
         self._others = max(0, report.running + report.queued - self.in_flight)

@@ -44,6 +44,8 @@ def test_the_same_name_for_other_weights_is_another_model(name: str) -> None:
             has(made, 1, ServedModel("llama", digest="def", quantization="Q4_1"))
             has(made, 2, ServedModel("qwen"))
             assert taken(made, call(name), LIKE) == ""
+            made.worker(2).tell(replace(made.worker(2).present, resumes=frozenset()))
+            has(made, 2, ServedModel("llama", digest="abc"))
             assert "no worker that has llama (Q4_1) continues" in made.dispatcher.nobody_continues(call(name), LIKE)
 
             has(made, 1, ServedModel("llama", digest="abc", quantization="Q4_1"))

@@ -705,3 +705,39 @@ def test_the_last_worker_may_be_replaced_by_another_one() -> None:
             assert receiver.body == b"one two three"
 
     virtual_time.run(main())
+
+
+def test_a_stream_waits_for_a_model_that_is_being_loaded_again() -> None:
+    """Longer than for a worker of which nobody knows: a large model may take a minute, and tells so."""
+
+    async def main() -> None:
+        async with fleet(1) as made:
+            _, receiver = begin(made)
+            worker = made.worker()
+            well = worker.present
+            worker.tell(replace(well, ready=False, loading=True, resumes=frozenset(), detail="loading its model"))
+            last(made, 0).end(End(EndCode.UNAVAILABLE, message="the engine died"))
+            await asyncio.sleep(40)
+            assert receiver.last_words == []
+            worker.script = answers(b"three", end=GOOD)
+            worker.tell(well)
+            await receiver.last_word()
+
+            assert receiver.body == b"one two three"
+
+    virtual_time.run(main())
+
+
+def test_an_engine_that_is_away_and_does_not_load_is_not_waited_for_longer() -> None:
+    async def main() -> None:
+        async with fleet(1) as made:
+            _, receiver = begin(made)
+            worker = made.worker()
+            worker.tell(replace(worker.present, ready=False, resumes=frozenset(), detail="the engine does not answer"))
+            last(made, 0).end(End(EndCode.UNAVAILABLE, message="the engine died"))
+            await receiver.last_word()
+
+            assert receiver.ended_at == DispatchLimits().resume_wait_s
+            assert "the engine does not answer" in broken(receiver)
+
+    virtual_time.run(main())
