@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -88,8 +89,18 @@ class SteadyLoad:
     """A context: the load runs while it lasts, and is whole when it is left."""
 
     def __init__(
-        self, port: int, *, key: str, per_second: float = 50, max_tokens: int = 32, prompts: int = 8, model: str = ""
+        self,
+        port: int,
+        *,
+        key: str,
+        per_second: float = 50,
+        max_tokens: int = 32,
+        prompts: int = 8,
+        model: str = "",
+        keep: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """Without `keep` each request has a connection of its own; with `tls` they are HTTPS."""
         self.counts = Counts()
         self._port = port
         self._key = key
@@ -97,6 +108,8 @@ class SteadyLoad:
         self._max_tokens = max_tokens
         self._prompts = prompts
         self._model = model
+        self._keep = keep
+        self._tls = tls
         self._idle: list[_Connection] = []
         self._references: dict[tuple[int, bool], str] = {}
         self._stop = asyncio.Event()
@@ -166,7 +179,7 @@ class SteadyLoad:
         except BaseException:
             connection.close()
             raise
-        if connection.kept:
+        if connection.kept and self._keep:
             self._idle.append(connection)
         else:
             connection.close()
@@ -179,7 +192,7 @@ class SteadyLoad:
                 return connection
             connection.close()
         self.counts.connections += 1
-        return _Connection(*await asyncio.open_connection("127.0.0.1", self._port))
+        return _Connection(*await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls))
 
 
 def _text_of_stream(answer: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from cluster import KEY, Cluster, Process, Streamed, eventually, follow
 from rolling import rolled
 from steady_load import SteadyLoad
+from tls_support import Pki
 
 
 @pytest.fixture
@@ -53,6 +55,54 @@ def test_three_gateways_one_after_the_other_under_load(takeover: dict[str, str])
         assert not load.counts.failed, str(load.counts)
 
     with Cluster(2, gateway=takeover, NEUROGATE_SIM_DECODE_TPS="60") as cluster:
+        gateways = [cluster.gateway]
+        try:
+            asyncio.run(main(cluster, gateways))
+            assert gateways[-1].stop() == 0
+        finally:
+            for gateway in gateways:
+                gateway.kill()
+
+
+@pytest.mark.parametrize(("https_port", "name"), [("0", "https_port"), ("-1", "http_port")])
+def test_https_is_taken_over_under_load_of_kept_and_of_new_connections(
+    takeover: dict[str, str], tmp_path: Path, https_port: str, name: str
+) -> None:
+    """On a port beside plain HTTP, and on HTTP_PORT itself."""
+    pki = Pki(tmp_path / "pki")
+    certificate, key = pki.issue("gateway")
+    environment = {
+        **takeover,
+        "NEUROGATE_TLS_CERT": certificate,
+        "NEUROGATE_TLS_KEY": key,
+        "NEUROGATE_HTTPS_PORT": https_port,
+        "NEUROGATE_GRPC_TLS_PORT": "-1",
+    }
+    context = ssl.create_default_context(cafile=pki.ca)
+
+    async def main(cluster: Cluster, gateways: list[Process]) -> None:
+        port = cluster.gateway.wait_for("gateway listens")[name]
+        async with httpx.AsyncClient(base_url=cluster.ops_url) as watcher:
+
+            async def healthy() -> bool:
+                return (await watcher.get("/health")).status_code == 200
+
+            await eventually(healthy)
+        kept = SteadyLoad(port, key=KEY, per_second=25, tls=context)
+        new = SteadyLoad(port, key=KEY, per_second=15, tls=context, keep=False)
+        async with kept, new:
+            for _ in range(2):
+                await kept.until(kept.counts.asked + 50)
+                gateways.append(another_gateway(cluster, environment))
+                listens = await asyncio.to_thread(gateways[-1].wait_for, "gateway listens")
+                assert listens[name] == port
+                assert await asyncio.to_thread(ended, gateways[-2]) == 0
+            await new.until(new.counts.asked + 50)
+        for load in (kept, new):
+            assert load.counts.whole >= 80
+            assert not load.counts.failed, str(load.counts)
+
+    with Cluster(2, gateway=environment, NEUROGATE_SIM_DECODE_TPS="60") as cluster:
         gateways = [cluster.gateway]
         try:
             asyncio.run(main(cluster, gateways))
