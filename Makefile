@@ -89,7 +89,7 @@ fuzz: $(DEV) ## Send CASES=5000 generated requests by the gateway's own OpenAPI 
 rolling: $(RUNTIME) ## Restart a local fleet under 50 requests/s until REQUESTS=2000 were asked; none may fail
 	@$(BIN)/python tests/rolling.py --requests $(REQUESTS)
 
-chaos: $(DEV) ## Break a fleet in every way there is, and count (CHAOS_SEED=N replays, CHAOS_REPORT=FILE writes JSON)
+chaos: $(DEV) ## Break a fleet in every way there is, and count (CHAOS_SEED=N replays, CHAOS_REPORT=FILE.md or .json keeps it)
 	@CHAOS=1 $(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
 
 soak: $(DEV) ## Mixed traffic for SOAK_MINUTES=30 with a fault every 20 s; nothing may grow

@@ -171,6 +171,14 @@ def test_two_finish_reasons_and_text_behind_one_are_lies(name: str) -> None:
     assert verdict(name, [*events[:at], *events[at + 1 :]])[0] is Kind.LIE
 
 
+@pytest.mark.parametrize("name", [name for name in STREAMS if name[0] == "c"])
+@pytest.mark.parametrize("other", [b'"system_fingerprint": "g"', b'"more": "f"'])
+def test_a_fingerprint_that_changes_or_goes_away_is_a_lie(name: str, other: bytes) -> None:
+    events = stream_events(name)
+    lying = [*events[:3], *(event.replace(b'"system_fingerprint": "f"', other) for event in events[3:])]
+    assert verdict(name, lying)[0] is Kind.LIE
+
+
 def test_a_role_told_again_is_a_lie() -> None:
     events = stream_events("chat stream")
     assert verdict("chat stream", [*events[:3], events[0], *events[3:]])[0] is Kind.LIE

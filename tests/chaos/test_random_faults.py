@@ -1,6 +1,7 @@
-"""A hundred random combinations of faults, drawn from a seed, one after the other on the same fleet.
+"""A hundred random combinations of faults, drawn from a seed, on one fleet.
 
-At most two of three workers are hit at once, so somebody could always have answered.
+Three are under way at a time, each in a lane of three workers, of which it hits two at most: a third of the fleet could
+always have answered. What a combination does is drawn from the seed and its own number, whatever the others do.
 """
 
 from __future__ import annotations
@@ -8,65 +9,99 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from chaos_support.audit import Audit
-from chaos_support.faults import EXPLAINED, FAULTS
+from chaos_support.faults import EXPLAINED, FAULTS, SOON, Fault
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.stage import Theatre, warm
-from chaos_support.traffic import ALL, Clients
+from chaos_support.traffic import ALL, Asked, Clients
 from real_loop import run_real
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 COMBINATIONS = int(os.environ.get("CHAOS_COMBINATIONS") or 100)
+LANES = 3
+ABREAST = 3
+"""Workers of a lane."""
 CLIENTS = 12
+BETWEEN_AUDITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One fault of a combination."""
+
+    worker: int
+    after_s: float
+    fault: Fault
+    rng: random.Random
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    number: int
+    hits: Sequence[Hit]
+    asked: Sequence[Asked]
+
+    @property
+    def lane(self) -> slice:
+        first = self.number % LANES * ABREAST
+        return slice(first, first + ABREAST)
+
+
+def drawn(number: int, clients: Clients, seed: int) -> Combination:
+    rng = random.Random(f"{seed} {number}")
+    first = number % LANES * ABREAST
+    hits = [
+        Hit(first + index, rng.uniform(0, 0.8), rng.choice(FAULTS), random.Random(rng.random()))
+        for index in rng.sample(range(ABREAST), rng.randint(1, ABREAST - 1))
+    ]
+    return Combination(number, hits, clients.draw(CLIENTS, ALL[rng.randrange(len(ALL)) :] + ALL, (10, 80)))
 
 
 def test_random_combinations(theatre: Theatre) -> None:
-    rng = random.Random(theatre.seed)
+    async def strike(fleet: Fleet, hit: Hit) -> str:
+        await asyncio.sleep(hit.after_s)
+        return f"worker {hit.worker}: {await hit.fault(fleet, hit.worker, hit.rng)}"
 
-    async def one_fault(fleet: Fleet, index: int, chance: random.Random) -> str:
-        await asyncio.sleep(chance.uniform(0, 0.8))
-        return f"worker {index}: {await chance.choice(FAULTS)(fleet, index, chance)}"
-
-    async def one_round(fleet: Fleet, clients: Clients) -> list[str]:
-        chance = random.Random(rng.random())
-        hit = chance.sample(range(3), chance.randint(1, 2))
-        asked = clients.draw(CLIENTS, ALL[chance.randrange(len(ALL)) :] + ALL, (10, 80))
-        await clients.learn(asked)
+    async def play(fleet: Fleet, clients: Clients, one: Combination) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(clients.ask_all(asked))
-            faults = [tasks.create_task(one_fault(fleet, index, random.Random(chance.random()))) for index in hit]
-        await fleet.until_ready(60)
-        return [fault.result() for fault in faults]
+            tasks.create_task(clients.ask_all(one.asked))
+            faults = [tasks.create_task(strike(fleet, hit)) for hit in one.hits]
+        await fleet.until_ready(60, workers=one.lane)
+        wrong = [str(asked.verdict) for asked in one.asked if str(asked.verdict) != "whole"]
+        if wrong:
+            told = "; ".join(fault.result() for fault in faults)
+            clients.notes.append(f"combination {one.number} ({told}): {wrong[:3]}")
 
-    async def main(fleet: Fleet) -> tuple[Clients, list[str]]:
-        clients = Clients(fleet.target, theatre.oracle, grpc_port=fleet.grpc_port, rng=random.Random(rng.random()))
+    async def play_lane(fleet: Fleet, clients: Clients, lane: Sequence[Combination]) -> None:
+        for one in lane:
+            await play(fleet, clients, one)
+
+    async def main(fleet: Fleet) -> tuple[Clients, list[str], float]:
+        clients = Clients(fleet.target, theatre.oracle, grpc_port=fleet.grpc_port, rng=random.Random(theatre.seed))
         await fleet.until_ready()
         await warm(fleet, clients)
+        began_at = asyncio.get_running_loop().time()
         audit = Audit(fleet)
         await audit.begin()
         leaks: list[str] = []
-        for number in range(COMBINATIONS):
-            before = len(clients.tally.asked)
-            faults = await one_round(fleet, clients)
-            wrong = [str(one.verdict) for one in clients.tally.asked[before:] if str(one.verdict) != "whole"]
-            if number % 10 == 9:
-                leaks += [f"after {number + 1}: {leak}" for leak in await audit.leaks(explained=EXPLAINED)]
-            if wrong:
-                clients.notes.append(f"combination {number} ({'; '.join(faults)}): {wrong[:3]}")
+        combinations = [drawn(number, clients, theatre.seed) for number in range(COMBINATIONS)]
+        await clients.learn([asked for one in combinations for asked in one.asked])
+        for start in range(0, COMBINATIONS, BETWEEN_AUDITS):
+            some = combinations[start : start + BETWEEN_AUDITS]
+            async with asyncio.TaskGroup() as lanes:
+                for lane in range(LANES):
+                    lanes.create_task(play_lane(fleet, clients, some[lane::LANES]))
+            leaks += [f"after {start + len(some)}: {leak}" for leak in await audit.leaks(explained=EXPLAINED)]
         await clients.close()
-        return clients, leaks
+        return clients, leaks, asyncio.get_running_loop().time() - began_at
 
-    plan = Plan(
-        workers=3,
-        engines="lying",
-        links=True,
-        seed=theatre.seed,
-        gateway={"NEUROGATE_STALL_S": "4", "NEUROGATE_RETRIES": "5", "NEUROGATE_RETRY_BUDGET": "1"},
-    )
+    plan = Plan(workers=LANES * ABREAST, engines="lying", links=True, seed=theatre.seed, worker=SOON)
     with Fleet(plan) as fleet:
-        clients, leaks = run_real(main(fleet), timeout_s=1700)
-    theatre.judge(theatre.told(f"{COMBINATIONS} random combinations", clients, leaks, 0.0))
+        clients, leaks, took_s = run_real(main(fleet), timeout_s=1700)
+    theatre.judge(theatre.told(f"{COMBINATIONS} random combinations", clients, leaks, took_s, plan))

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from chaos_support.audit import Audit, open_files
-from chaos_support.faults import EXPLAINED, FAULTS
+from chaos_support.faults import EXPLAINED, FAULTS, SOON
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.stage import Theatre, warm
 from chaos_support.traffic import ALL, Clients
@@ -69,12 +69,8 @@ def test_soak(theatre: Theatre) -> None:
         engines="lying",
         links=True,
         seed=theatre.seed,
-        gateway={
-            "NEUROGATE_STALL_S": "4",
-            "NEUROGATE_RETRIES": "5",
-            "NEUROGATE_RETRY_BUDGET": "1",
-            "LOG_LEVEL": "info",
-        },
+        gateway={"LOG_LEVEL": "info"},
+        worker=SOON,
     )
     with Fleet(plan) as fleet:
         clients, faults, leaks = run_real(main(fleet), timeout_s=minutes * 60 + 300)
@@ -87,6 +83,6 @@ def test_soak(theatre: Theatre) -> None:
         f"RSS of the gateway: {before:.1f} MiB at {warm_at_s:.0f} s, {after:.1f} MiB at the end ({growth:+.1%})",
         f"open files: {samples[0][2]} at the start, {samples[-1][2]} at the end",
     ]
-    row = theatre.told("soak", clients, leaks, minutes * 60)
+    row = theatre.told("soak", clients, leaks, minutes * 60, plan)
     theatre.judge(row)
     assert growth <= GROWTH_MAX, row.notes

@@ -113,9 +113,8 @@ def openai_event(data: str, *, chat: bool) -> Said:
     value = _object(data)
     if "error" in value:
         return Said(error=openai_error(value))
-    value.pop("system_fingerprint", None)  # it names the backend that speaks: another may have another, or none
     _field(value, "created", int)  # llama.cpp tells the time of each event
-    identity = tuple(value.get(name) for name in ("id", "object", "model"))
+    identity = tuple(value.get(name) for name in ("id", "object", "model", "system_fingerprint"))
     if identity[1] != ("chat.completion.chunk" if chat else "text_completion"):
         raise NotTheApiError(f"object is {identity[1]!r}")
     usage = _usage(value["usage"]) if value.get("usage") else None

@@ -62,7 +62,7 @@ def _sse(value: object) -> bytes:
 
 def _openai(pieces: list[str], *, chat: bool, usage: bool) -> list[bytes]:
     kind = "chat.completion.chunk" if chat else "text_completion"
-    same = {"created": 1, "id": "one", "model": "m", "object": kind}
+    same = {"created": 1, "id": "one", "model": "m", "system_fingerprint": "f", "object": kind}
 
     def chunk(said: dict[str, str], finish: str | None = None) -> bytes:
         choice = {"delta": said} if chat else {"text": said.get("content", "")}

@@ -36,6 +36,13 @@ async def kill_engine(fleet: Fleet, index: int, rng: random.Random) -> str:
     return "engine SIGKILL"
 
 
+async def stop_engine(fleet: Fleet, index: int, rng: random.Random) -> str:
+    fleet.engines[index].send(signal.SIGSTOP)
+    await asyncio.sleep(rng.uniform(0.1, 6))
+    fleet.engines[index].send(signal.SIGCONT)
+    return "engine SIGSTOP"
+
+
 async def cut_link(fleet: Fleet, index: int, rng: random.Random) -> str:
     mode = rng.choice([Mode.REFUSE, Mode.BLACK_HOLE, Mode.HALF_OPEN, Mode.DEAF])
     fleet.links[index].set(mode)
@@ -59,14 +66,26 @@ async def worsen_link(fleet: Fleet, index: int, rng: random.Random) -> str:
 
 
 async def lie(fleet: Fleet, index: int, rng: random.Random) -> str:
-    told = rng.choice([Lie.ERROR_500, Lie.BUSY_429, Lie.TRUNCATED, Lie.CUT, Lie.SILENT, Lie.SILENT_LATER])
+    told = rng.choice([lie for lie in Lie if lie is not Lie.NONE])
     fleet.engine_proxies[index].set(told, share=rng.choice([0.3, 1.0]))
     await asyncio.sleep(rng.uniform(0.5, 3))
     fleet.engine_proxies[index].set(Lie.NONE)
     return f"engine {told.value}"
 
 
-FAULTS: tuple[Fault, ...] = (kill_worker, stop_worker, kill_engine, cut_link, reset_link, worsen_link, lie)
+FAULTS: tuple[Fault, ...] = (
+    kill_worker,
+    stop_worker,
+    kill_engine,
+    stop_engine,
+    cut_link,
+    reset_link,
+    worsen_link,
+    lie,
+)
+
+SOON = {"NEUROGATE_STALL_PREFILL_S": "6", "NEUROGATE_STALL_DECODE_S": "4"}
+"""Workers that take an engine's silence for a stall sooner than by default, so that many faults take not too long."""
 
 EXPLAINED = ("engine wedged",)
 """What processes may log as errors because of them."""

@@ -59,6 +59,27 @@ class Plan:
     seed: int = 0
     tls: ssl.SSLContext | None = None
 
+    @property
+    def eased(self) -> list[tuple[str, str]]:
+        """Its settings of what happens when something breaks: the promises are those of the defaults."""
+        return [
+            (name, value) for name, value in sorted({**self.gateway, **self.worker}.items()) if name.startswith(_EASING)
+        ]
+
+
+_EASING = (
+    "NEUROGATE_BREAKER",
+    "NEUROGATE_CANARY",
+    "NEUROGATE_DRAIN",
+    "NEUROGATE_FAILFAST",
+    "NEUROGATE_HEDGE",
+    "NEUROGATE_LINK",
+    "NEUROGATE_OUTLIER",
+    "NEUROGATE_RESUME",
+    "NEUROGATE_RETR",
+    "NEUROGATE_STALL",
+)
+
 
 class Fleet:
     """A gateway and its workers, running while the context is open."""
@@ -158,10 +179,12 @@ class Fleet:
                 return await self._vitals(self._ports[index]["ops_port"])
         return await self._vitals(self.ops_port) if process is self.gateway else None
 
-    async def until_ready(self, timeout: float = 40) -> None:
+    async def until_ready(self, timeout: float = 40, *, workers: slice = slice(None)) -> None:
+        """Until the gateway sends requests to all of these."""
+
         async def ready() -> bool:
             try:
-                return all(state["ready"] for state in await self.states())
+                return all(state["ready"] for state in (await self.states())[workers])
             except (OSError, ValueError, asyncio.IncompleteReadError):
                 return False
 

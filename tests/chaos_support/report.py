@@ -1,10 +1,11 @@
-"""What the fault suite saw, as a table for people and JSON for machines."""
+"""What the fault suite saw: a table of Markdown for people, JSON for machines."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from chaos_support.traffic import Asked
 
@@ -30,14 +31,21 @@ _COLUMNS = ("scenario", "requests", "whole", "honest", "lies", "leaks", "longest
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown, with a last row of sums."""
+    """Markdown, with a last row of sums, and behind it what there is to say of single scenarios."""
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|---" * len(_COLUMNS) + "|"]
-    for row in rows:
-        lines.append("| " + " | ".join(_shown(getattr(row, column)) for column in _COLUMNS) + " |")
-        lines += [f"  - {note}" for note in row.notes]
-    sums = {name: sum(getattr(row, name) for row in rows) for name in _COLUMNS[1:-2]}
-    lines.append("| all | " + " | ".join(str(value) for value in sums.values()) + " | | |")
-    return "\n".join(lines)
+    lines += ["| " + " | ".join(_shown(getattr(row, column)) for column in _COLUMNS) + " |" for row in rows]
+    sums = {name: sum(getattr(row, name) for row in rows) for name in (*_COLUMNS[1:-2], _COLUMNS[-1])}
+    sums["took_s"] = round(sums["took_s"])
+    *counts, took_s = map(str, sums.values())
+    lines.append("| " + " | ".join(["all", *counts, "", took_s]) + " |")
+    notes = [f"- {row.scenario}: {note}" for row in rows for note in row.notes]
+    return "\n".join([*lines, "", *notes] if notes else lines)
+
+
+def write(path: Path, rows: Sequence[Row], *, seed: int) -> None:
+    """The table into a file that ends in .md, else JSON."""
+    told = f"CHAOS_SEED={seed}\n\n{table(rows)}\n" if path.suffix == ".md" else as_json(rows, seed=seed)
+    path.write_text(told)
 
 
 def as_json(rows: Sequence[Row], *, seed: int) -> str:

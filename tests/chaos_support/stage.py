@@ -16,7 +16,7 @@ from chaos_support.checker import APIS, Api, Kind, Received, expected_of, judge
 from chaos_support.client import Target
 from chaos_support.fleet import Fleet, Plan
 from chaos_support.oracle import Oracle
-from chaos_support.report import Row, as_json
+from chaos_support.report import Row, write
 from chaos_support.traffic import ALL, Asked, Clients
 from real_loop import run_real
 
@@ -109,15 +109,15 @@ class Theatre:
                 await act(Stage(fleet, clients_, asked, rng))
             await clients_.close()
             leaks = await audit.leaks(explained=explained)
-            return self.told(name, clients_, leaks, asyncio.get_running_loop().time() - began_at)
+            return self.told(name, clients_, leaks, asyncio.get_running_loop().time() - began_at, plan)
 
         with Fleet(plan) as fleet:
             row = run_real(main(fleet), timeout_s=timeout_s)
         self.judge(row, may_fail)
         return row
 
-    def told(self, name: str, clients: Clients, leaks: Sequence[str], took_s: float) -> Row:
-        """A row of the table."""
+    def told(self, name: str, clients: Clients, leaks: Sequence[str], took_s: float, plan: Plan) -> Row:
+        """A row of the table. A plan that makes failures easier to survive, or quicker to notice, is told in it."""
         tally = clients.tally
         kinds = tally.kinds
         row = Row(
@@ -131,13 +131,14 @@ class Theatre:
             took_s=took_s,
         )
         row.notes += clients.notes
+        row.notes += [f"with {name}={value}" for name, value in plan.eased]
         row.notes += [f"lie: {lie}" for lie in tally.lies[:10]]
         row.notes += [f"leak: {leak}" for leak in leaks]
         row.notes += [f"{count} failed honestly: {reason}" for reason, count in tally.failures.most_common(6)]
         row.asked = tally.asked
         self.rows.append(row)
         if self._report is not None:
-            self._report.write_text(as_json(self.rows, seed=self.seed))
+            write(self._report, self.rows, seed=self.seed)
         return row
 
     def compared(
@@ -148,13 +149,15 @@ class Theatre:
         undisturbed: Sequence[Received],
         seen: Sequence[Received],
         leaks: Sequence[str],
+        took_s: float,
+        plan: Plan,
     ) -> Row:
         """A row of answers that are judged by earlier ones of the same fleet, which must be whole themselves."""
         clients = Clients(Target(0), self.oracle, rng=random.Random(self.seed))
         for prompt, right, one in zip(prompts, undisturbed, seen, strict=True):
             verdict = judge(api, one, expected_of(api, right))
             clients.tally.asked.append(Asked(api, prompt, 0, one, verdict=verdict))
-        return self.told(name, clients, leaks, 0.0)
+        return self.told(name, clients, leaks, took_s, plan)
 
     def judge(self, row: Row, may_fail: Allowed = none_may) -> None:
         """Raises AssertionError with the notes of a scenario that showed something wrong."""
