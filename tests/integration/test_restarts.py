@@ -88,8 +88,8 @@ def test_https_is_taken_over_under_load_of_kept_and_of_new_connections(
                 return (await watcher.get("/health")).status_code == 200
 
             await eventually(healthy)
-        kept = SteadyLoad(port, key=KEY, per_second=25, tls=context)
-        new = SteadyLoad(port, key=KEY, per_second=15, tls=context, keep=False)
+        kept = SteadyLoad(port, key=KEY, per_second=25, prompts=2, tls=context)
+        new = SteadyLoad(port, key=KEY, per_second=15, prompts=2, tls=context, keep=False)
         async with kept, new:
             for _ in range(2):
                 await kept.until(kept.counts.asked + 50)
