@@ -80,7 +80,8 @@ class Vigil:
             done=self._judge,
         )
         self._seen = Observation(ready=False)
-        self._seen_at = 0.0
+        self._seen_at = self._deaf_since = 0.0
+        self._tells = False
         self._work: int | None = None
         self._wedged = ""
         self._living_since = 0.0
@@ -141,6 +142,10 @@ class Vigil:
         before, self._work = self._work, seen.work_done
         if before is not None and seen.work_done != before:
             self._stalls.worked(now, for_canary=between)
+        if seen.ready:
+            self._tells = seen.work_done is not None
+        elif self._seen.ready:
+            self._deaf_since = now
         self._count_deaths(seen)
         self._seen, self._seen_at = seen, now
 
@@ -227,11 +232,29 @@ class Vigil:
 
     def sweep(self) -> None:
         """Cut what is stuck."""
-        for stall in self._stalls.sweep(self._loop.time(), self._seen):
+        now = self._loop.time()
+        if not (self._seen.ready or self._seen.loading):
+            self._leave_the_deaf(now)
+        for stall in self._stalls.sweep(now, self._seen):
             if stall.held.cut(End(EndCode.BROKEN, message=stall.told)):
                 self._metrics.stalls.labels(stall.phase.value).inc()
                 self._suspected = stall.told
                 _log.warning("request stalled", engine=self._engine.kind, detail=stall.told)
+
+    def _leave_the_deaf(self, now: float) -> None:
+        """Give up what an engine holds that is not ready and shows no life: no canary can be asked of it.
+
+        It has as long as a canary would have. Whole answers of engines that never tell what they do are left alone.
+        """
+        silent_since = max(self._stalls.lived_at + _SUSPECT_S, self._deaf_since)
+        if now < silent_since + self.patience_s(self.canary.timeout_s):
+            return
+        given_up = 0
+        for held in self._stalls:
+            if not held.blocked and (self._tells or not held.quiet):
+                given_up += held.cut(End(EndCode.UNAVAILABLE, message=self._seen.detail))
+        if given_up:
+            _log.warning("engine is silent", engine=self._engine.kind, detail=self._seen.detail, held=given_up)
 
     def _is_due(self, now: float) -> bool:
         if self._wedged:
