@@ -7,9 +7,8 @@ which needs no clock). Moving a request away from a worker that died is not char
 
 from __future__ import annotations
 
-
 RETRIES_AT_ONCE = 100.0
-"""What a gateway's account holds: a burst that meets one failing worker of three, before its breaker opens, is served."""
+"""What a gateway's account holds: a burst that meets a failing worker before its breaker opens is served."""
 
 
 class RetryBudget:
