@@ -13,8 +13,8 @@ from dataplane_support import Rig, rig
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.errors import UnauthorizedError
-from neurogate.gateway.ollama_routes import API_VERSION, ollama_routes
 from neurogate.gateway.lifecycle import Lifecycle
+from neurogate.gateway.ollama_routes import API_VERSION, ollama_routes
 from neurogate.gateway.routes import build_app
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run

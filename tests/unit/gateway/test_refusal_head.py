@@ -13,10 +13,10 @@ from config_support import gateway_config
 from dataplane_support import rig
 from gateway_support import CHAT, DIALECTS, edge_for
 from neurogate.errors import BadRequestError, BusyError, GatewayError, RateLimitedError
+from neurogate.gateway.lifecycle import Lifecycle
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.refusal_head import refusal_head, retry_after
 from neurogate.gateway.response import ClientResponse, ResponseLimits
-from neurogate.gateway.lifecycle import Lifecycle
 from neurogate.gateway.routes import build_app
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run

@@ -20,10 +20,10 @@ from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.errors import MethodNotAllowedError
 from neurogate.gateway.dialects.refusals import refusal
 from neurogate.gateway.intake import RequestIds
+from neurogate.gateway.lifecycle import Lifecycle, Why
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.reception import received
 from neurogate.gateway.records import Recorder
-from neurogate.gateway.lifecycle import Lifecycle, Why
 from neurogate.gateway.routes import build_app, health, readiness
 from neurogate.telemetry.access_log import Entry
 from neurogate.testing.connections import FakeClient
