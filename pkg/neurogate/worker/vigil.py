@@ -139,9 +139,10 @@ class Vigil:
         if seen.ready and seen.work_done is None:  # it tells, but not within a step
             seen = replace(seen, work_done=self._work)
         self._pace.told(seen.prompt_tokens_per_s)
-        before, self._work = self._work, seen.work_done
-        if before is not None and seen.work_done != before:
-            self._stalls.worked(now, for_canary=between)
+        if seen.work_done is not None:
+            before, self._work = self._work, seen.work_done
+            if before is not None and seen.work_done != before:
+                self._stalls.worked(now, for_canary=between)
         if seen.ready:
             self._tells = seen.work_done is not None
         elif self._seen.ready:

@@ -231,6 +231,26 @@ def test_a_pause_of_the_worker_says_nothing_about_the_engine() -> None:
     run(main())
 
 
+def test_an_engine_that_falls_silent_altogether_has_not_worked() -> None:
+    """That its count is not told any more is no growth of it."""
+
+    async def main() -> None:
+        engine = ScriptedEngine(
+            observation=replace(TELLS, slots_total=1), replies=lambda _: stream(b"data: {}\n\n", HANG)
+        )
+        async with watching(engine) as watched, asyncio.TaskGroup() as tasks:
+            await asyncio.sleep(7)
+            asked = tasks.create_task(watched.asked(STREAM, timeout_s=None))
+            await watched.until(lambda: watched.worker.canary.underway, within_s=10)
+            alive = watched.canaries("alive")
+            engine.observation = replace(engine.observation, ready=False, work_done=None)
+            await asyncio.sleep(1.5)
+            assert watched.canaries("alive") == alive
+            asked.cancel()
+
+    run(main())
+
+
 def test_a_pause_within_a_look_at_the_engine_is_no_answer() -> None:
     async def main() -> None:
         engine = ScriptedEngine(observation=TELLS)
