@@ -18,6 +18,7 @@ from neurogate.dataplane.receiver import Receiver
 from neurogate.dataplane.recovery import NoRecovery, Recovery
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.dataplane.stalls import StallWatch
+from neurogate.dataplane.state import WorkerState
 from neurogate.dataplane.verdict import Retry, judge
 from neurogate.endpoint import ModelIdentity
 from neurogate.errors import BusyError, GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
@@ -169,7 +170,7 @@ class Dispatcher:
             lease = self._lease((*loaded, *others), tried)
         return lease or self._last_resort(snapshot, call, tried)
 
-    def acquire_alike(self, call: Call, tried: Collection[str], like: ModelIdentity | str) -> Lease | None:
+    def acquire_alike(self, call: Call, tried: Collection[str], like: ModelIdentity) -> Lease | None:
         """A lease on a worker that can go on with an answer of the model: it continues such answers, with the same."""
         snapshot = self.pool.snapshot
 
@@ -179,7 +180,7 @@ class Dispatcher:
         candidates = tuple(filter(able, snapshot.admitting(call.model, call.api)))
         return self._lease(candidates, tried) or self._last_resort(snapshot, call, tried, able)
 
-    def nobody_continues(self, call: Call, like: ModelIdentity | str) -> str:
+    def nobody_continues(self, call: Call, like: ModelIdentity) -> str:
         """Why nobody will ever go on with an answer of the model, as far as workers have told; empty when one may.
 
         With nobody there who has it, one may come.
@@ -187,7 +188,7 @@ class Dispatcher:
         members = [member for member in self.pool.snapshot.members if _has(member, call, like)]
         if not members or any(call.path in member.report.resumes for member in members):
             return ""
-        return f"the engine of no worker that has {str(like) or 'the model'} continues answers of {call.path}"
+        return f"the engine of no worker that has {like} continues answers of {call.path}"
 
     def somebody_loads(self, call: Call, like: ModelIdentity) -> bool:
         """Whether a worker that could go on with an answer of the model is there, and loads it."""
@@ -346,14 +347,15 @@ class Dispatcher:
         return ", ".join(f"{member.report.engine_kind or 'unknown'} ({member.id})" for member in members[:5])
 
 
-def _has(member: Member, call: Call, like: ModelIdentity | str) -> bool:
+def _has(member: Member, call: Call, like: ModelIdentity) -> bool:
     """Whether a member would answer a call with the same model."""
-    like = ModelIdentity(like) if isinstance(like, str) else like
     return member.serves(call.model) and like.may_be(member.report.identity_of(call.model))
 
 
 def _why_not(member: Member, call: Call) -> str:
-    state = f"{member.state} ({member.why})" if member.why else str(member.state)
+    """For whoever asked: not where the worker is, nor what exactly the network said, which an operator sees."""
+    why = member.why if member.state is not WorkerState.UNREACHABLE else ""
+    state = f"{member.state} ({why})" if why else str(member.state)
     return (_lacking(member, call) or state) if member.usable else state
 
 
