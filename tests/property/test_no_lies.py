@@ -222,7 +222,7 @@ class World:
         receiver, exchange = client.receiver, client.exchange
         assert len(receiver.last_words) <= 1
         assert receiver.heard[-1:] == receiver.last_words or not receiver.last_words
-        assert exchange.resumes <= self.attempts
+        assert exchange.resumes <= 10 * self.attempts  # ten times as often as engines may break it
         assert exchange.resumes == receiver.resumes
         assert exchange.resumes == 0 or (client.resumable and client.eligible)
         if not exchange.call.stream:
