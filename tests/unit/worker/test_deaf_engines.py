@@ -59,7 +59,9 @@ def test_an_engine_that_goes_on_in_time_keeps_what_it_holds() -> None:
                 engine.observation, well = DEAF, engine.observation
                 await asyncio.sleep(3)
                 engine.observation = well
-                await asyncio.sleep(3)
+                await asyncio.sleep(1.5)
+                engine.observation = replace(well, work_done=(well.work_done or 0) + 1)
+                await asyncio.sleep(1.5)
             assert not asked[0].done()
             asked[0].cancel()
 
