@@ -357,7 +357,8 @@ class Exchange:
         self._abandon(Outcome.IGNORED if self.started else Outcome.FAILURE)
         where = f" on {self.worker_id}" if self.worker_id else ""
         error = DeadlineError(
-            f"the request's time ran out{where}; ask for fewer tokens, or raise NEUROGATE_REQUEST_TIMEOUT_S"
+            f"the request's time ran out{where}; ask for fewer tokens, or allow more time "
+            "(the request's own, or NEUROGATE_REQUEST_TIMEOUT_S)"
         )
         self._fail(error)
 

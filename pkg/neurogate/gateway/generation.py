@@ -22,6 +22,7 @@ from neurogate.gateway.intake import (
     announced_size,
     read_body,
     read_headers,
+    switched_off,
     time_allowed_s,
     trace_context,
 )
@@ -116,7 +117,7 @@ class GenerationEndpoint:
         )
         deadline = served.began_at + time_allowed_s(headers, self._request_timeout_s)
         trace = trace_context(headers.traceparent)
-        resumable = self._resumable and head.stream and headers.resume != b"off"
+        resumable = self._resumable and head.stream and not switched_off(headers.resume)
         call = Call(self._path, body, head.stream, deadline, served.request_id, trace, model, self._api, resumable)
         served.response = response = ClientResponse(
             scope,
@@ -144,7 +145,7 @@ class GenerationEndpoint:
             served.status = response.status
 
     def _comments(self, head: Head, headers: Headers) -> float:
-        wanted = head.stream and self._takes_comments and headers.queue_comments != b"off"
+        wanted = head.stream and self._takes_comments and not switched_off(headers.queue_comments)
         return self._edge.keepalive_s if wanted else 0
 
     def _used(self, served: Served) -> int | None:

@@ -22,7 +22,7 @@ from neurogate.gateway.grpc_answers import StreamedAnswer, WholeAnswer
 from neurogate.gateway.grpc_candidates import Candidates
 from neurogate.gateway.grpc_served import ServedRpc
 from neurogate.gateway.grpc_traffic import ProxiedTraffic, tokens_in
-from neurogate.gateway.intake import BodyBudget, trace_context
+from neurogate.gateway.intake import BodyBudget, switched_off, trace_context
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import with_model
 from neurogate.gateway.records import Recorder
@@ -211,7 +211,7 @@ class GrpcEdge:
         if rpc.time_left_s is not None:
             time_s = min(time_s, rpc.time_left_s + _LATER_S)
         trace = trace_context(rpc.header("traceparent"))
-        resumable = self._resume and stream and rpc.header("x-neurogate-resume") != b"off"
+        resumable = self._resume and stream and not switched_off(rpc.header("x-neurogate-resume"))
         deadline = served.began_at + time_s
         return Call(_PROMPT_PATH, body, stream, deadline, rpc.request_id, trace, served.model, resumable=resumable)
 

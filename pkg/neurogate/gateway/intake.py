@@ -14,6 +14,8 @@ from neurogate.gateway.pending import Resumed
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
+_OFF = frozenset({b"off", b"false", b"no", b"0"})
+_ON = frozenset({b"on", b"true", b"yes", b"1"})
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -98,6 +100,16 @@ class RequestIds:
             return offered.decode()
         self._last = max(self._last + 1, self._now_ns())
         return f"req-{self._last}"
+
+
+def switched_off(value: bytes) -> bool:
+    """Whether a header says that its client does not want something. Raises BadRequestError for what says neither."""
+    if not value:
+        return False
+    word = value.strip().lower()
+    if word not in _OFF and word not in _ON:
+        raise BadRequestError(f"{value.decode('latin-1')!r} is not a choice: the header takes on or off")
+    return word in _OFF
 
 
 def trace_context(traceparent: bytes) -> str:

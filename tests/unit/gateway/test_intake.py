@@ -18,6 +18,7 @@ from neurogate.gateway.intake import (
     announced_size,
     read_body,
     read_headers,
+    switched_off,
     time_allowed_s,
     trace_context,
 )
@@ -249,3 +250,19 @@ def test_a_client_may_give_its_request_less_time_and_not_more(told: bytes, secon
 def test_a_time_that_is_none_is_refused(told: bytes):
     with pytest.raises(BadRequestError, match="X-NeuroGate-Timeout"):
         time_allowed_s(read_headers([(b"x-neurogate-timeout", told)]), 300.0)
+
+
+@pytest.mark.parametrize("value", [b"off", b"OFF", b" Off ", b"false", b"no", b"0"])
+def test_a_header_may_switch_something_off_in_several_words(value: bytes) -> None:
+    assert switched_off(value)
+
+
+@pytest.mark.parametrize("value", [b"", b"on", b"TRUE", b"1"])
+def test_and_leave_it_on(value: bytes) -> None:
+    assert not switched_off(value)
+
+
+def test_a_word_that_is_neither_is_refused() -> None:
+    """Or a client would believe that it has opted out."""
+    with pytest.raises(BadRequestError, match="'maybe' is not a choice: the header takes on or off"):
+        switched_off(b"maybe")

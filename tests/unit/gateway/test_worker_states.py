@@ -84,7 +84,8 @@ class Site:
         if state in {WorkerState.RESTING, WorkerState.EJECTED} and member.rest is not None:
             assert "asked to be left alone" in refusal
         else:
-            assert f"worker-0: {state}{f' ({why})' if why else ''})" in refusal
+            told = why if state != "unreachable" else ""  # where it is, and what the network said, is not for clients
+            assert f"worker-0: {state}{f' ({told})' if told else ''})" in refusal
 
 
 @asynccontextmanager
