@@ -9,7 +9,7 @@ import pytest
 
 from dataplane_support import PATH, RESUMES, Rig, rig
 from neurogate import virtual_time
-from neurogate.channel import Call
+from neurogate.channel import Call, End
 from neurogate.endpoint import ModelIdentity, ServedModel
 from neurogate.errors import StreamBrokenError
 from neurogate.resilience.breaker import Outcome
@@ -75,6 +75,23 @@ def test_other_weights_are_not_even_the_last_resort() -> None:
             await made.open_breaker(1)
 
             assert taken(made, call(), LIKE) == "worker-1"
+
+    virtual_time.run(main())
+
+
+def test_an_answer_of_other_weights_is_not_continued_although_they_have_the_same_name() -> None:
+    async def main() -> None:
+        async with rig(3, resumes=ALL, recovery=PlainRecovery()) as made:
+            for index, quantization in enumerate(("Q4_1", "Q8_0", "Q4_1")):
+                has(made, index, ServedModel("llama", quantization=quantization))
+            exchange, receiver = made.send(resumable=True)
+            made.worker(0).calls[-1].chunk(b"one ")
+            has(made, 0, ServedModel("llama", quantization="Q8_0"))  # what it was when it was asked counts
+            made.worker(0).die()
+
+            assert exchange.worker_id == "worker-2"
+            made.worker(2).calls[-1].end(End(http_status=200))
+            assert receiver.last_words == ["complete"]
 
     virtual_time.run(main())
 
