@@ -11,6 +11,8 @@ from neurogate.channel import Resume
 from neurogate.engines.engine import Observation
 from neurogate.inference import Prompt
 from neurogate.rpc.backend import IncomingCall
+from neurogate.telemetry import tracing
+from neurogate.telemetry.tracing import SpanOf
 from neurogate.testing.engines import READY, ScriptedEngine
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.meter import Meter
@@ -60,7 +62,14 @@ class FakeOutlet:
 class Setup:
     """A worker that is ready, its engine and its metrics."""
 
-    def __init__(self, engine: ScriptedEngine, *, max_requests: int = 100, observation: Observation | None = READY):
+    def __init__(
+        self,
+        engine: ScriptedEngine,
+        *,
+        max_requests: int = 100,
+        observation: Observation | None = READY,
+        span_of: SpanOf = tracing.off,
+    ) -> None:
         self.engine = engine
         self.metrics = WorkerMetrics()
         self.changes = 0
@@ -72,6 +81,7 @@ class Setup:
             loop=asyncio.get_running_loop(),
             now=lambda: NOW,
             on_change=self._changed,
+            span_of=span_of,
         )
         if observation is not None:
             self.worker.take_observation(observation)

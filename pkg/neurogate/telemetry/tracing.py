@@ -9,13 +9,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TextIO
-
-SpanOf = Callable[[str, str, str], AbstractContextManager[Callable[[str], None]]]
-"""(path, traceparent, request id) → a context that lasts as long as the call and gives a function to name its end."""
+from typing import Protocol, TextIO
 
 
-def off(_path: str, _traceparent: str, _request_id: str) -> AbstractContextManager[Callable[[str], None]]:
+class SpanOf(Protocol):
+    """Makes spans."""
+
+    def __call__(
+        self, path: str, traceparent: str, request_id: str, *, resumed: bool
+    ) -> AbstractContextManager[Callable[[str], None]]:
+        """A context that lasts as long as a call and gives a function to name its end.
+
+        A `resumed` call continues an answer that another worker began, in a span of its own under the same parent.
+        """
+        ...
+
+
+def off(
+    path: str,  # noqa: ARG001 - a SpanOf
+    traceparent: str,  # noqa: ARG001
+    request_id: str,  # noqa: ARG001
+    *,
+    resumed: bool,  # noqa: ARG001
+) -> AbstractContextManager[Callable[[str], None]]:
     """No spans."""
     return nullcontext(_ignore)
 
@@ -34,9 +50,11 @@ def to_console(service: str, *, out: TextIO | None = None) -> SpanOf:
     propagator = TraceContextTextMapPropagator()
 
     @contextmanager
-    def span_of(path: str, traceparent: str, request_id: str) -> Iterator[Callable[[str], None]]:
+    def span_of(path: str, traceparent: str, request_id: str, *, resumed: bool) -> Iterator[Callable[[str], None]]:
         parent = propagator.extract({"traceparent": traceparent})
-        attributes = {"url.path": path, "neurogate.request_id": request_id}
+        attributes: dict[str, str | bool] = {"url.path": path, "neurogate.request_id": request_id}
+        if resumed:
+            attributes["neurogate.resumed"] = True
         with tracer.start_as_current_span(f"call {path}", context=parent, attributes=attributes) as span:
             yield lambda end: span.set_attribute("neurogate.end", end)
 

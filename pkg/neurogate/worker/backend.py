@@ -231,7 +231,8 @@ class Worker:
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:
         """Answer one call of a link."""
-        with self._span_of(call.path, call.traceparent, call.request_id) as ended:
+        resumed = call.resume is not None
+        with self._span_of(call.path, call.traceparent, call.request_id, resumed=resumed) as ended:
             end = await self._answer(call, outlet)
             ended(end.code.name.lower())
             return end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
 from neurogate.inference import Finished, Token, Usage
 from neurogate.rpc.backend import IncomingCall
+from neurogate.telemetry import tracing
 from neurogate.testing.engines import READY, ScriptedEngine, finished
 from neurogate.virtual_time import run
 from neurogate.worker.backend import Worker, WorkerLimits
@@ -421,6 +423,20 @@ def test_a_worker_continues_what_its_engine_does_and_what_it_translates_to_that(
     kind: str, of_engine: frozenset[str], of_worker: frozenset[str]
 ) -> None:
     assert resumes_of(Observation(ready=True, resumes=of_engine), kind) == of_worker
+
+
+def test_the_span_of_a_continued_answer_says_so() -> None:
+    async def main() -> None:
+        out = io.StringIO()
+        engine = ScriptedEngine(continuations=lambda _: [Token(" two"), finished()])
+        made = Setup(engine, observation=replace(READY, resumes=OPENAI), span_of=tracing.to_console("w", out=out))
+        end = await made.worker.answer(incoming(path=CHAT, resume=Resume("one", 1)), FakeOutlet())
+        assert end.http_status == 200
+        span = json.loads(out.getvalue())
+        assert (span["attributes"]["neurogate.resumed"], span["attributes"]["neurogate.end"]) == (True, "answered")
+        made.assert_idle()
+
+    asyncio.run(main())
 
 
 def test_a_change_of_what_is_continued_is_reported_at_once() -> None:

@@ -595,11 +595,11 @@ def test_an_engine_that_cannot_be_observed_is_not_ready_and_said_so_once() -> No
 
 def test_a_span_lasts_as_long_as_its_call_and_hears_how_it_ended() -> None:
     async def main() -> None:
-        heard: list[tuple[str, ...]] = []
+        heard: list[tuple[str | bool, ...]] = []
 
         @contextmanager
-        def span_of(path: str, traceparent: str, request_id: str) -> Iterator[Callable[[str], None]]:
-            heard.append(("began", path, traceparent, request_id))
+        def span_of(path: str, traceparent: str, request_id: str, *, resumed: bool) -> Iterator[Callable[[str], None]]:
+            heard.append(("began", path, traceparent, request_id, resumed))
             yield lambda end: heard.append(("ended", end))
 
         worker = Worker(
@@ -612,6 +612,6 @@ def test_a_span_lasts_as_long_as_its_call_and_hears_how_it_ended() -> None:
             span_of=span_of,
         )
         await worker.answer(incoming(), FakeOutlet())
-        assert heard == [("began", "/v1/chat/completions", "", "r-1"), ("ended", "unavailable")]
+        assert heard == [("began", "/v1/chat/completions", "", "r-1", False), ("ended", "unavailable")]
 
     run(main())
