@@ -55,7 +55,7 @@ class FleetState:
 
 
 async def observe(client: httpx.AsyncClient, plan: FleetPlan) -> FleetState | None:
-    """Ask every ops port. None while the gateway's does not answer; a worker that does not is `down`."""
+    """Ask every ops port. None while the gateway's does not answer; a worker that does not is `unreachable`."""
     ops_url = plan.gateway.ops_url
     async with asyncio.TaskGroup() as tasks:
         accepting = tasks.create_task(_accepting(client, ops_url, len(plan.workers)), name="gateway state")
@@ -121,8 +121,8 @@ def _worker_state(
     """A gateway names its workers in the order of their addresses, as the plan does."""
     breaker = _BREAKER_STATES.get(int(gauges.get((_BREAKER, worker.name), -1)), "")
     if said is None:
-        return WorkerState(Row(worker.name, worker.address, "down", breaker), "it does not answer")
+        return WorkerState(Row(worker.name, worker.address, "unreachable", breaker), "it does not answer")
     if not gauges.get((_LINKED, worker.name)):
-        return WorkerState(Row(worker.name, worker.address, "down", breaker), "the gateway has no link to it")
-    state = _STATES.get(str(said.get("status")), "not ready")
+        return WorkerState(Row(worker.name, worker.address, "unreachable", breaker), "the gateway has no link to it")
+    state = _STATES.get(str(said.get("status")), "not_ready")
     return WorkerState(Row(worker.name, worker.address, state, breaker), str(said.get("detail") or ""))

@@ -11,7 +11,7 @@ from rich.text import Text
 _STYLES = {
     "closed": "green",
     "ready": "green",
-    **dict.fromkeys(("half-open", "half_open", "draining", "cordoned", "not ready", "not_ready", "resting"), "yellow"),
+    **dict.fromkeys(("half-open", "half_open", "draining", "cordoned", "not_ready", "resting"), "yellow"),
 }
 
 
@@ -21,7 +21,7 @@ class Row(NamedTuple):
     worker: str
     address: str
     state: str
-    """As the gateway calls it, or `ready`, `not ready`, `draining` or `down`."""
+    """As the gateway calls it."""
     breaker: str
 
 
@@ -49,10 +49,10 @@ def _row(worker: Mapping[str, Any]) -> Row:
 def _state_by_flags(worker: Mapping[str, Any]) -> str:
     """For a gateway that does not name states."""
     if not worker.get("healthy"):
-        return "down"
+        return "unreachable"
     if worker.get("draining"):
         return "draining"
-    return "ready" if worker.get("ready") else "not ready"
+    return "ready" if worker.get("ready") else "not_ready"
 
 
 def _coloured(word: str) -> Text:

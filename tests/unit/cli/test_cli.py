@@ -192,11 +192,11 @@ def test_workers_are_a_table(neurogate, answers):
 
     assert code == 0
     assert [line.rstrip().split(maxsplit=2) for line in shown.splitlines()] == [
-        ["worker", "address", "state      breaker"],
-        ["worker-0", "a:1", "ready      half-open"],
-        ["worker-1", "a:1", "down       open"],
-        ["worker-2", "a:1", "not ready  closed"],
-        ["worker-3", "a:1", "draining   closed"],
+        ["worker", "address", "state        breaker"],
+        ["worker-0", "a:1", "ready        half-open"],
+        ["worker-1", "a:1", "unreachable  open"],
+        ["worker-2", "a:1", "not_ready    closed"],
+        ["worker-3", "a:1", "draining     closed"],
     ]
 
 

@@ -57,7 +57,7 @@ def test_fleet_that_never_gets_ready_is_given_up(make_fleet, nothing_left):
         async with fleet:
             await fleet.wait_ready(1, ignore)
 
-    with pytest.raises(FleetError, match=r"after 1 s: worker-0 is down \(the gateway has no link to it\), w") as caught:
+    with pytest.raises(FleetError, match=r"after 1 s: worker-0 is unreachable \(the gateway has no link to it\), w") as caught:
         asyncio.run(run())
 
     assert "worker-0 is running; its log" in str(caught.value)
@@ -67,13 +67,13 @@ def test_fleet_that_never_gets_ready_is_given_up(make_fleet, nothing_left):
 @pytest.mark.parametrize(
     ("behaviours", "told"),
     [
-        ({"worker_1": "loading"}, "worker-0 is ready, worker-1 is not ready (loading)"),
+        ({"worker_1": "loading"}, "worker-0 is ready, worker-1 is not_ready (loading)"),
         ({"worker_1": "draining"}, "worker-1 is draining (draining)"),
-        ({"worker_1": "garbage"}, "worker-1 is down (it does not answer)"),
+        ({"worker_1": "garbage"}, "worker-1 is unreachable (it does not answer)"),
         ({"gateway": "starting"}, "worker-1 is ready, the gateway does not take requests for all of them"),
         (
             {"gateway": "garbage"},
-            "worker-1 is down (the gateway has no link to it), the gateway does not take requests",
+            "worker-1 is unreachable (the gateway has no link to it), the gateway does not take requests",
         ),
     ],
 )
