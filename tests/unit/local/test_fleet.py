@@ -57,7 +57,9 @@ def test_fleet_that_never_gets_ready_is_given_up(make_fleet, nothing_left):
         async with fleet:
             await fleet.wait_ready(1, ignore)
 
-    with pytest.raises(FleetError, match=r"after 1 s: worker-0 is unreachable \(the gateway has no link to it\), w") as caught:
+    with pytest.raises(
+        FleetError, match=r"after 1 s: worker-0 is unreachable \(the gateway has no link to it\), w"
+    ) as caught:
         asyncio.run(run())
 
     assert "worker-0 is running; its log" in str(caught.value)
