@@ -31,6 +31,7 @@ class Member:
         "_others",
         "aside",
         "breaker",
+        "came_back",
         "channel",
         "cordoned",
         "ejected",
@@ -44,7 +45,6 @@ class Member:
         "on_room",
         "reachable_once",
         "readmission",
-        "relinked",
         "report",
         "reported_at",
         "rest",
@@ -82,8 +82,8 @@ class Member:
         """Requests it held when it refused one."""
         self.aside = False
         """It rests or is ejected, and so is not picked: one look for the hot path."""
-        self.relinked = False
-        """Its link came back while its breaker was open, and nobody has probed it since."""
+        self.came_back = False
+        """Its link or its engine came back while its breaker was open, and nobody has probed it since."""
         self.told = WorkerState.UNREACHABLE
         """The state that was told last."""
         self.reachable_once = False

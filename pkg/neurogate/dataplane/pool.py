@@ -292,7 +292,7 @@ class EndpointPool:
             member.readmission.cancel()
             member.readmission = None
         if state == "closed":
-            member.relinked = False
+            member.came_back = False
         elif not self.stopped:
             self._readmit_later(member)
         self.publish()
@@ -325,7 +325,7 @@ class EndpointPool:
         member.linked = True
         member.reachable_once = True
         member.last_error = ""
-        member.relinked = member.breaker.state == "open"
+        member.came_back = member.breaker.state == "open"
         self._tell(member, "linked", report.worker_id)
         self._take_report(member, report)
         self.publish()
@@ -336,6 +336,8 @@ class EndpointPool:
             if report.draining and not before.draining:
                 self._tell(member, "draining", "")
             elif report.ready != before.ready:
+                if report.ready and member.breaker.state == "open":
+                    member.came_back = True  # another life of its engine: the failures were the last one's
                 self._tell(member, "ready" if report.ready else "not_ready", report.detail)
             self.publish()
         if member.on_room is not None and report.running + report.queued < member.rest_load:

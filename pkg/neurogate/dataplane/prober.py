@@ -80,7 +80,7 @@ class Prober:
     def _hand_over(self, member: Member) -> bool:
         """Take a member's probe in charge, or leave it to users; True when that is another answer than before."""
         breaker = member.breaker
-        if member.relinked:
+        if member.came_back:
             self._inconclusive.pop(member, None)  # it may be another program by now
         before = breaker.users_probe
         breaker.users_probe = not self._enabled or self._inconclusive.get(member) == breaker.opened_at
@@ -88,9 +88,9 @@ class Prober:
 
     def _probe(self, member: Member) -> None:
         opened_at = member.breaker.opened_at
-        permit = member.breaker.probe(early=member.relinked)
+        permit = member.breaker.probe(early=member.came_back)
         if permit is not None:
-            member.relinked = False
+            member.came_back = False
             self._out[member] = _Canary(
                 self, member, permit, opened_at=opened_at, timeout_s=self._timeout_s, loop=self._loop
             )

@@ -175,6 +175,22 @@ def test_a_worker_that_links_again_is_probed_at_once():
     virtual_time.run(main())
 
 
+def test_a_worker_whose_engine_comes_back_is_probed_at_once():
+    async def main() -> None:
+        async with rig(2, canary_timeout_s=5.0) as made:
+            await made.open_breaker(0)
+            made.worker(0).become_unready("the engine is restarted")
+            await asyncio.sleep(3)
+            assert canaries(made) == [0, 0]
+            made.worker(0).become_ready()
+            await asyncio.sleep(0.01)
+
+            assert canaries(made) == [1, 0]
+            assert made.member(0).state == "ready"
+
+    virtual_time.run(main())
+
+
 def test_an_old_worker_that_links_again_waits_for_the_rest_of_its_time():
     """Its canary says nothing, and no user is to be the guinea pig early."""
 
