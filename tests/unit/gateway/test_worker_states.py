@@ -160,7 +160,7 @@ def test_what_holds_first_in_the_table_is_what_is_said() -> None:
             made.pool.uncordon("worker-0")
             await made.says(WorkerState.NOT_READY, "loading")
             made.worker.become_ready()
-            await made.says(WorkerState.OPEN, "3 failures in a row")
+            await made.says(WorkerState.HALF_OPEN, "3 failures in a row")  # its engine is back: it is probed at once
             member.breaker.reset()
             await made.says(WorkerState.EJECTED, "slow")
             made.pool.eject(member, ejected=False)
