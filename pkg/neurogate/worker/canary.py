@@ -146,6 +146,11 @@ class Canary:
         return self._underway is not None
 
     @property
+    def asks(self) -> bool:
+        """Whether the engine is asked for a token now: one of its slots is the canary's."""
+        return self._asking is not None
+
+    @property
     def has_generated(self) -> bool:
         """Whether this life of the engine gave a token."""
         return self._usual_s is not None

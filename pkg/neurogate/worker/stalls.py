@@ -9,6 +9,7 @@ judged by its phase, and by whether the engine does anything at all:
 | prefill | the same; five times that when the engine works, but never on this one                                  |
 | decode  | `decode_s` without a token; `prefill_s` while the engine works or computes a prompt                     |
 | any     | tokens that come more rarely than one in `decode_s`, over a minute                                      |
+|         | `prefill_s` in which the engine had nothing to do: it does not know of this one                         |
 
 While prompts are computed, `prefill_s` is longer where the engine needs longer for a step of them (see pace): what it
 does shows only between two steps.
@@ -174,6 +175,7 @@ class Stalls:
         self._worked_at = self._computed_at = now
         self._settled_at = now
         self._left_tokens, self._left_at = 0, now
+        self._idle_since = math.inf
         self.lived_at = now
         """When the engine last showed any life."""
 
@@ -208,6 +210,10 @@ class Stalls:
         self._left_tokens = 0
         if not for_canary:
             self.lived_at = self._worked_at = now
+
+    def told(self, now: float, *, idle: bool) -> None:
+        """The engine says that it has nothing to do for users, or does not say that."""
+        self._idle_since = min(self._idle_since, now) if idle else math.inf
 
     def prompts(self) -> list[Held]:
         """Those without a token, in order of their arrival."""
@@ -247,6 +253,7 @@ class Stalls:
         """Nobody has looked for a while: whatever came meanwhile is still to be seen, and all clocks begin anew."""
         self._worked_at = self._computed_at = self._left_at = self.lived_at = now
         self._settled_at = now + _SETTLING_S
+        self._idle_since = math.inf
         for held in self._held:
             held.moved_at, held.paced = now, (now, held.seen)
 
@@ -264,6 +271,8 @@ class Stalls:
         for held in self._held:
             if held.blocked or held.waits_for_a_model(seen):
                 held.moved_at, held.paced = now, (now, held.seen)
+            elif (forgotten_s := now - max(self._idle_since, held.moved_at)) >= self._prefill_s:
+                found.append(_silent(held, Phase.DECODE if held.job.emitted else Phase.PREFILL, forgotten_s))
             elif held.job.emitted:
                 if long:  # a stream has a token a step then
                     held.paced = (now, held.seen)

@@ -143,6 +143,8 @@ class Vigil:
             before, self._work = self._work, seen.work_done
             if before is not None and seen.work_done != before:
                 self._stalls.worked(now, for_canary=between)
+        own = self.canary.asks or self.canary.last_at > self._seen_at
+        self._stalls.told(now, idle=seen.slots_busy is not None and seen.slots_busy + (seen.queued or 0) <= own)
         if seen.ready:
             self._tells = seen.work_done is not None
         elif self._seen.ready:

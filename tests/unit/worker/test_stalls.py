@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from neurogate.channel import EndCode
 from neurogate.engines.engine import ModelInfo, Observation
+from neurogate.inference import GenerationEvent, Prompt
 from neurogate.rpc.backend import IncomingCall
 from neurogate.testing.engines import HANG, READY, Reply, ScriptedEngine, stream
 from neurogate.virtual_time import run
@@ -230,6 +232,71 @@ def test_where_nothing_tells_an_unstreamed_answer_has_its_deadline_only() -> Non
         held = bench.held(tokens=1, tools=[{}])
         assert bench.pass_s(299) == []
         assert [stall.held for stall in bench.pass_s(5)] == [held]
+
+    run(main())
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": False}, {"tools": [{}]}])
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_what_an_idle_engine_does_not_know_of_is_stuck(fields: dict[str, Any], tokens: int) -> None:
+    """Its connection is gone without a word, say; and what the engine does for canaries is no work on it."""
+
+    async def main() -> None:
+        bench = Bench(decode_s=0)
+        bench.stalls.told(bench.now, idle=True)
+        bench.pass_s(100)
+        bench.held(tokens=tokens, **fields)
+
+        def idles() -> None:
+            bench.stalls.told(bench.now, idle=True)
+            bench.stalls.worked(bench.now, for_canary=True)
+
+        assert bench.pass_s(59, idles) == []
+        [stall] = bench.pass_s(3, idles)
+        assert stall.told.endswith(": nothing for 60 s")
+        assert stall.phase is (Phase.DECODE if tokens else Phase.PREFILL)
+
+    run(main())
+
+
+def test_an_engine_that_is_idle_now_and_then_is_not() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bench.held(stream=False)
+
+        def each() -> None:
+            bench.stalls.told(bench.now, idle=bench.now % 50 != 0)
+            bench.works()
+
+        assert bench.pass_s(1000, each) == []
+
+    run(main())
+
+
+class Forgetful(ScriptedEngine):
+    """Loses whatever it is asked for but canaries; each takes half a second of a slot, and is counted."""
+
+    def __init__(self) -> None:
+        super().__init__(observation=replace(TELLS, slots_busy=0), replies=lambda _: Reply(before=[HANG]))
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
+        before = self.observation
+        self.observation = replace(before, slots_busy=1)
+        await asyncio.sleep(0.5)
+        self.observation = replace(before, work_done=(before.work_done or 0) + 1)
+        async with aclosing(super().generate(prompt)) as events:
+            async for event in events:
+                yield event
+
+
+@pytest.mark.parametrize("fields", [{"stream": False}, {"stream": True}])
+def test_canaries_keep_no_request_alive_that_the_engine_has_lost(fields: dict[str, Any]) -> None:
+    async def main() -> None:
+        engine = Forgetful()
+        async with watching(engine) as watched:
+            end = await watched.asked(fields, timeout_s=None)
+            assert (end.code, end.message) == (EndCode.BROKEN, "the engine stalled in prefill: nothing for 61 s")
+            assert len(engine.prompts) > 10
 
     run(main())
 
