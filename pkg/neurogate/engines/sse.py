@@ -33,6 +33,8 @@ _END_BYTES = 128
 SHOWN_BYTES = 100
 """How much of what makes no sense is told."""
 
+_WORDS = frozenset({DONE, b"null"})
+"""Data that is no object: the end mark, and what llama.cpp says between several completions in one stream."""
 _SILENT_FIELDS = frozenset({b"", b"event", b"id", b"retry"})
 """What a line may be that is no data; a comment is a field without a name."""
 
@@ -240,7 +242,7 @@ def _is_event(block: bytes) -> bool:
     if not data:
         return True
     told = b"\n".join(data).strip()
-    return told == DONE or (told.startswith((b"{", b"[")) and is_json(told))
+    return told in _WORDS or (told.startswith((b"{", b"[")) and is_json(told))
 
 
 def _error_of(event: Event) -> str | None:

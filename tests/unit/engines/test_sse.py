@@ -272,3 +272,10 @@ def test_however_a_stream_is_cut_into_pieces_it_passes_whole(texts: list[str], c
     assert tap.finish().complete
     assert tap.events == len(texts)
     assert tap.finish().tokens == len(texts)
+
+
+def test_llama_cpp_says_null_between_several_completions() -> None:
+    tap = SseTap()
+    whole = b'data: null\n\ndata: {"choices":[]}\n\n'
+    assert tap.feed(whole) == whole
+    assert tap.error is None
