@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from pathlib import Path
 
@@ -88,31 +89,44 @@ def test_real_answers_outlive_their_workers(theatre: Theatre, smollm2_path: Path
     more = {"temperature": 0, "seed": 1, "cache_prompt": False}
     prompts = [f"{QUESTIONS[number % len(QUESTIONS)]} Give {number + 2} examples." for number in range(REAL_STREAMS)]
 
+    rng = random.Random(theatre.seed)
+
+    async def disturbed_one(fleet: Fleet, target: Target, prompt: str, one: Received, *, tokens: int) -> int:
+        """The worker that was killed after so many tokens."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow(target, CHAT, CHAT.body(prompt, 60) | more, one))
+            while len(one.times) < tokens and not one.complete:
+                await asyncio.sleep(0.002)
+            victim = int(one.headers["x-neurogate-worker"].removeprefix("worker-"))
+            fleet.kill_worker(victim)
+        return victim
+
     async def main(fleet: Fleet) -> tuple[list[Received], list[Received], list[str], float]:
         began_at = asyncio.get_running_loop().time()
         target = Target(fleet.http_port, fleet.target.key, timeout_s=120)
         await fleet.until_ready(90)
-        undisturbed = [await ask(target, CHAT, prompt, 60, **more) for prompt in prompts]
+        at_once = asyncio.Semaphore(2)
+
+        async def undisturbed_one(prompt: str) -> Received:
+            async with at_once:
+                return await ask(target, CHAT, prompt, 60, **more)
+
+        undisturbed = await asyncio.gather(*map(undisturbed_one, prompts))
         for one in undisturbed:
             expected_of(CHAT, one)
         audit = Audit(fleet)
         await audit.begin()
         seen = [Received() for _ in prompts]
-        for prompt, one in zip(prompts, seen, strict=True):
-            started = asyncio.Event()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(follow(target, CHAT, CHAT.body(prompt, 60) | more, one, started))
-                await started.wait()
-                while len(one.times) < 10:
-                    await asyncio.sleep(0.005)
-                victim = int(one.headers["x-neurogate-worker"].removeprefix("worker-"))
-                fleet.kill_worker(victim)
-                await asyncio.to_thread(fleet.restart_worker, victim)
-            await fleet.until_ready(90)
+        async with asyncio.TaskGroup() as restarts:
+            for prompt, one in zip(prompts, seen, strict=True):
+                await fleet.until_ready(90, at_least=2)
+                victim = await disturbed_one(fleet, target, prompt, one, tokens=rng.randint(2, 50))
+                restarts.create_task(asyncio.to_thread(fleet.restart_worker, victim))
+        await fleet.until_ready(90)
         return undisturbed, seen, await audit.leaks(), asyncio.get_running_loop().time() - began_at
 
     plan = Plan(
-        workers=2,
+        workers=3,
         worker={
             "NEUROGATE_ENGINE": "llamacpp",
             "NEUROGATE_MODEL": str(smollm2_path),

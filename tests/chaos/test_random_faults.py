@@ -2,6 +2,7 @@
 
 Three are under way at a time, each in a lane of three workers, of which it hits two at most: a third of the fleet could
 always have answered. What a combination does is drawn from the seed and its own number, whatever the others do.
+Its requests go to workers of any lane: of one that goes wrong all is told that was under way beside it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,24 @@ class Combination:
         return slice(first, first + ABREAST)
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    told: str
+    began_at: float
+    ended_at: float
+    wrong: Sequence[str]
+
+
+def went_wrong(played: Sequence[Played]) -> list[str]:
+    """The combinations with wrong answers, and what else was going on."""
+    notes = []
+    for one in played:
+        beside = [other.told for other in played if other.began_at < one.ended_at and one.began_at < other.ended_at]
+        if one.wrong:
+            notes.append(f"combination {one.told}: {'; '.join(one.wrong[:3])}; under way: {', '.join(beside)}")
+    return notes
+
+
 def drawn(number: int, clients: Clients, seed: int) -> Combination:
     rng = random.Random(f"{seed} {number}")
     first = number % LANES * ABREAST
@@ -68,19 +87,19 @@ def test_random_combinations(theatre: Theatre) -> None:
         await asyncio.sleep(hit.after_s)
         return f"worker {hit.worker}: {await hit.fault(fleet, hit.worker, hit.rng)}"
 
-    async def play(fleet: Fleet, clients: Clients, one: Combination) -> None:
+    async def play(fleet: Fleet, clients: Clients, one: Combination) -> Played:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(clients.ask_all(one.asked))
             faults = [tasks.create_task(strike(fleet, hit)) for hit in one.hits]
         await fleet.until_ready(60, workers=one.lane)
-        wrong = [str(asked.verdict) for asked in one.asked if str(asked.verdict) != "whole"]
-        if wrong:
-            told = "; ".join(fault.result() for fault in faults)
-            clients.notes.append(f"combination {one.number} ({told}): {wrong[:3]}")
+        told = f"{one.number} ({'; '.join(fault.result() for fault in faults)})"
+        wrong = [f"{asked.name}: {asked.verdict}" for asked in one.asked if str(asked.verdict) != "whole"]
+        return Played(told, began_at, loop.time(), wrong)
 
-    async def play_lane(fleet: Fleet, clients: Clients, lane: Sequence[Combination]) -> None:
-        for one in lane:
-            await play(fleet, clients, one)
+    async def play_lane(fleet: Fleet, clients: Clients, lane: Sequence[Combination]) -> list[Played]:
+        return [await play(fleet, clients, one) for one in lane]
 
     async def main(fleet: Fleet) -> tuple[Clients, list[str], float]:
         clients = Clients(fleet.target, theatre.oracle, grpc_port=fleet.grpc_port, rng=random.Random(theatre.seed))
@@ -95,8 +114,8 @@ def test_random_combinations(theatre: Theatre) -> None:
         for start in range(0, COMBINATIONS, BETWEEN_AUDITS):
             some = combinations[start : start + BETWEEN_AUDITS]
             async with asyncio.TaskGroup() as lanes:
-                for lane in range(LANES):
-                    lanes.create_task(play_lane(fleet, clients, some[lane::LANES]))
+                playing = [lanes.create_task(play_lane(fleet, clients, some[lane::LANES])) for lane in range(LANES)]
+            clients.notes += went_wrong([one for lane in playing for one in lane.result()])
             leaks += [f"after {start + len(some)}: {leak}" for leak in await audit.leaks(explained=EXPLAINED)]
         await clients.close()
         return clients, leaks, asyncio.get_running_loop().time() - began_at

@@ -16,6 +16,7 @@ import pytest
 from chaos_support.checker import Kind
 from chaos_support.engine_proxy import Lie
 from chaos_support.fault_proxy import Mode, Weather
+from chaos_support.faults import SOON
 from chaos_support.fleet import Plan
 from chaos_support.stage import Stage, Theatre, any_may
 from chaos_support.traffic import STREAMS, Asked
@@ -91,7 +92,8 @@ def test_engine_stops_and_goes_on(theatre: Theatre) -> None:
     assert row.longest_gap_s <= 15
 
 
-ENGINE_APIS = (*STREAMS, "chat", "completions", "prompt", "ollama chat", "ollama generate", "grpc stream")
+WHOLES = ("chat", "completions", "prompt", "ollama chat", "ollama generate")
+ENGINE_APIS = (*STREAMS, *WHOLES, "grpc stream")
 
 
 def test_link_is_reset(theatre: Theatre) -> None:
@@ -176,6 +178,19 @@ def test_engine_lies(theatre: Theatre, lie: Lie) -> None:
         explained=WEDGED,
         timeout_s=180,
     )
+
+
+def test_engine_loses_requests(theatre: Theatre) -> None:
+    """Some are never answered, while the engine answers all others: even where nothing shows before the end."""
+
+    async def lose(stage: Stage) -> None:
+        stage.fleet.engine_proxies[0].set(Lie.SILENT, share=0.3)
+        await asyncio.sleep(0.5)
+        await asyncio.wait_for(served(stage), 60)
+        stage.fleet.engine_proxies[0].set(Lie.NONE)
+
+    plan = Plan(workers=3, engines="lying", worker=SOON)
+    theatre.run("engine: some are lost", plan, lose, clients=48, apis=WHOLES, explained=WEDGED)
 
 
 WEDGED = ("engine wedged",)

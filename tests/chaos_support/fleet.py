@@ -179,12 +179,15 @@ class Fleet:
                 return await self._vitals(self._ports[index]["ops_port"])
         return await self._vitals(self.ops_port) if process is self.gateway else None
 
-    async def until_ready(self, timeout: float = 40, *, workers: slice = slice(None)) -> None:
-        """Until the gateway sends requests to all of these."""
+    async def until_ready(
+        self, timeout: float = 40, *, workers: slice = slice(None), at_least: int | None = None
+    ) -> None:
+        """Until the gateway sends requests to all of these, or so many."""
 
         async def ready() -> bool:
             try:
-                return all(state["ready"] for state in (await self.states())[workers])
+                are = [state["ready"] for state in (await self.states())[workers]]
+                return sum(are) >= (len(are) if at_least is None else at_least)
             except (OSError, ValueError, asyncio.IncompleteReadError):
                 return False
 
