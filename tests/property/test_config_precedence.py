@@ -39,7 +39,7 @@ def valid_values(draw: st.DrawFn, setting: Setting) -> Any:
 
 def _from_schema(schema: dict[str, Any], setting: Setting) -> st.SearchStrategy[Any]:
     if "enum" in schema:
-        return st.sampled_from(schema["enum"])
+        return st.sampled_from([word for word in schema["enum"] if word != ""])  # empty text gives no value
     if "anyOf" in schema:
         return st.one_of([_from_schema(each, setting) for each in schema["anyOf"] if each.get("type") != "null"])
     match schema["type"]:
