@@ -218,7 +218,7 @@ def test_a_client_that_is_told_to_wait_comes_again():
         openai.OpenAI(base_url=busy.openai_url, api_key=busy.key, max_retries=5, http_client=watched) as second,
     ):
         endless: Any = {"model": busy.model, "prompt": "Go on.", "max_tokens": 1_000_000, "stream": True}
-        stream = first.completions.create(**endless)
+        stream = first.completions.create(**endless, extra_body={"ignore_eos": True})
         next(iter(stream))
         with pytest.raises(openai.InternalServerError) as refused:
             second.with_options(max_retries=0).completions.create(model=busy.model, prompt="Hello.", max_tokens=1)
