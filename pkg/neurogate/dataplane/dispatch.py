@@ -11,6 +11,7 @@ from typing import Protocol
 from neurogate.balancing.picker import Picker
 from neurogate.channel import Call, End, EndCode
 from neurogate.dataplane.exchange import Exchange
+from neurogate.dataplane.journal import Journal
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
@@ -135,12 +136,12 @@ class Dispatcher:
         """Requests that have not ended, exchanges or not."""
         return len(self._exchanges) + self._beside
 
-    def dispatch(self, call: Call, receiver: Receiver) -> Exchange:
-        """Send a request on its way; the receiver hears the rest, possibly before this returns."""
+    def dispatch(self, call: Call, receiver: Receiver, journal: Journal | None = None) -> Exchange:
+        """Send a request on its way; the receiver and the journal hear the rest, possibly before this returns."""
         self._budget.deposit()
         if self.hedge_after_s:
             self._hedges.deposit()
-        exchange = Exchange(self, call, receiver)
+        exchange = Exchange(self, call, receiver, journal)
         if not exchange.finished:
             self._exchanges.add(exchange)
             self._stalls.watch(self._exchanges)
@@ -279,6 +280,11 @@ class Dispatcher:
         more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
         told = states + more or "WORKER_ADDRESSES names none"
         return NoWorkerError(f"no worker can take the request now ({told})")
+
+    @property
+    def exchanges(self) -> Iterator[Exchange]:
+        """What is in flight now, for whoever looks."""
+        return iter(self._exchanges)
 
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over."""

@@ -19,6 +19,7 @@ import msgspec
 
 from neurogate.channel import Call, End, EndCode, Resume
 from neurogate.dataplane.hedge import Hedge
+from neurogate.dataplane.journal import Journal
 from neurogate.dataplane.lease import Lease
 from neurogate.dataplane.receiver import Receiver
 from neurogate.dataplane.recovery import CannotResumeError
@@ -54,6 +55,7 @@ class Exchange:
         "_hedge_timer",
         "_held",
         "_held_bytes",
+        "_journal",
         "_lease",
         "_like",
         "_receiver",
@@ -76,7 +78,7 @@ class Exchange:
         "worker_id",
     )
 
-    def __init__(self, dispatcher: Dispatcher, call: Call, receiver: Receiver) -> None:
+    def __init__(self, dispatcher: Dispatcher, call: Call, receiver: Receiver, journal: Journal | None = None) -> None:
         self.call = call
         self.attempts = 0
         """Workers asked so far, the present one included."""
@@ -98,6 +100,7 @@ class Exchange:
         self.usage: Usage | None = None
         self._dispatcher = dispatcher
         self._receiver = receiver
+        self._journal = journal
         self._lease: Lease | None = None
         self._ticket = 0
         self._tried: tuple[str, ...] = ()
@@ -157,6 +160,8 @@ class Exchange:
             if lease.member.tally is not None and not self._silent:
                 lease.streamed(self.chunks, self._dispatcher.loop.time())
             lease.release(verdict.outcome)
+            if self._journal is not None:
+                self._journal.left(lease.member.id, end)
             if end.retry_after_s is not None:
                 self._dispatcher.refused(lease.member, end)
         if self._hedge is not None and not self.started and verdict.retry is not Retry.NO:
@@ -198,6 +203,8 @@ class Exchange:
         self._hedge = None
         self._tried = (*self._tried, hedge.lease.member.id)
         hedge.lease.release(judge(end).outcome)
+        if self._journal is not None:
+            self._journal.left(hedge.lease.member.id, end)
         self._dispatcher.refused(hedge.lease.member, end)
 
     def stalled(self, silent_s: float) -> None:
@@ -225,7 +232,7 @@ class Exchange:
             self.attempts += 1
             self.beside += 1
             self._dispatcher.hedged(self, won=False)
-            self._hedge = Hedge(self, self.call, lease)
+            self._hedge = Hedge(self, self._traced(self.call, lease, beside=True), lease)
 
     def _unhedge(self) -> None:
         """There is an answer, or none is wanted: no second attempt is needed any more."""
@@ -235,8 +242,12 @@ class Exchange:
         if self._hedge is not None:
             hedge, self._hedge = self._hedge, None
             hedge.drop()
+            if self._journal is not None:
+                self._journal.left(hedge.lease.member.id, None)
 
     def _acquire(self) -> Lease | None:
+        if self._journal is not None:
+            self._journal.looks(self.call, self._tried)
         if self._like is not None:
             return self._dispatcher.acquire_alike(self.call, self._tried, self._like)
         return self._dispatcher.acquire(self.call, self._tried)
@@ -286,7 +297,14 @@ class Exchange:
             self._receiver.on_resume()
         elif self._dispatcher.hedge_after_s and self._hedge_timer is None:
             self._hedge_timer = self._dispatcher.loop.call_later(self._dispatcher.hedge_after_s, self._hedge_now)
-        self._ticket = lease.member.channel.submit(call, self)
+        self._ticket = lease.member.channel.submit(self._traced(call, lease), self)
+
+    def _traced(self, call: Call, lease: Lease, *, beside: bool = False) -> Call:
+        """The call with the trace context of its attempt."""
+        if self._journal is None:
+            return call
+        traceparent = self._journal.asked(lease.member.id, resumed=call.resume is not None, beside=beside)
+        return msgspec.structs.replace(call, traceparent=traceparent) if traceparent else call
 
     def _continue(self, end: End, broken: Lease | None, sent: Sent) -> None:
         """The stream broke on this worker: go on with it on another one, or say that it broke."""
@@ -333,6 +351,8 @@ class Exchange:
         if refusal is not None:
             self._nobody(refusal)
             return
+        if self._journal is not None:
+            self._journal.waits()
         self._tried = ()  # a worker that was lost and came back is as good as another
         if self._wait is None:
             dispatcher = self._dispatcher
@@ -370,6 +390,8 @@ class Exchange:
         self._unhedge()
         if self._lease is not None:
             self._lease.answered(self._dispatcher.loop.time(), self.chunks)
+            if self._journal is not None:
+                self._journal.answered(self._lease.member.id)
 
     def _succeed(self, end: End) -> None:
         if self.call.stream and end.http_status < 300:
@@ -394,6 +416,8 @@ class Exchange:
             self._lease = None
             lease.member.channel.cancel(self._ticket)
             lease.release(outcome)
+            if self._journal is not None:
+                self._journal.left(lease.member.id, None)
 
     def _finish(self) -> None:
         self.finished = True
