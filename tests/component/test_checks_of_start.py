@@ -93,6 +93,7 @@ def words_of(start: Callable[[Variables], None], variables: Variables) -> list[s
         ({"NEUROGATE_ACCESS_LOG": "/tmp"}, "NEUROGATE_ACCESS_LOG"),
         ({"NEUROGATE_ACCESS_LOG": "/dev/null/a/access.log"}, "NEUROGATE_ACCESS_LOG"),
         ({"NEUROGATE_LOG_DIR": "/dev/null/logs"}, "NEUROGATE_LOG_DIR"),
+        ({"NEUROGATE_TAKEOVER_SOCKET": "/nonexistent/gateway.sock"}, "NEUROGATE_TAKEOVER_SOCKET"),
     ],
 )
 def test_a_gateway_refuses_what_its_check_refuses(variables: Variables, setting: str) -> None:

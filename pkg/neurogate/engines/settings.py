@@ -68,7 +68,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     context_length: Annotated[
-        int, env("NEUROGATE_ENGINE_CONTEXT", "Context of each slot of a managed engine, in tokens.", ge=64)
+        int,
+        env("NEUROGATE_ENGINE_CONTEXT", "Context of each slot of a managed engine, in tokens.", ge=64, le=16_777_216),
     ] = 4096
     gpu_layers: Annotated[
         int, env("NEUROGATE_ENGINE_GPU_LAYERS", "Layers a managed engine puts on the GPU; -1 lets it decide.", ge=-1)

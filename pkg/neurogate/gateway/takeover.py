@@ -41,12 +41,15 @@ _log = structlog.get_logger("neurogate.takeover")
 
 
 def place(takeover_socket: str) -> Path | None:
-    """The path that the setting names; None where it is off. Raises ConfigError where the platform cannot do it."""
+    """The path that the setting names; None where it is off. Raises ConfigError where there can be none."""
     if not takeover_socket:
         return None
     if lack := handover.lacking():
         raise ConfigError(f"NEUROGATE_TAKEOVER_SOCKET: gateways take over from each other on Linux only: {lack}")
-    return Path(takeover_socket)
+    path = Path(takeover_socket)
+    if not path.parent.is_dir():
+        raise ConfigError(f"NEUROGATE_TAKEOVER_SOCKET: there is no directory {path.parent}")
+    return path
 
 
 class Predecessor:

@@ -47,6 +47,14 @@ def test_the_third_death_before_it_was_ever_ready_is_fatal(status: int) -> None:
         policy.after(died(status))
 
 
+def test_a_program_that_dies_without_a_word_may_be_no_engine() -> None:
+    policy = RestartPolicy()
+
+    assert [policy.after(died(0, saying="")) for _ in range(2)] == [0.5, 1]
+    with pytest.raises(EngineFatalError, match="it exited with status 0: it said nothing"):
+        policy.after(died(0, saying=""))
+
+
 @pytest.mark.parametrize("status", [EXIT_MODEL_UNUSABLE, -signal.SIGKILL])
 def test_an_engine_that_worked_once_is_restarted_for_ever(status: int) -> None:
     policy = RestartPolicy()

@@ -75,6 +75,9 @@ class Death:
         return f"it was killed by {_signal_name(-self.status)}{hint}"
 
 
+_SILENT = "it said nothing (is it a llama-server?)"
+
+
 class RestartPolicy:
     """Counts deaths and decides what follows."""
 
@@ -91,10 +94,10 @@ class RestartPolicy:
             self._failed_starts += 1
             if death.status in _POINTLESS:
                 why = f"{oom.ADVICE}: " if death.out_of_memory else ""
-                raise EngineFatalError(f"the engine cannot start: {why}{death.last_words}")
+                raise EngineFatalError(f"the engine cannot start: {why}{death.last_words or _SILENT}")
             if self._failed_starts >= STARTS_MAX:
                 raise EngineFatalError(
-                    f"the engine died {STARTS_MAX} times before it was ready; last, {death}: {death.last_words}"
+                    f"the engine died {STARTS_MAX} times before it was ready; last, {death}: {death.last_words or _SILENT}"
                 )
         if death.ready_s is not None and death.ready_s >= HEALTHY_S:
             self._delay_s = 0.0
