@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+VERIFY := .cache/verify/.done
 
 WORKERS ?= 3
 URL ?= http://127.0.0.1:8080
@@ -22,7 +23,7 @@ REQUESTS ?= 2000
 JOBS ?= 2
 # One file's tests stay together: they share processes.
 PYTEST = pytest -n $(JOBS) --dist loadfile
-SOURCES := $(wildcard pkg cmd bench tests)
+SOURCES := $(wildcard pkg cmd bench tests tools)
 
 ##@ Start
 
@@ -81,7 +82,7 @@ cov: $(DEV) ## Run every test with branch coverage, in processes too
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-check: lint proto-check cov ## Everything that must be right before a change is merged
+check: lint proto-check cov verify-quick ## Everything that must be right before a change is merged
 
 fuzz: $(DEV) ## Send CASES=5000 generated requests by the gateway's own OpenAPI document
 	@$(BIN)/python tests/fuzz_openapi.py --cases $(CASES)
@@ -101,6 +102,22 @@ bench: $(DEV) ## Measure what the gateway costs
 docs: $(RUNTIME) ## Write docs/configuration.md and the file's schema anew from the settings
 	@$(BIN)/neurogate settings --markdown > docs/configuration.md
 	@$(BIN)/neurogate settings --json-schema > docs/neurogate.schema.json
+
+##@ Verify the deployment
+
+verify-deploy: $(DEV) $(VERIFY) ## Climb the whole ladder: linters, Terraform, Prometheus, Docker, Kubernetes (RUNG=name for one)
+	@$(BIN)/python tools/verify/ladder.py $(if $(RUNG),--only $(RUNG))
+
+verify-quick: $(DEV) $(VERIFY) ## Its first three rungs, which make check runs too
+	@$(BIN)/python tools/verify/ladder.py --to prometheus
+
+verify-tools: $(VERIFY) ## Install the linters of the deployment, in an environment of their own
+
+$(VERIFY): tools/verify/requirements.lock
+	@echo "installing the linters of the deployment into .cache/verify"
+	@tools/make-venv "$(PYTHON)" .cache/verify
+	@.cache/verify/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r $<
+	@touch $@
 
 ##@ Wire definitions
 
@@ -133,6 +150,7 @@ lock: $(DEV) ## Resolve the dependencies anew into both lock files (UPGRADE=--up
 	@$(PIP) install uv
 	@$(BIN)/$(LOCK) $(UPGRADE) --group build -o requirements.lock
 	@$(BIN)/$(LOCK) $(UPGRADE) --group dev -o requirements-dev.lock
+	@$(BIN)/$(subst pyproject.toml,tools/verify/requirements.in,$(LOCK)) $(UPGRADE) -o tools/verify/requirements.lock
 
 clean: ## Remove what can be made again, except .venv
 	@rm -rf dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -153,4 +171,4 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@touch $@
 
 .PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
-	chaos soak bench docs proto proto-check proto-baseline lock clean
+	verify-deploy verify-quick verify-tools chaos soak bench docs proto proto-check proto-baseline lock clean
