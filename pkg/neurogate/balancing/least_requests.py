@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 
-from neurogate.balancing.picker import CandidateT
+from neurogate.balancing.picker import Candidate, CandidateT
 
 
 class LeastRequests:
@@ -30,3 +30,7 @@ class LeastRequests:
         second += second >= first
         one, other = candidates[first], candidates[second]
         return other if other.load < one.load else one
+
+    def score(self, candidate: Candidate) -> float | None:
+        """Its load."""
+        return candidate.load

@@ -38,6 +38,10 @@ class Picker(Protocol):
         """Choose one candidate whose id is not excluded, or None when there is none. Synchronous, never raises."""
         ...
 
+    def score(self, candidate: Candidate) -> float | None:
+        """What `pick` compares of a candidate, the lower the better; None when it compares nothing. Changes nothing."""
+        ...
+
 
 def build(name: str, *, rng: random.Random) -> Picker:
     """The picker of that name.

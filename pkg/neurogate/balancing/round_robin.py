@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from neurogate.balancing.picker import CandidateT
+from neurogate.balancing.picker import Candidate, CandidateT
 
 
 class RoundRobin:
@@ -21,4 +21,8 @@ class RoundRobin:
             self._next += 1
             if candidate.id not in exclude:
                 return candidate
+        return None
+
+    def score(self, candidate: Candidate) -> float | None:  # noqa: ARG002 - the protocol's
+        """Nothing: whose turn it is does not hang on what anybody is."""
         return None

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from neurogate.balancing.picker import Picker
 from neurogate.channel import Call, End, EndCode
+from neurogate.dataplane.consider import Considered, consider
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.journal import Journal
 from neurogate.dataplane.lease import Lease
@@ -46,7 +47,7 @@ def _anybody(_: Member) -> bool:
 class DispatchObserver(Protocol):
     """Hears of retries, for metrics."""
 
-    def retried(self, worker_id: str, reason: str) -> None:
+    def retried(self, worker_id: str, reason: str, request_id: str) -> None:
         """A request left this worker for another one before its first byte."""
         ...
 
@@ -230,7 +231,7 @@ class Dispatcher:
         """An exchange leaves the worker that ended so: charges the budget if it must, and tells the observer."""
         if retry is Retry.CHARGED:
             self._budget.withdraw()
-        self._observer.retried(exchange.worker_id, end.code.name.lower())
+        self._observer.retried(exchange.worker_id, end.code.name.lower(), exchange.call.request_id)
 
     def refused(self, member: Member, end: End) -> None:
         """A worker said when to ask again: if that is a refusal and no failure, it is let alone until then."""
@@ -280,6 +281,10 @@ class Dispatcher:
         more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
         told = states + more or "WORKER_ADDRESSES names none"
         return NoWorkerError(f"no worker can take the request now ({told})")
+
+    def explain(self, call: Call, tried: Collection[str], like: ModelIdentity | None = None) -> tuple[Considered, ...]:
+        """Every worker as it looks to a pick for the call now; `like` as for `acquire_alike`. Changes nothing."""
+        return consider(self.pool.snapshot, call, tried, like, score=self._picker.score)
 
     @property
     def exchanges(self) -> Iterator[Exchange]:

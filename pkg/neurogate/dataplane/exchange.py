@@ -21,6 +21,7 @@ from neurogate.channel import Call, End, EndCode, Resume
 from neurogate.dataplane.hedge import Hedge
 from neurogate.dataplane.journal import Journal
 from neurogate.dataplane.lease import Lease
+from neurogate.dataplane.phase import Phase
 from neurogate.dataplane.receiver import Receiver
 from neurogate.dataplane.recovery import CannotResumeError
 from neurogate.dataplane.sent import Sent
@@ -188,6 +189,17 @@ class Exchange:
             self._finish()
 
     @property
+    def phase(self) -> Phase:
+        """What it is about now, for whoever looks."""
+        if self._resume is not None and (self._silent or self._lease is None):
+            return Phase.RESUME
+        if self._lease is None:
+            return Phase.PICK
+        if not self.call.stream:
+            return Phase.WHOLE
+        return Phase.PREFILL if self._silent else Phase.DECODE
+
+    @property
     def flowing(self) -> bool:
         """The present worker streams: what is silent now was not before."""
         return not self._silent
@@ -247,7 +259,7 @@ class Exchange:
 
     def _acquire(self) -> Lease | None:
         if self._journal is not None:
-            self._journal.looks(self.call, self._tried)
+            self._journal.looks(self.call, self._tried, self._like)
         if self._like is not None:
             return self._dispatcher.acquire_alike(self.call, self._tried, self._like)
         return self._dispatcher.acquire(self.call, self._tried)

@@ -9,13 +9,14 @@ from collections.abc import Collection
 from typing import Protocol
 
 from neurogate.channel import Call, End
+from neurogate.endpoint import ModelIdentity
 
 
 class Journal(Protocol):
     """Hears of one exchange. Called on the event loop; must not block and must not raise."""
 
-    def looks(self, call: Call, tried: Collection[str]) -> None:
-        """A worker is about to be picked that is none of those tried."""
+    def looks(self, call: Call, tried: Collection[str], like: ModelIdentity | None) -> None:
+        """A worker is about to be picked that is none of those tried; `like` is the model of an answer to continue."""
         ...
 
     def waits(self) -> None:

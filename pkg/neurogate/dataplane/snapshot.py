@@ -99,12 +99,12 @@ def _able(members: _Members, api: str) -> _Members:
 
 
 def _parted(members: _Members, model: str) -> Candidates:
-    loaded = tuple(member for member in members if _has_loaded(member, model))
+    loaded = tuple(member for member in members if has_loaded(member, model))
     if not loaded or len(loaded) == len(members):
         return Candidates(members, ())
-    return Candidates(loaded, tuple(member for member in members if not _has_loaded(member, model)))
+    return Candidates(loaded, tuple(member for member in members if not has_loaded(member, model)))
 
 
-def _has_loaded(member: Member, model: str) -> bool:
+def has_loaded(member: Member, model: str) -> bool:
     """Whether the model need not be loaded first; of a default model nobody knows which it is."""
     return not model or any(served.name == model and served.loaded for served in member.report.models)

@@ -60,10 +60,10 @@ class FleetObserver:
         self._metrics.probed(worker_id, outcome.value)
         _log.debug("probe", worker=worker_id, outcome=outcome.value, reason=why)
 
-    def retried(self, worker_id: str, reason: str) -> None:
+    def retried(self, worker_id: str, reason: str, request_id: str = "") -> None:
         """A request left this worker for another one before its first byte."""
         self._metrics.retried(worker_id, reason)
-        _log.debug("request moved", worker=worker_id, reason=reason)
+        _log.debug("request moved", request_id=request_id, worker=worker_id, reason=reason)
 
     def resumed(self, worker_id: str, reason: str, request_id: str) -> None:
         """A stream broke on this worker, and another one is to continue it."""

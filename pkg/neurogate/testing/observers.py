@@ -44,7 +44,7 @@ class RecordingFleetObserver:
         """Remember a canary."""
         self.probes.append((worker_id, outcome.value))
 
-    def retried(self, worker_id: str, reason: str) -> None:
+    def retried(self, worker_id: str, reason: str, request_id: str) -> None:  # noqa: ARG002 - the protocol's
         """Remember a retry."""
         self.retries.append((worker_id, reason))
 
