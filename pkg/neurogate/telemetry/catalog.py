@@ -7,9 +7,11 @@ that a process has not, an engine that does not tell, a machine without a GPU, i
 
 from __future__ import annotations
 
-from neurogate.telemetry.metric import GAP_S, LONG_S, SHORT_S, CounterOf, GaugeOf, HistogramOf, Metric
+from collections.abc import Mapping
 
-# Every process
+from neurogate.telemetry.metric import GAP_S, LONG_S, SHORT_S, CounterOf, GaugeOf, HistogramOf, Metric, Section
+
+EVERY_PROCESS = Section("Every process", "Told by gateways and workers.")
 
 BUILD_INFO = GaugeOf("neurogate_build_info", "1, with what this process is.", ("process", "version", "python"))
 LOOP_LAG = HistogramOf(
@@ -20,6 +22,9 @@ LOOP_LAG = HistogramOf(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
 )
 LOG_LINES = CounterOf("neurogate_log_lines_total", "Lines that the process logged, by level.", ("level",))
+SPANS_LOST = CounterOf(
+    "neurogate_spans_lost_total", "Spans that could not be exported: the receiver is gone, or too slow."
+)
 CERTIFICATE_EXPIRES = GaugeOf(
     "neurogate_certificate_expires_timestamp_seconds",
     "Unix time at which the certificate in use ends.",
@@ -32,7 +37,7 @@ CERTIFICATE_LOADS = CounterOf(
     ("setting", "result"),
 )
 
-# The listeners of a gateway
+LISTENERS = Section("The listeners of a gateway", "Told by gateways.")
 
 GATEWAY_REQUESTS = CounterOf("neurogate_gateway_requests_total", "HTTP requests.", ("method", "path", "status"))
 GATEWAY_DURATION = HistogramOf(
@@ -63,12 +68,14 @@ GATEWAY_LOST_LOG_LINES = CounterOf(
     "Lines of the access log lost because the disk was slow, full or gone.",
 )
 
-# Generation, as a gateway sees it
+GENERATION = Section(
+    "Generation, as a gateway sees it", "Told by gateways; the requests of every path that asks an engine, and of gRPC."
+)
 
 GATEWAY_OUTCOMES = CounterOf(
     "neurogate_gateway_outcomes_total",
     "Generation requests of HTTP and gRPC by model and by how they ended: answered, refused (the client's mistake),"
-    " limited, shed, failed, broken (after its first byte), left (by the client).",
+    " limited, shed, failed, broken (after its first byte), client_gone.",
     ("model", "outcome"),
 )
 GATEWAY_TTFT = HistogramOf(
@@ -105,7 +112,9 @@ GATEWAY_BROKEN = CounterOf(
     "neurogate_gateway_broken_streams_total", "Streams that ended with an error event after their first byte."
 )
 
-# Who waits at a gateway, and who is refused
+WAITING = Section(
+    "Who waits at a gateway, and who is refused", "Told by gateways. Without keys there is no series by key."
+)
 
 GATEWAY_QUEUED = GaugeOf("neurogate_gateway_queued_requests", "Requests that wait for their turn.")
 GATEWAY_QUEUE_WAIT = HistogramOf(
@@ -141,7 +150,10 @@ GATEWAY_KEY_BUDGET = GaugeOf(
     "ratio",
 )
 
-# The fleet, as a gateway sees it
+FLEET = Section(
+    "The fleet, as a gateway sees it",
+    "Told by gateways. The series of a worker go with it; those that only count stay for a while.",
+)
 
 GATEWAY_BREAKERS = GaugeOf("neurogate_gateway_circuit_breaker_state", "0 closed, 1 open, 2 half-open.", ("worker",))
 GATEWAY_BREAKER_TRANSITIONS = CounterOf(
@@ -216,7 +228,7 @@ GATEWAY_MODEL_TPS = GaugeOf(
     ("model",),
 )
 
-# Inside a gateway
+INSIDE = Section("Inside a gateway", "Told by gateways.")
 
 GATEWAY_LINK_FRAMES = CounterOf(
     "neurogate_gateway_link_frames_total", "Frames of all links: sent, received.", ("direction",)
@@ -231,11 +243,8 @@ GATEWAY_CONFIG_RELOADS = CounterOf(
     "Times the configuration was read again, by result: ok or invalid.",
     ("result",),
 )
-GATEWAY_SPANS_LOST = CounterOf(
-    "neurogate_spans_lost_total", "Spans that could not be exported: the receiver is gone, or too slow."
-)
 
-# A worker
+WORKER = Section("A worker", "Told by workers.")
 
 WORKER_DURATION = HistogramOf(
     "neurogate_worker_inference_duration_seconds",
@@ -305,7 +314,7 @@ WORKER_STALLS = CounterOf(
     ("phase",),
 )
 
-# The engine of a worker
+ENGINE = Section("The engine of a worker", "Told by workers.")
 
 ENGINE_CONNECTED = GaugeOf("neurogate_worker_engine_connected", "1 while the engine answers.")
 ENGINE_INFO = GaugeOf("neurogate_worker_engine_info", "1, with what the engine is.", ("kind", "version"))
@@ -321,7 +330,36 @@ ENGINE_DEATHS = CounterOf(
     ("cause",),
 )
 
-# NVIDIA GPUs of a worker
+OLLAMA = Section(
+    "Ollama",
+    "Told by workers whose engine is an Ollama, which has no metrics of its own: made of its API's answers.",
+)
+
+OLLAMA_UP = GaugeOf("ollama_up", "1 while Ollama answers.")
+OLLAMA_CONNECTED = GaugeOf("ollama_connected", "The same, under the name that the first NeuroGate had for it.")
+OLLAMA_INFO = GaugeOf("ollama_info", "1, with Ollama's version.", ("version",))
+OLLAMA_MODEL_INSTALLED = GaugeOf("ollama_model_installed_bytes", "Size of each installed model.", ("model",), "bytes")
+OLLAMA_MODEL_LOADED = GaugeOf(
+    "ollama_model_loaded_bytes", "Memory that each loaded model takes, in all.", ("model",), "bytes"
+)
+OLLAMA_MODEL_VRAM = GaugeOf("ollama_model_vram_bytes", "Of that, memory of GPUs.", ("model",), "bytes")
+OLLAMA_MODEL_EXPIRES = GaugeOf(
+    "ollama_model_expires_timestamp_seconds",
+    "Unix time at which a loaded model is unloaded unless it is asked again.",
+    ("model",),
+    "seconds",
+)
+OLLAMA_REQUESTS = CounterOf("ollama_requests_total", "Requests of this worker by how they ended.", ("model", "status"))
+OLLAMA_ERRORS = CounterOf(
+    "ollama_request_errors_total", "Failed requests of this worker by kind of failure.", ("model", "error_type")
+)
+OLLAMA_PROMPT_TOKENS = CounterOf("ollama_prompt_tokens_total", "Prompt tokens.", ("model",), "tokens")
+OLLAMA_TOKENS = CounterOf("ollama_completion_tokens_total", "Completion tokens.", ("model",), "tokens")
+
+GPUS = Section(
+    "NVIDIA GPUs of a worker",
+    "Told by workers on machines with NVIDIA GPUs and their driver, of all that there are, whoever uses them.",
+)
 
 GPU_UTILIZATION = GaugeOf(
     "neurogate_gpu_utilization_ratio", "Share of time that kernels ran.", ("gpu", "name"), "ratio"
@@ -344,3 +382,14 @@ GPU_JOULES_PER_TOKEN = GaugeOf(
 def every() -> tuple[Metric, ...]:
     """All of them, in the order of this module."""
     return tuple(value for value in globals().values() if isinstance(value, Metric))
+
+
+def sections() -> Mapping[Section, tuple[Metric, ...]]:
+    """The same under their headings."""
+    found: dict[Section, list[Metric]] = {}
+    for value in globals().values():
+        if isinstance(value, Section):
+            found[value] = []
+        elif isinstance(value, Metric):
+            found[next(reversed(found))].append(value)
+    return {section: tuple(metrics) for section, metrics in found.items()}

@@ -16,6 +16,14 @@ GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """A heading in the catalogue, and who tells what is under it."""
+
+    title: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """A declared metric. `labels` are its labels' names, `unit` what a value is counted in; empty for plain numbers."""
 
