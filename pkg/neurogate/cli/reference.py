@@ -9,6 +9,7 @@ import msgspec
 
 from neurogate.cli import examples
 from neurogate.config import FileSettings, Setting, declared, descriptions, json_schema, sections
+from neurogate.discovery.settings import DiscoverySettings
 from neurogate.edge.settings import (
     AccessLogSettings,
     AdmissionSettings,
@@ -32,6 +33,7 @@ from neurogate.worker.settings import WorkerSettings
 SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Configuration file", "Read by `neurogate gateway`, `worker` and `up`.", FileSettings, True),
     ("Gateway", "Read by `neurogate gateway`.", GatewaySettings, True),
+    ("Discovery", "Read by `neurogate gateway`: who its workers are; see discovery.md.", DiscoverySettings, True),
     ("Resilience", "Read by `neurogate gateway`: what it does when workers fail.", ResilienceSettings, True),
     ("Keys", "Read by `neurogate gateway`: who may call.", KeySettings, True),
     ("Limits", "Read by `neurogate gateway`: what each key may use.", LimitSettings, True),

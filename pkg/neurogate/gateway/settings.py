@@ -9,6 +9,8 @@ import msgspec
 
 from neurogate.config import Bundle, Listener, Problem, env, shared_ports
 from neurogate.discovery.addresses import wrong
+from neurogate.discovery.settings import DiscoverySettings
+from neurogate.discovery.settings import problems as discovery_problems
 from neurogate.edge.admin_keys import weak
 from neurogate.edge.settings import (
     AccessLogSettings,
@@ -165,6 +167,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     """All of a gateway's settings: each field is a section of the configuration file."""
 
     gateway: GatewaySettings = GatewaySettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     resilience: ResilienceSettings = ResilienceSettings()
     keys: KeySettings = KeySettings()
     limits: LimitSettings = LimitSettings()
@@ -179,8 +182,9 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     admin: AdminSettings = AdminSettings()
 
     def problems(self) -> Iterable[Problem]:
-        """Addresses, keys and origins that are none, TLS that lacks a part, and listeners that want the same port."""
+        """Addresses, sources, keys and origins that are none, TLS that lacks a part, listeners that want one port."""
         yield from (Problem(("gateway.worker_addresses",), text) for text in wrong(self.gateway.worker_addresses))
+        yield from discovery_problems(self.discovery)
         yield from (Problem(("admin.admin_key",), text) for text in weak(self.admin.admin_key))
         yield from (Problem(("http.cors_origins",), text) for text in origins.wrong(self.http.cors_origins))
         if self.tls.https_port >= 0 and not (self.tls.cert or self.tls.key):
