@@ -118,6 +118,16 @@ def test_lock_files_agree():
     assert {name: dev.get(name) for name in runtime} == runtime
 
 
+def test_the_gateways_lock_is_the_runtime_without_what_engines_alone_need():
+    """An image without an engine has what the tests ran with, and nothing is left out but what the Makefile lists."""
+    runtime, gateway, build = (_pins(ROOT / f"requirements{name}.lock") for name in ("", "-gateway", "-build"))
+    (listed,) = re.findall(r"^ENGINES_ONLY := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert {name: runtime.get(name) for name in gateway | build} == gateway | build
+    assert "xllamacpp" in runtime
+    assert set(runtime) - set(gateway) - set(build) == set(listed.replace("\\", "").split())
+
+
 def _pins(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", lock.read_text(), re.MULTILINE))
 
