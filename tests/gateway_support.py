@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from neurogate.edge.limiter import build_limiter
 from neurogate.gateway import edge as gateway_edge
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.generation import GenerationEndpoint
+from neurogate.gateway.in_flight import Flight, InFlight
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.limit_log import LimitLog
 from neurogate.gateway.metrics import GatewayMetrics
@@ -63,13 +64,20 @@ def edge_for(data_plane: Rig, config: GatewayConfig, metrics: GatewayMetrics) ->
 class Edge:
     """Hot endpoints, their data plane and their metrics."""
 
-    def __init__(self, data_plane: Rig, config: GatewayConfig, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        data_plane: Rig,
+        config: GatewayConfig,
+        tasks: asyncio.TaskGroup,
+        on_failure: Callable[[Flight], None] = lambda _: None,
+    ) -> None:
         self.data_plane = data_plane
         self.metrics = GatewayMetrics()
         self.bodies = BodyBudget(config.gateway.max_bodies_bytes)
         self._tasks = tasks
         loop = asyncio.get_running_loop()
         self.admission, edge_of_gateway = edge_for(data_plane, config, self.metrics)
+        self.in_flight = InFlight(on_failure)
         self.entries: list[Entry] = []
         """What the access log would have."""
         recorder = Recorder(self.entries.append, edge_of_gateway, wall=lambda: 1e9, loop=loop)
@@ -84,6 +92,7 @@ class Edge:
                 bodies=self.bodies,
                 metrics=self.metrics,
                 settings=config.gateway,
+                in_flight=self.in_flight,
                 loop=loop,
             )
             for path, dialect in DIALECTS.items()
@@ -112,13 +121,16 @@ class Edge:
 
 
 @asynccontextmanager
-async def edge(workers: int = 1, *, up: bool = True, **settings: Any) -> AsyncIterator[Edge]:
+async def edge(
+    workers: int = 1, *, up: bool = True, on_failure: Callable[[Flight], None] = lambda _: None, **settings: Any
+) -> AsyncIterator[Edge]:
     """Hot endpoints; afterwards no request is held anywhere, and no task, timer or memory."""
     async with rig(workers, up=up) as data_plane, asyncio.TaskGroup() as tasks:
-        made = Edge(data_plane, gateway_config(**settings), tasks)
+        made = Edge(data_plane, gateway_config(**settings), tasks, on_failure)
         yield made
         await turns()
     assert made.bodies.held == 0
+    assert len(made.in_flight) == 0
     assert (made.admission.waiting, made.admission.taken) == (0, 0)
 
 

@@ -14,6 +14,7 @@ from neurogate.errors import BadRequestError, GatewayError
 from neurogate.gateway.dialects import Dialect, Head
 from neurogate.gateway.dialects.dialect import EVENT_STREAM
 from neurogate.gateway.edge import Edge
+from neurogate.gateway.in_flight import InFlight
 from neurogate.gateway.intake import (
     BodyBudget,
     ClientGoneError,
@@ -55,6 +56,7 @@ class GenerationEndpoint:
         metrics: GatewayMetrics,
         settings: GatewaySettings,
         resume: bool = True,
+        in_flight: InFlight | None = None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._path = operation.path
@@ -69,6 +71,7 @@ class GenerationEndpoint:
         self._request_ids = request_ids
         self._bodies = bodies
         self._metrics = metrics
+        self._in_flight = InFlight() if in_flight is None else in_flight
         self._loop = loop
         self._max_body_bytes = settings.max_body_bytes
         self._body_timeout_s = settings.body_timeout_s
@@ -80,6 +83,7 @@ class GenerationEndpoint:
         headers = read_headers(scope["headers"])
         request_id = self._request_ids.choose(headers.request_id)
         served = Served(scope, headers, request_id, bodies=self._bodies, began_at=self._loop.time())
+        self._in_flight.come(served, self._path)
         try:
             await self._serve(served, scope, receive, send)
         except GatewayError as error:
@@ -96,6 +100,7 @@ class GenerationEndpoint:
         finally:
             served.let_go(tokens=self._used(served) if served.reservation is not None else None)
             self._edge.over(served.ticket, served.status, broken=served.broken)
+            self._in_flight.gone(served)
             if self._record is not None:
                 self._record(self._path, served)
             self._metrics.request("POST", self._path, served.status, self._loop.time() - served.began_at)
@@ -170,6 +175,6 @@ class GenerationEndpoint:
             headers.append((self._dialect.id_header, request_id.encode()))
         if error.status in {408, 413, 503}:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
-        served.refusal_bytes = len(body)
+        served.refusal_bytes, served.problem = len(body), error.code
         await send({"type": "http.response.start", "status": error.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

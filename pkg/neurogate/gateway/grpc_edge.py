@@ -22,6 +22,7 @@ from neurogate.gateway.grpc_answers import StreamedAnswer, WholeAnswer
 from neurogate.gateway.grpc_candidates import Candidates
 from neurogate.gateway.grpc_served import ServedRpc
 from neurogate.gateway.grpc_traffic import ProxiedTraffic, tokens_in
+from neurogate.gateway.in_flight import InFlight
 from neurogate.gateway.intake import BodyBudget, switched_off, trace_context
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import with_model
@@ -62,6 +63,7 @@ class GrpcEdge:
         max_calls: int,
         loop: asyncio.AbstractEventLoop,
         recorder: Recorder | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:
         """`max_calls` are let in at once, whether they wait or not."""
         self._dispatcher = dispatcher
@@ -74,6 +76,7 @@ class GrpcEdge:
         self._max_calls = max_calls
         self._loop = loop
         self._recorder = recorder
+        self._in_flight = InFlight() if in_flight is None else in_flight
         self._dialect = PromptDialect()
         self._calls = 0
 
@@ -98,7 +101,7 @@ class GrpcEdge:
         async with self._serving(rpc, rpc.method) as served:
             call = await self._prompt(served, read, stream=False)
             receiver = WholeAnswer(self._loop)
-            exchange = self._dispatcher.dispatch(call, receiver)
+            served.exchange = exchange = self._dispatcher.dispatch(call, receiver)
             try:
                 answer = await receiver.wait()
             finally:
@@ -116,7 +119,7 @@ class GrpcEdge:
                 self._loop, buffer_bytes=self._settings.stream_buffer_bytes, flush_timeout_s=FLUSH_TIMEOUT_S
             )
             async with receiver.patience():
-                exchange = self._dispatcher.dispatch(call, receiver)
+                served.exchange = exchange = self._dispatcher.dispatch(call, receiver)
                 try:
                     async with aclosing(receiver.events()) as events:
                         async for event in events:
@@ -141,6 +144,7 @@ class GrpcEdge:
             await self._admit(served, model, prompt_bytes=0, max_tokens=None)
             call = Call(rpc.method, b"", stream=True, deadline=served.deadline, model=served.model)
             candidates = Candidates(self._dispatcher, call, self._channel_of, self._settings, self._loop)
+            served.proxied = True
             with self._dispatcher.beside():
                 try:
                     yield Proxied(candidates, ProxiedTraffic(served, self._edge, self._bodies, self._loop))
@@ -154,6 +158,7 @@ class GrpcEdge:
         began_at, timeout_s = self._loop.time(), self._settings.request_timeout_s
         served = ServedRpc(rpc, bodies=self._bodies, began_at=began_at, timeout_s=timeout_s)
         self._calls += 1
+        self._in_flight.come(served, rpc.method)
         try:
             served.visit = edge.arrive(served.peer, served.forwarded_for)
             authorization, api_key = rpc.only("authorization"), rpc.only("x-api-key")
@@ -163,7 +168,7 @@ class GrpcEdge:
             yield served
             served.status = 200
         except GatewayError as error:
-            served.status = error.status
+            served.status, served.failure = error.status, error.code
             if isinstance(error, SlowClientError):
                 self._metrics.slow_client()
             elif served.broken:
@@ -176,6 +181,7 @@ class GrpcEdge:
             self._calls -= 1
             served.let_go(tokens=_used(edge, served))
             edge.over(served.ticket, served.status, broken=served.broken)
+            self._in_flight.gone(served)
             self._record(label, served)
 
     def _bound_calls(self) -> None:

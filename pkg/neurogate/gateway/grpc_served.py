@@ -30,10 +30,13 @@ class ServedRpc:
         "carried",
         "chunks",
         "deadline",
+        "exchange",
+        "failure",
         "first_byte_at",
         "forwarded_for",
         "model",
         "peer",
+        "proxied",
         "reservation",
         "rpc",
         "status",
@@ -68,6 +71,12 @@ class ServedRpc:
         """What the engine counted; None when it was not heard of."""
         self.worker_id = ""
         self.attempts = 0
+        self.exchange: Exchange | None = None
+        """What a prompt has become."""
+        self.proxied = False
+        """It has a worker, and becomes no exchange."""
+        self.failure = ""
+        """The code of the error that it ended with; empty without one."""
         self.chunks = 0
         """Events of a streamed answer: about one a token."""
         self.bytes_sent = 0
@@ -81,6 +90,11 @@ class ServedRpc:
     def broken(self) -> bool:
         """Its last word was an error, after its first token."""
         return self.status >= 400 and self.status != CLIENT_GONE and self.chunks > 0
+
+    @property
+    def request_id(self) -> str:
+        """Its id, as its client named it or the gateway did."""
+        return self.rpc.request_id
 
     def hold(self, size: int) -> None:
         """Hold memory for the prompt, in all. Raises BusyError when there is not enough left."""

@@ -76,6 +76,7 @@ class ClientResponse:
         "bytes_sent",
         "chunks",
         "first_byte_at",
+        "problem",
         "status",
         "usage",
         "worker_id",
@@ -125,6 +126,13 @@ class ClientResponse:
         """What the engine counted, once `run` has returned; None when it was not heard of."""
         self.worker_id = ""
         self.attempts = 0
+        self.problem = ""
+        """The code of the error that was its last word."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """What it answers, while it goes on."""
+        return self._exchange
 
     async def run(self, dispatcher: Dispatcher, call: Call) -> None:
         """Dispatch the call and write its answer; returns when the client has it all, or is gone."""
@@ -221,6 +229,7 @@ class ClientResponse:
 
     def on_error(self, error: GatewayError) -> None:
         """Write an error: as the answer, or, when that has begun, as the event that ends it."""
+        self.problem = error.code
         if self._started:
             self.broken = True
             self._metrics.broken_stream()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
+from neurogate.dataplane.exchange import Exchange
 from neurogate.edge.address_limits import Visit
 from neurogate.edge.admission import Ticket
 from neurogate.edge.caller import ANYBODY, Caller
@@ -24,6 +25,7 @@ class Served:
         "headers",
         "model",
         "peer",
+        "problem",
         "refusal_bytes",
         "request_id",
         "reservation",
@@ -32,6 +34,9 @@ class Served:
         "ticket",
         "visit",
     )
+
+    proxied = False
+    """It becomes an exchange."""
 
     def __init__(self, scope: Scope, headers: Headers, request_id: str, *, bodies: BodyBudget, began_at: float) -> None:
         client = scope.get("client")
@@ -48,6 +53,8 @@ class Served:
         self.body = b""
         self.response: ClientResponse | None = None
         """None when it was refused before it had one."""
+        self.problem = ""
+        """The code of the error that refused it before it became an exchange."""
         self.refusal_bytes = 0
         """Of the body that told its client why it never became an exchange."""
         self.reservation: Reservation | None = None
@@ -61,6 +68,16 @@ class Served:
     def broken(self) -> bool:
         """Its answer began, and ended with an error."""
         return self.response is not None and self.response.broken
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """What it has become, while it goes on."""
+        return self.response.exchange if self.response is not None else None
+
+    @property
+    def failure(self) -> str:
+        """The code of the error that it ended with; empty without one."""
+        return (self.response.problem if self.response is not None else "") or self.problem
 
     def take(self, size: int) -> None:
         """Hold memory for a piece of the body. Raises BusyError when there is not enough left."""
