@@ -119,6 +119,46 @@ $(VERIFY): tools/verify/requirements.lock
 	@.cache/verify/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r $<
 	@touch $@
 
+##@ Images
+
+REGISTRY ?=
+DOCKER_TAG ?= latest
+PYTHON_IMAGE ?= python:3.12-slim
+docker-build = docker build --file cmd/$(1)/Dockerfile --tag $(REGISTRY)neurogate-$(1):$(DOCKER_TAG) \
+	--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' pkg/neurogate/__init__.py)
+REVISION = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+needs-docker = docker version >/dev/null 2>&1 || \
+	{ echo "$@ needs docker and its daemon, which this user may ask: see docs/deploy.md" >&2; exit 1; }
+needs-compose = $(needs-docker); docker compose version >/dev/null 2>&1 || \
+	{ echo "$@ needs Docker Compose, the plugin docker-compose-plugin: see docs/deploy.md" >&2; exit 1; }
+
+docker: ## Build the images of gateway and worker (REGISTRY=host/path/ DOCKER_TAG=latest)
+	@$(needs-docker)
+	$(call docker-build,gateway)
+	$(call docker-build,worker)
+
+docker-cuda: ## Build the worker's image for NVIDIA GPUs (LLAMA_IMAGE= takes another llama-server)
+	@$(needs-docker)
+	docker build --file cmd/worker/Dockerfile.cuda --tag $(REGISTRY)neurogate-worker-cuda:$(DOCKER_TAG) \
+		$(if $(LLAMA_IMAGE),--build-arg LLAMA_IMAGE=$(LLAMA_IMAGE)) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
+
+docker-push: ## Push them to REGISTRY
+	@$(needs-docker)
+	@test -n "$(REGISTRY)" || { echo "docker-push needs REGISTRY=host/path/, where you may push to" >&2; exit 1; }
+	docker push $(REGISTRY)neurogate-gateway:$(DOCKER_TAG)
+	docker push $(REGISTRY)neurogate-worker:$(DOCKER_TAG)
+
+compose-up: ## Run the fleet of compose.yaml from the images that `make docker` built
+	@$(needs-compose)
+	@test -e .env || { cp .env.example .env; echo "made .env of .env.example: change its keys before others can reach them"; }
+	@docker compose up --detach --wait
+
+compose-down: ## Stop and remove it; its volumes stay
+	@$(needs-compose)
+	@docker compose --profile '*' down
+
 ##@ Wire definitions
 
 # A virtual path mapping (-Ineurogate/api/v1=...) puts the code of the packages neurogate.v1 and llm.v1 into neurogate.api.
@@ -177,4 +217,4 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@touch $@
 
 .PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
-	verify-deploy verify-quick verify-tools chaos soak bench docs proto proto-check proto-baseline lock clean
+	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench docs proto proto-check proto-baseline lock clean
