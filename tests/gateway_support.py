@@ -19,6 +19,7 @@ from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
 from neurogate.gateway import edge as gateway_edge
 from neurogate.gateway.dialects.table import dialects
+from neurogate.gateway.explain import Explainer
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.in_flight import Flight, InFlight
 from neurogate.gateway.intake import BodyBudget, RequestIds
@@ -78,6 +79,7 @@ class Edge:
         loop = asyncio.get_running_loop()
         self.admission, edge_of_gateway = edge_for(data_plane, config, self.metrics)
         self.in_flight = InFlight(on_failure)
+        self.explainer = Explainer(data_plane.dispatcher, loop=loop, wall=lambda: 1e9 + loop.time())
         self.entries: list[Entry] = []
         """What the access log would have."""
         recorder = Recorder(self.entries.append, edge_of_gateway, wall=lambda: 1e9, loop=loop)
@@ -93,6 +95,7 @@ class Edge:
                 metrics=self.metrics,
                 settings=config.gateway,
                 in_flight=self.in_flight,
+                explainer=self.explainer,
                 loop=loop,
             )
             for path, dialect in DIALECTS.items()

@@ -14,6 +14,7 @@ from neurogate.errors import BadRequestError, GatewayError
 from neurogate.gateway.dialects import Dialect, Head
 from neurogate.gateway.dialects.dialect import EVENT_STREAM
 from neurogate.gateway.edge import Edge
+from neurogate.gateway.explain import Explainer
 from neurogate.gateway.in_flight import InFlight
 from neurogate.gateway.intake import (
     BodyBudget,
@@ -57,6 +58,7 @@ class GenerationEndpoint:
         settings: GatewaySettings,
         resume: bool = True,
         in_flight: InFlight | None = None,
+        explainer: Explainer | None = None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._path = operation.path
@@ -72,6 +74,7 @@ class GenerationEndpoint:
         self._bodies = bodies
         self._metrics = metrics
         self._in_flight = InFlight() if in_flight is None else in_flight
+        self._explainer = explainer
         self._loop = loop
         self._max_body_bytes = settings.max_body_bytes
         self._body_timeout_s = settings.body_timeout_s
@@ -135,6 +138,8 @@ class GenerationEndpoint:
             began_at=served.began_at,
             extra=reservation.headers if reservation is not None else (),
         )
+        if headers.explain and self._explainer is not None:
+            response.explanation = self._explainer.begin(headers.explain, served.request_id, caller.key_id)
         try:
             served.ticket = ticket = edge.ticket(
                 caller,
@@ -145,7 +150,7 @@ class GenerationEndpoint:
                 max_tokens=head.max_tokens,
             )
             if ticket is None or await response.wait(ticket, comment_every_s=self._comments(head, headers)):
-                await response.run(self._dispatcher, call)
+                await response.run(self._dispatcher, call, response.explanation)
         finally:
             served.status = response.status
 

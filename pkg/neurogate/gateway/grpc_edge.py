@@ -18,6 +18,7 @@ from neurogate.edge.permissions import may_call, may_use
 from neurogate.errors import BodyTimeoutError, BusyError, GatewayError, TooLargeError
 from neurogate.gateway.dialects.prompt import PromptDialect
 from neurogate.gateway.edge import Edge
+from neurogate.gateway.explain import Explainer
 from neurogate.gateway.grpc_answers import StreamedAnswer, WholeAnswer
 from neurogate.gateway.grpc_candidates import Candidates
 from neurogate.gateway.grpc_served import ServedRpc
@@ -64,6 +65,7 @@ class GrpcEdge:
         loop: asyncio.AbstractEventLoop,
         recorder: Recorder | None = None,
         in_flight: InFlight | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
         """`max_calls` are let in at once, whether they wait or not."""
         self._dispatcher = dispatcher
@@ -77,6 +79,7 @@ class GrpcEdge:
         self._loop = loop
         self._recorder = recorder
         self._in_flight = InFlight() if in_flight is None else in_flight
+        self._explainer = explainer
         self._dialect = PromptDialect()
         self._calls = 0
 
@@ -101,7 +104,7 @@ class GrpcEdge:
         async with self._serving(rpc, rpc.method) as served:
             call = await self._prompt(served, read, stream=False)
             receiver = WholeAnswer(self._loop)
-            served.exchange = exchange = self._dispatcher.dispatch(call, receiver)
+            served.exchange = exchange = self._dispatcher.dispatch(call, receiver, served.explanation)
             try:
                 answer = await receiver.wait()
             finally:
@@ -119,7 +122,7 @@ class GrpcEdge:
                 self._loop, buffer_bytes=self._settings.stream_buffer_bytes, flush_timeout_s=FLUSH_TIMEOUT_S
             )
             async with receiver.patience():
-                served.exchange = exchange = self._dispatcher.dispatch(call, receiver)
+                served.exchange = exchange = self._dispatcher.dispatch(call, receiver, served.explanation)
                 try:
                     async with aclosing(receiver.events()) as events:
                         async for event in events:
@@ -217,6 +220,9 @@ class GrpcEdge:
         if rpc.time_left_s is not None:
             time_s = min(time_s, rpc.time_left_s + _LATER_S)
         trace = trace_context(rpc.header("traceparent"))
+        wanted = rpc.header("x-neurogate-explain")
+        if wanted and self._explainer is not None:
+            served.explanation = self._explainer.begin(wanted, rpc.request_id, served.caller.key_id)
         resumable = self._resume and stream and not switched_off(rpc.header("x-neurogate-resume"))
         deadline = served.began_at + time_s
         return Call(_PROMPT_PATH, body, stream, deadline, rpc.request_id, trace, served.model, resumable=resumable)

@@ -9,6 +9,7 @@ from neurogate.edge.address_limits import Visit
 from neurogate.edge.admission import Ticket
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.edge.limits import Reservation
+from neurogate.gateway.explain import Explanation
 from neurogate.gateway.intake import BodyBudget
 from neurogate.gateway.response import CLIENT_GONE
 from neurogate.inference import Usage
@@ -31,6 +32,7 @@ class ServedRpc:
         "chunks",
         "deadline",
         "exchange",
+        "explanation",
         "failure",
         "first_byte_at",
         "forwarded_for",
@@ -73,6 +75,8 @@ class ServedRpc:
         self.attempts = 0
         self.exchange: Exchange | None = None
         """What a prompt has become."""
+        self.explanation: Explanation | None = None
+        """Why it went where it went, for a client that wants to know."""
         self.proxied = False
         """It has a worker, and becomes no exchange."""
         self.failure = ""
@@ -114,6 +118,7 @@ class ServedRpc:
             ("x-request-id", self.rpc.request_id),
             ("x-neurogate-worker", exchange.worker_id),
             ("x-neurogate-attempts", str(exchange.attempts)),
+            *((("x-neurogate-explain", self.explanation.short().decode()),) if self.explanation is not None else ()),
             *((name.decode(), value.decode()) for name, value in quota),
         )
 

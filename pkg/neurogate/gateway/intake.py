@@ -32,6 +32,7 @@ class Headers(NamedTuple):
     forwarded_for: bytes = b""
     resume: bytes = b""
     timeout: bytes = b""
+    explain: bytes = b""
 
 
 class ClientGoneError(Exception):
@@ -49,6 +50,7 @@ _FIELDS = {
     b"x-forwarded-for": 7,
     b"x-neurogate-resume": 8,
     b"x-neurogate-timeout": 9,
+    b"x-neurogate-explain": 10,
 }
 
 

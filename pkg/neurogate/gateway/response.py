@@ -16,11 +16,13 @@ from starlette.types import Message, Scope, Send
 from neurogate.channel import Call, End
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.exchange import Exchange
+from neurogate.dataplane.journal import Journal
 from neurogate.edge.admission import Ticket
 from neurogate.edge.limits import Header
 from neurogate.errors import EngineFailedError, GatewayError
 from neurogate.gateway.dialects import Dialect
 from neurogate.gateway.dialects.dialect import EVENT_STREAM, refused, told
+from neurogate.gateway.explain import Explanation
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.pending import Pending
 from neurogate.gateway.refusal_head import refusal_head, retry_after
@@ -75,6 +77,7 @@ class ClientResponse:
         "broken",
         "bytes_sent",
         "chunks",
+        "explanation",
         "first_byte_at",
         "problem",
         "status",
@@ -126,6 +129,8 @@ class ClientResponse:
         """What the engine counted, once `run` has returned; None when it was not heard of."""
         self.worker_id = ""
         self.attempts = 0
+        self.explanation: Explanation | None = None
+        """Why it went where it went, for a client that wants to know."""
         self.problem = ""
         """The code of the error that was its last word."""
 
@@ -134,9 +139,9 @@ class ClientResponse:
         """What it answers, while it goes on."""
         return self._exchange
 
-    async def run(self, dispatcher: Dispatcher, call: Call) -> None:
+    async def run(self, dispatcher: Dispatcher, call: Call, journal: Journal | None = None) -> None:
         """Dispatch the call and write its answer; returns when the client has it all, or is gone."""
-        self._exchange = exchange = dispatcher.dispatch(call, self)
+        self._exchange = exchange = dispatcher.dispatch(call, self, journal)
         try:
             if not self._done.done():
                 self._connection.on_lost(self._left)
@@ -271,6 +276,8 @@ class ClientResponse:
         if exchange is not None and exchange.attempts:
             headers.append((b"x-neurogate-worker", exchange.worker_id.encode()))
             headers.append((b"x-neurogate-attempts", b"%d" % exchange.attempts))
+        if self.explanation is not None:
+            headers.append((b"x-neurogate-explain", self.explanation.short()))
         self._put({"type": "http.response.start", "status": status, "headers": headers})
 
     def _put(self, message: Message) -> None:

@@ -20,6 +20,7 @@ _EXPOSED = b", ".join(
         b"Request-ID",
         b"X-NeuroGate-Worker",
         b"X-NeuroGate-Attempts",
+        b"X-NeuroGate-Explain",
         b"Retry-After",
         b"RateLimit",
         b"RateLimit-Policy",
