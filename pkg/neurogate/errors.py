@@ -136,8 +136,11 @@ class RateLimitedError(GatewayError):
         *,
         retry_after_s: float | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        limit: str = "requests",
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
+        """Which bound it is, in metrics: requests, tokens, concurrent, budget or address."""
         self.headers = headers
         """`RateLimit-*`, names in lower case."""
 

@@ -110,6 +110,11 @@ class EndpointPool:
         """Every worker's state by its id, those included that were removed and finish what they hold."""
         return {member.id: member.state for member in (*self._leaving, *self._members.values())}
 
+    def default_model(self, worker_id: str) -> str:
+        """The model of requests that name none, on this worker; empty when it is not known."""
+        member = self._members.get(worker_id)
+        return member.report.default_model if member is not None else ""
+
     def cordon(self, worker_id: str) -> Member:
         """Let a worker have nothing new; what it holds goes on. Raises WorkerNotFoundError when there is none."""
         member = self._find(worker_id)

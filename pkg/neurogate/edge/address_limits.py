@@ -121,7 +121,8 @@ class AddressLimits:
         if self._concurrent and seen.concurrent >= self._concurrent:
             raise RateLimitedError(
                 f"Rate limit reached for this client address on concurrent requests: limit {self._concurrent}. "
-                "Please wait until one has ended."
+                "Please wait until one has ended.",
+                limit="address",
             )
         for window, limit, what in (
             (seen.failures, self._failures, "failed authentications"),
@@ -134,6 +135,7 @@ class AddressLimits:
                     f"Rate limit reached for this client address on {what} per minute: limit {limit}, "
                     f"used {window.requests}. Please try again in {wait_s:.0f}s.",
                     retry_after_s=math.ceil(wait_s),
+                    limit="address",
                 )
 
     def _forget(self) -> None:

@@ -6,7 +6,7 @@ lies in memory for a dump or a log to find (ADR 0011).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.edge.keyfile import Key, digest
@@ -36,6 +36,10 @@ class KeyRing:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def callers(self) -> Iterator[Caller]:
+        """Whose keys they are."""
+        return (key.caller for key in self._held.values())
 
     @property
     def enforced(self) -> bool:

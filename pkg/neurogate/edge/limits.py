@@ -46,6 +46,13 @@ class Limiter(Protocol):
         """
         ...
 
+    def month_used(self, caller: Caller) -> float | None:
+        """Share of its tokens of this month that the caller has used, as far as is known here.
+
+        None for one that has no bound, and for one of whom nothing is known yet. Asks nobody.
+        """
+        ...
+
     def reload(self, defaults: Quota) -> None:
         """Other defaults from now on; what is counted and what is held stays."""
         ...

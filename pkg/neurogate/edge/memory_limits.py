@@ -140,6 +140,12 @@ class MemoryLimiter:
         if month == self._month:
             self._month_tokens[key_id] += change
 
+    def month_used(self, caller: Caller) -> float | None:
+        """See `Limiter.month_used`."""
+        bound = effective(caller.quota, self._defaults).tokens_per_month
+        self._turn_month()
+        return self._month_tokens.get(caller.key_id, 0) / bound if bound else None
+
     def reload(self, defaults: Quota) -> None:
         """Other defaults from now on."""
         self._defaults = defaults

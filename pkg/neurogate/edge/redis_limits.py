@@ -93,6 +93,8 @@ class RedisLimiter:
         self._held: dict[str, Names] = {}
         self._refreshed: set[str] = set()
         self._refresher: asyncio.TimerHandle | None = None
+        self._told: dict[str, tuple[int, int]] = {}
+        """By key with a monthly bound, what Redis last told of it: the month, and its tokens."""
 
     def __repr__(self) -> str:
         return f"<RedisLimiter {self._store!r}, {len(self._held)} held, fallback {self._fallback!r}>"
@@ -140,6 +142,8 @@ class RedisLimiter:
         if why:
             raise self._refusal(why.decode(), caller.key_id, quota, standing, tokens=tokens, wait_s=wait_ms / 1000)
         self._held[lease] = where
+        if quota.tokens_per_month:
+            self._told[caller.key_id] = (month_of(self._wall()), standing.month_tokens)
         return RedisReservation(self, lease, where, tokens=tokens, quota=quota, standing=standing)
 
     def settle(self, lease: str, where: Names, *, reserved: int, used: int | None, quota: Quota) -> None:
@@ -149,6 +153,14 @@ class RedisLimiter:
         self._refreshed.discard(lease)
         args = (lease, reserved, -1 if used is None else used, 1 if quota.tokens_per_month else 0, int(refreshed))
         self._store.tell(Command(SETTLE, where, args))
+
+    def month_used(self, caller: Caller) -> float | None:
+        """What Redis told when the key was used last, here: another gateway's requests show with the next one's."""
+        bound = effective(caller.quota, self._defaults).tokens_per_month
+        month, tokens = self._told.get(caller.key_id, (0, 0))
+        if not bound or not month:
+            return None
+        return tokens / bound if month == month_of(self._wall()) else 0.0
 
     def reload(self, defaults: Quota) -> None:
         """Other defaults from now on."""

@@ -93,13 +93,13 @@ def requests_refused(key_id: str, quota: Quota, standing: Standing, wait_s: floa
     """The key's requests a minute are used up."""
     limit = quota.requests_per_minute
     told = f"limit {limit}, used {standing.requests}, requested 1"
-    return _refused(f"requests per minute (RPM): {told}", key_id, quota, standing, wait_s)
+    return _refused(f"requests per minute (RPM): {told}", key_id, quota, standing, wait_s=wait_s, limit="requests")
 
 
 def tokens_refused(key_id: str, quota: Quota, standing: Standing, tokens: int, wait_s: float) -> RateLimitedError:
     """The key's tokens a minute are used up, or too few are left for this request."""
     told = f"limit {quota.tokens_per_minute}, used {standing.tokens}, requested {tokens}"
-    return _refused(f"tokens per minute (TPM): {told}", key_id, quota, standing, wait_s)
+    return _refused(f"tokens per minute (TPM): {told}", key_id, quota, standing, wait_s=wait_s, limit="tokens")
 
 
 def concurrency_refused(key_id: str, quota: Quota, standing: Standing) -> RateLimitedError:
@@ -108,6 +108,7 @@ def concurrency_refused(key_id: str, quota: Quota, standing: Standing) -> RateLi
         f"Rate limit reached for key {key_id} on concurrent requests: limit {quota.concurrent}, "
         f"in flight {standing.concurrent}. Please wait until one has ended.",
         headers=headers(quota, standing),
+        limit="concurrent",
     )
 
 
@@ -117,6 +118,7 @@ def too_large(key_id: str, quota: Quota, tokens: int) -> RateLimitedError:
         f"Request too large for key {key_id} on tokens per minute (TPM): limit {quota.tokens_per_minute}, "
         f"requested {tokens}. The prompt or the maximum of answer tokens must be reduced.",
         headers=(NO_RETRY,),
+        limit="tokens",
     )
     error.retry_after_s = None
     return error
@@ -129,12 +131,16 @@ def month_refused(key_id: str, quota: Quota, standing: Standing, tokens: int, wa
         f"used {standing.month_tokens}, requested {tokens}.",
         retry_after_s=math.ceil(wait_s),
         headers=(*headers(quota, standing), NO_RETRY),
+        limit="budget",
     )
 
 
-def _refused(bound: str, key_id: str, quota: Quota, standing: Standing, wait_s: float) -> RateLimitedError:
+def _refused(
+    bound: str, key_id: str, quota: Quota, standing: Standing, *, wait_s: float, limit: str
+) -> RateLimitedError:
     return RateLimitedError(
         f"Rate limit reached for key {key_id} on {bound}. Please try again in {max(wait_s, 0.01):.2f}s.",
         retry_after_s=math.ceil(wait_s),
         headers=headers(quota, standing),
+        limit=limit,
     )

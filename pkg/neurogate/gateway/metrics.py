@@ -1,137 +1,111 @@
-"""The gateway's Prometheus metrics. The `neurogate_gateway_*` names of the first NeuroGate hold."""
+"""The gateway's Prometheus metrics. The `neurogate_gateway_*` names of the first NeuroGate hold.
+
+What happens to every request is counted without a lock (telemetry/counting.py) and in one call at its end; what is
+known elsewhere is asked when somebody looks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
+from collections.abc import Callable, Container, Mapping
 
 from neurogate.dataplane.state import WorkerState
+from neurogate.errors import (
+    BusyError,
+    GatewayError,
+    NoWorkerError,
+    QueueFullError,
+    QueueTimeoutError,
+    QueueTooLongError,
+    RateLimitedError,
+)
+from neurogate.gateway.fleet_metrics import WorkerStates
+from neurogate.inference import Usage
+from neurogate.telemetry import catalog
+from neurogate.telemetry.counting import Counts, Histograms
+from neurogate.telemetry.metric_settings import MetricSettings
+from neurogate.telemetry.names import OTHER, UNKNOWN, Names
+from neurogate.telemetry.process_metrics import ProcessMetrics
 
 _BREAKER_VALUES = {"closed": 0, "open": 1, "half-open": 2}
 
+_SHEDS = {
+    QueueFullError: "full",
+    QueueTimeoutError: "timeout",
+    QueueTooLongError: "too_long",
+    BusyError: "busy",
+    NoWorkerError: "none",
+}
+
+_TOO_MANY_CONNECTIONS = 503
+"""The only refusal of a listener with this status."""
+
 
 class GatewayMetrics:
-    """Every metric of a gateway, on a registry of its own. Hot children are kept, not looked up by label each time."""
+    """Every metric of a gateway, on a registry of its own."""
 
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "neurogate_gateway_requests_total", "HTTP requests.", ["method", "path", "status"], registry=registry
-        )
-        self._durations = Histogram(
-            "neurogate_gateway_request_duration_seconds",
-            "Time from a request's head to the last byte of its answer.",
-            ["method", "path"],
-            buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
-            registry=registry,
-        )
-        self._first_bytes = Histogram(
-            "neurogate_gateway_time_to_first_byte_seconds",
-            "Time from a request's head to the first byte of its answer, streamed requests only.",
-            ["path"],
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-            registry=registry,
-        )
-        self._active_requests = Gauge("neurogate_gateway_active_requests", "Requests in flight.", registry=registry)
-        self._limit_store = Gauge(
-            "neurogate_gateway_limit_store_up",
-            "Whether the Redis that limits are shared in answers; 0 without one.",
-            registry=registry,
-        )
-        self._queued_requests = Gauge(
-            "neurogate_gateway_queued_requests", "Requests that wait for their turn.", registry=registry
-        )
-        self._queue_waits = Histogram(
-            "neurogate_gateway_queue_wait_seconds",
-            "Time in the queue of requests that had to wait, by how it ended: turn, timeout, left, full or too_long.",
-            ["outcome"],
-            buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
-            registry=registry,
-        )
-        self._breakers = Gauge(
-            "neurogate_gateway_circuit_breaker_state",
-            "0 closed, 1 open, 2 half-open.",
-            ["worker"],
-            registry=registry,
-        )
-        self._probes = Counter(
-            "neurogate_gateway_probes_total",
-            "Canaries sent to workers whose breakers were open, by outcome: success, failure or ignored.",
-            ["worker", "outcome"],
-            registry=registry,
-        )
-        self._refusals = Counter(
-            "neurogate_gateway_http_refusals_total",
-            "Connections closed because their client sent no request that could be handed on, or took too long.",
-            ["status"],
-            registry=registry,
-        )
-        self._retries = Counter(
-            "neurogate_gateway_retries_total",
-            "Requests that moved to another worker before their first byte.",
-            ["worker", "reason"],
-            registry=registry,
-        )
-        self._retry_budget = Gauge(
-            "neurogate_gateway_retry_budget",
-            "Retries after an engine's failure that could be made now.",
-            registry=registry,
-        )
-        self._resumes = Counter(
-            "neurogate_gateway_resumes_total",
-            "Streams that broke on this worker after their first byte: resumed on another one, or refused.",
-            ["worker", "outcome"],
-            registry=registry,
-        )
-        self._hedges = Counter(
-            "neurogate_gateway_hedges_total",
-            "Second attempts beside one on this worker, whose first token was late: asked, and those that won.",
-            ["worker", "outcome"],
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "neurogate_gateway_tokens_total", "Tokens of finished requests.", ["kind"], registry=registry
-        )
-        self._prompt_tokens = self._tokens.labels("prompt")
-        self._completion_tokens = self._tokens.labels("completion")
-        self._broken_streams = Counter(
-            "neurogate_gateway_broken_streams_total",
-            "Streams that ended with an error event after their first byte.",
-            registry=registry,
-        )
-        self._lost_log_lines = Counter(
-            "neurogate_gateway_access_log_lost_lines_total",
-            "Lines of the access log lost because the disk was slow, full or gone.",
-            registry=registry,
-        )
-        self._slow_clients = Counter(
-            "neurogate_gateway_slow_clients_total",
-            "Requests cancelled because the client read too slowly.",
-            registry=registry,
-        )
-        self._config_reloads = Counter(
-            "neurogate_gateway_config_reloads_total",
-            "Times the configuration was read again, by result: ok or invalid.",
-            ["result"],
-            registry=registry,
-        )
-        self._worker_up = Gauge(
-            "neurogate_gateway_worker_linked", "1 while the worker's link is up.", ["worker"], registry=registry
-        )
-        self._first_byte_children: dict[str, Histogram] = {}
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+    def __init__(
+        self,
+        settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
+        *,
+        process: ProcessMetrics | None = None,
+    ) -> None:
+        """`settings` bound the values of labels; `process` has the metrics that every process has, and the registry."""
+        self.process = process or ProcessMetrics("gateway")
+        self.registry = registry = self.process.registry
+        self.workers = Names(settings.workers_max, self._forget_worker)
+        """Those that may be values of the label `worker`; likewise the others."""
+        self.models = Names(settings.models_max, self._forget_model)
+        self.keys = Names(settings.keys_max, self._forget_key)
+        self._requests = Counts(catalog.GATEWAY_REQUESTS, registry)
+        self._durations = Histograms(catalog.GATEWAY_DURATION, registry)
+        self._first_bytes = Histograms(catalog.GATEWAY_FIRST_BYTE, registry)
+        self._outcomes = Counts(catalog.GATEWAY_OUTCOMES, registry)
+        self._ttft = Histograms(catalog.GATEWAY_TTFT, registry)
+        self._tpot = Histograms(catalog.GATEWAY_TPOT, registry)
+        self._e2e = Histograms(catalog.GATEWAY_E2E, registry)
+        self._tokens = Counts(catalog.GATEWAY_TOKENS, registry)
+        self._model_tokens = Counts(catalog.GATEWAY_MODEL_TOKENS, registry)
+        self._key_requests = Counts(catalog.GATEWAY_KEY_REQUESTS, registry)
+        self._key_tokens = Counts(catalog.GATEWAY_KEY_TOKENS, registry)
+        self._active_requests = catalog.GATEWAY_ACTIVE.on(registry)
+        self._limit_store = catalog.GATEWAY_LIMIT_STORE.on(registry)
+        self._queued_requests = catalog.GATEWAY_QUEUED.on(registry)
+        self._queue_waits = Histograms(catalog.GATEWAY_QUEUE_WAIT, registry)
+        self._sheds = Counts(catalog.GATEWAY_SHEDS, registry)
+        self._limits_hit = Counts(catalog.GATEWAY_LIMITS_HIT, registry)
+        self._breakers = catalog.GATEWAY_BREAKERS.on(registry)
+        self._breaker_transitions = Counts(catalog.GATEWAY_BREAKER_TRANSITIONS, registry)
+        self._probes = Counts(catalog.GATEWAY_PROBES, registry)
+        self._refusals = Counts(catalog.GATEWAY_REFUSALS, registry)
+        self._retries = Counts(catalog.GATEWAY_RETRIES, registry)
+        self._retry_budget = catalog.GATEWAY_RETRY_BUDGET.on(registry)
+        self._resumes = Counts(catalog.GATEWAY_RESUMES, registry)
+        self._hedges = Counts(catalog.GATEWAY_HEDGES, registry)
+        self._broken_streams = catalog.GATEWAY_BROKEN.on(registry)
+        self._lost_log_lines = catalog.GATEWAY_LOST_LOG_LINES.on(registry)
+        self._slow_clients = catalog.GATEWAY_SLOW_CLIENTS.on(registry)
+        self._config_reloads = Counts(catalog.GATEWAY_CONFIG_RELOADS, registry)
+        self._worker_up = catalog.GATEWAY_WORKER_LINKED.on(registry)
+        self._known: Callable[[], Container[str]] = tuple
+        self._default_of: Callable[[str], str] = lambda _: ""
+        for kind in ("prompt", "completion"):
+            self._tokens.add((kind,), 0)
+        for result in ("ok", "invalid"):
+            self._config_reloads.add((result,), 0)
+        for reason in _SHEDS.values():
+            self._sheds.add((reason,), 0)
 
     def count_active(self, count: Callable[[], int]) -> None:
         """Where the number of requests in flight is asked when somebody looks, instead of counted at every request."""
         self._active_requests.set_function(count)
 
+    def name_models(self, known: Callable[[], Container[str]], default_of: Callable[[str], str]) -> None:
+        """Where a model's name is looked up, and the default model of a worker by its id, empty for what none has."""
+        self._known, self._default_of = known, default_of
+
     def show_states(self, states: Callable[[], Mapping[str, WorkerState]]) -> None:
         """Where every worker's state is asked when somebody looks, by its id."""
-        self.registry.register(_WorkerStates(states))
+        self.registry.register(WorkerStates(states, self.workers))
 
     def limit_store(self, *, up: bool) -> None:
         """The store that limits are shared in answers, or does not any more."""
@@ -147,45 +121,72 @@ class GatewayMetrics:
 
     def waited(self, seconds: float, outcome: str) -> None:
         """A request left the queue: `turn`, `timeout`, `left`, or at once with `full` or `too_long`."""
-        self._queue_waits.labels(outcome).observe(seconds)
+        self._queue_waits.of(outcome).observe(seconds)
 
     def requests_by_status(self) -> dict[int, int]:
         """Requests so far."""
         found: dict[int, int] = {}
-        for sample in _samples(self._requests, "_total"):
-            status = int(sample.labels["status"])
-            found[status] = found.get(status, 0) + int(sample.value)
+        for (_, _, status), count in self._requests.values.items():
+            found[int(status)] = found.get(int(status), 0) + int(count)
         return found
 
     def queue_waits(self) -> dict[str, tuple[int, float]]:
         """(requests, seconds of all of them together) that were queued so far, by how it ended."""
-        seconds = {sample.labels["outcome"]: sample.value for sample in _samples(self._queue_waits, "_sum")}
-        return {
-            sample.labels["outcome"]: (int(sample.value), seconds[sample.labels["outcome"]])
-            for sample in _samples(self._queue_waits, "_count")
-        }
+        return {outcome: (sum(sizes.counts), sizes.sum) for (outcome,), sizes in self._queue_waits.series.items()}
 
-    def request(self, method: str, path: str, status: int, duration_s: float) -> None:
-        """A request ended; 499 stands for a client that left."""
-        key = (method, path, status)
-        children = self._children.get(key)
-        if children is None:
-            children = self._requests.labels(method, path, str(status)), self._durations.labels(method, path)
-            self._children[key] = children
-        children[0].inc()
-        children[1].observe(duration_s)
+    def request(self, method: str, path: str, status: int, duration_s: float, trace_id: str = "") -> None:
+        """A request ended; 499 stands for a client that left. A `trace_id` is that of one that is traced."""
+        self._requests.add((method, path, str(status)))
+        self._durations.of(method, path).observe(duration_s, trace_id)
 
     def first_byte(self, path: str, after_s: float) -> None:
         """A streamed answer began."""
-        child = self._first_byte_children.get(path)
-        if child is None:
-            child = self._first_byte_children[path] = self._first_bytes.labels(path)
-        child.observe(after_s)
+        self._first_bytes.of(path).observe(after_s)
+
+    def generated(
+        self,
+        outcome: str,
+        duration_s: float,
+        *,
+        model: str,
+        worker_id: str,
+        key_id: str,
+        usage: Usage | None,
+        ttft_s: float | None = None,
+        chunks: int = 0,
+        trace_id: str = "",
+    ) -> None:
+        """A generation request ended, in the words of `records.generation_outcome`.
+
+        `model` is empty for the default of the worker that was asked last. Of streamed ones `ttft_s` is the time to
+        the first token, and `chunks` about how many there were, where no usage tells it.
+        """
+        name = self._label_of(model or self._default_of(worker_id))
+        self._outcomes.add((name, outcome))
+        key = self.keys.of(key_id) if key_id else ""
+        if key:
+            self._key_requests.add((key, outcome))
+        if outcome == "answered":
+            self._e2e.of(name).observe(duration_s, trace_id)
+        if usage is not None:
+            self._count_tokens(name, key, usage)
+        if ttft_s is not None:
+            self._ttft.of(name).observe(ttft_s, trace_id)
+            tokens = usage.completion_tokens if usage is not None else chunks
+            if tokens > 1:
+                self._tpot.of(name).observe((duration_s - ttft_s) / (tokens - 1), trace_id)
 
     def usage(self, prompt: int, completion: int) -> None:
         """A finished request's tokens."""
-        self._prompt_tokens.inc(prompt)
-        self._completion_tokens.inc(completion)
+        self._tokens.add(("prompt",), prompt)
+        self._tokens.add(("completion",), completion)
+
+    def turned_away(self, error: GatewayError) -> None:
+        """A request is answered with this error; those for load and for limits are counted."""
+        if isinstance(error, RateLimitedError):
+            self._limits_hit.add((error.limit,))
+        elif (reason := _SHEDS.get(type(error))) is not None:
+            self._sheds.add((reason,))
 
     def broken_stream(self) -> None:
         """A started stream ended with an error event."""
@@ -201,60 +202,74 @@ class GatewayMetrics:
 
     def refused(self, status: int) -> None:
         """The listener answered by itself."""
-        self._refusals.labels(str(status)).inc()
+        self._refusals.add((str(status),))
+        if status == _TOO_MANY_CONNECTIONS:
+            self._limits_hit.add(("connections",))
 
     def resumed(self, worker_id: str, outcome: str) -> None:
         """A stream broke on this worker: `resumed` on another one, or `refused`."""
-        self._resumes.labels(worker_id, outcome).inc()
+        self._resumes.add((self.workers.of(worker_id), outcome))
 
     def hedged(self, worker_id: str, outcome: str) -> None:
         """A second worker was `asked` because this one was late, or has `won`."""
-        self._hedges.labels(worker_id, outcome).inc()
+        self._hedges.add((self.workers.of(worker_id), outcome))
 
     def retried(self, worker_id: str, reason: str) -> None:
         """A request left a worker for another one."""
-        self._retries.labels(worker_id, reason).inc()
+        self._retries.add((self.workers.of(worker_id), reason))
 
     def config_reload(self, result: str) -> None:
         """The configuration was read again: `ok`, or `invalid` and so the one before stays."""
-        self._config_reloads.labels(result).inc()
+        self._config_reloads.add((result,))
 
     def probed(self, worker_id: str, outcome: str) -> None:
         """A canary ended: `success`, `failure`, or `ignored` for one that said nothing."""
-        self._probes.labels(worker_id, outcome).inc()
+        self._probes.add((self.workers.of(worker_id), outcome))
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """A breaker moved."""
-        self._breakers.labels(worker_id).set(_BREAKER_VALUES[state])
+        name = self.workers.of(worker_id)
+        self._breaker_transitions.add((name, state))
+        if name != OTHER:
+            self._breakers.labels(name).set(_BREAKER_VALUES[state])
 
     def worker_changed(self, worker_id: str, event: str) -> None:
         """A worker came, went or is gone for good."""
+        name = self.workers.of(worker_id)
+        if name == OTHER:
+            return
         if event == "removed":
-            self._breakers.remove(worker_id)
-            self._worker_up.remove(worker_id)
+            self._breakers.remove(name)
+            self._worker_up.remove(name)
         elif event in {"linked", "lost", "left", "added"}:
-            self._worker_up.labels(worker_id).set(event == "linked")
+            self._worker_up.labels(name).set(event == "linked")
             if event == "added":
-                self._breakers.labels(worker_id).set(0)
+                self._breakers.labels(name).set(0)
 
+    def _count_tokens(self, model: str, key: str, usage: Usage) -> None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        self.usage(prompt, completion)
+        add = self._model_tokens.add
+        add((model, "prompt"), prompt)
+        add((model, "completion"), completion)
+        add((model, "cached"), usage.cached_tokens)
+        if key:
+            self._key_tokens.add((key, "prompt"), prompt)
+            self._key_tokens.add((key, "completion"), completion)
 
-class _WorkerStates(Collector):
-    """One series per worker and state, for as long as there is the worker."""
+    def _label_of(self, model: str) -> str:
+        if model in self.models:
+            return model
+        return self.models.of(model) if model and model in self._known() else UNKNOWN
 
-    def __init__(self, states: Callable[[], Mapping[str, WorkerState]]) -> None:
-        self._states = states
+    def _forget_worker(self, name: str) -> None:
+        for counts in (self._breaker_transitions, self._probes, self._retries, self._resumes, self._hedges):
+            counts.forget(lambda labels: labels[0] == name)
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        (family,) = self.describe()
-        for worker_id, present in self._states().items():
-            for state in WorkerState:
-                family.add_metric([worker_id, state], state is present)
-        return [family]
+    def _forget_model(self, name: str) -> None:
+        for each in (self._outcomes, self._model_tokens, self._ttft, self._tpot, self._e2e):
+            each.forget(lambda labels: labels[0] == name)
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        told = "1 for the state that the worker is in, 0 for the others."
-        return [GaugeMetricFamily("neurogate_worker_state", told, labels=["worker", "state"])]
-
-
-def _samples(metric: Counter | Histogram, suffix: str) -> Iterator[Sample]:
-    return (sample for family in metric.collect() for sample in family.samples if sample.name.endswith(suffix))
+    def _forget_key(self, name: str) -> None:
+        for counts in (self._key_requests, self._key_tokens):
+            counts.forget(lambda labels: labels[0] == name)

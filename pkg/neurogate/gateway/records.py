@@ -17,6 +17,8 @@ from neurogate.telemetry.access_log import AccessLog, Entry
 
 _PROMPT_BYTES_MAX = 32 * 1024
 
+_TURNED_AWAY = {429: "limited", 503: "shed"}
+
 Record = Callable[[str, Served], None]
 """Takes the path and the request of a hot endpoint, when nothing more will happen to it."""
 
@@ -43,6 +45,13 @@ def outcome(status: int, *, broken: bool = False) -> str:
     if broken:
         return "broken"
     return "answered" if status < 400 else "refused" if status < 500 else "failed"
+
+
+def generation_outcome(status: int, *, broken: bool = False) -> str:
+    """The same, with what was refused by a limit (`limited`) or for load (`shed`) apart: what metrics say."""
+    if not broken and status in _TURNED_AWAY:
+        return _TURNED_AWAY[status]
+    return outcome(status, broken=broken)
 
 
 class Recorder:

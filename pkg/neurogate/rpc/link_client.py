@@ -44,6 +44,20 @@ class LinkSettings:
     backoff_max_s: float = 2.0
 
 
+class LinkCounts:
+    """What the links of one gateway carried, all of them together."""
+
+    __slots__ = ("frames_received", "frames_sent", "items_received", "items_sent")
+
+    def __init__(self) -> None:
+        self.frames_sent = 0
+        self.items_sent = 0
+        """Requests, cancels and parts of bodies."""
+        self.frames_received = 0
+        self.items_received = 0
+        """Chunks and ends."""
+
+
 _PAUSE_S = 0.5
 """A timer that is this late means that this process did not run."""
 
@@ -71,7 +85,9 @@ class LinkClient:
         rng: random.Random,
         dial: Dial = dial_plain,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        counts: LinkCounts | None = None,
     ) -> None:
+        """`counts` is where it counts what it carries."""
         self.calls = CallChannel(dial, address, max_message_bytes=max_message_bytes)
         """For proxied calls; they end with the link, for its silence is how a hung worker is noticed."""
         self._dial = dial
@@ -82,6 +98,7 @@ class LinkClient:
         self._settings = settings
         self._loop = loop
         self._rng = rng
+        self._counts = counts or LinkCounts()
         self._sinks: dict[int, Sink] = {}
         self._tickets = 0
         self._outbox = GatewayOutbox(loop.time)
@@ -163,7 +180,7 @@ class LinkClient:
         return was_up
 
     async def _write(self, call: _LinkCall) -> None:
-        linger_s, now = self._settings.linger_s, self._loop.time
+        linger_s, now, counts = self._settings.linger_s, self._loop.time, self._counts
         written_at = now() - linger_s
         while True:
             await self._wake.wait()
@@ -173,7 +190,10 @@ class LinkClient:
             self._wake.clear()
             outbox = self._outbox
             while outbox:
-                await call.write(outbox.next_frame())
+                frame = outbox.next_frame()
+                counts.frames_sent += 1
+                counts.items_sent += len(frame.submits) + len(frame.cancels) + len(frame.parts)
+                await call.write(frame)
             written_at = now()
 
     async def _read(self, call: _LinkCall) -> None:
@@ -188,7 +208,9 @@ class LinkClient:
 
     def _deliver(self, frame: pb.WorkerFrame) -> None:
         self._draining = frame.draining
-        sinks = self._sinks
+        sinks, counts = self._sinks, self._counts
+        counts.frames_received += 1
+        counts.items_received += len(frame.ids) + len(frame.ends)
         if len(frame.ids) != len(frame.chunks):
             raise LinkLostError(f"the worker sent {len(frame.chunks)} chunks for {len(frame.ids)} ids")
         for ticket, data in zip(frame.ids, frame.chunks, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Buckets of a time that somebody waits for."""
@@ -68,3 +68,7 @@ class HistogramOf(Metric):
     def on(self, registry: CollectorRegistry) -> Histogram:
         """The histogram, on a registry; once for each."""
         return Histogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
+
+    def family(self) -> HistogramMetricFamily:
+        """An empty family, for a collector that is asked when somebody looks."""
+        return HistogramMetricFamily(self.name, self.help, labels=self.labels)
