@@ -1,0 +1,15 @@
+# python:3.12-slim: the same places and names as in the official image.
+FROM debian:bookworm-slim
+ADD python.tar /usr/local/
+COPY ca.crt /etc/ssl/certs/ca-certificates.crt
+COPY pip.conf /etc/pip.conf
+ENV LANG=C.UTF-8 SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+RUN ldconfig \
+    && ln -sf python3.12 /usr/local/bin/python3 \
+    && ln -sf python3.12 /usr/local/bin/python \
+    && python -m ensurepip >/dev/null \
+    && ln -sf pip3 /usr/local/bin/pip \
+    && rm -rf /usr/local/lib/python3.12/ensurepip/_bundled \
+    && find /usr/local -name __pycache__ -prune -exec rm -rf {} + \
+    && python -B -c "import ctypes, lzma, sqlite3, ssl"
+CMD ["python3"]
