@@ -111,6 +111,7 @@ class Worker:
         self._idle.set()
         self._seq = 0
         self._started_at = loop.time()
+        metrics.show(self.report, active=lambda: self.active, connected=lambda: self._observation.ready)
 
     @property
     def active(self) -> int:
@@ -179,7 +180,6 @@ class Worker:
         """Tell what the engine says of itself, unless it is known better."""
         before, self._observation = self._observation, self._vigil.told(self._seen)
         observation = self._observation
-        self._export(observation)
         told = (before.ready, before.loading, before.models, before.apis, before.resumes)
         if told != (observation.ready, observation.loading, observation.models, observation.apis, observation.resumes):
             _log.info(
@@ -363,15 +363,6 @@ class Worker:
             if detail != self._observation.detail:
                 _log.exception("the engine cannot be observed", engine=self._engine.kind)
             return Observation(ready=False, detail=detail)
-
-    def _export(self, seen: Observation) -> None:
-        metrics, meter = self._metrics, self._meter
-        metrics.engine_connected.set(seen.ready)
-        metrics.engine_restarts.set(seen.restarts)
-        metrics.load.set(meter.active / seen.slots_total if seen.slots_total else 0)
-        metrics.active_inferences.set(meter.active)
-        for model in seen.models[:1]:
-            metrics.tokens_per_second.labels(model.name).set(meter.decode_tokens_per_s)
 
 
 async def _cuttable(events: AsyncGenerator[GenerationEvent, None], held: Held) -> AsyncGenerator[GenerationEvent, None]:

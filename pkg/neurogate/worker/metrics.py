@@ -2,97 +2,59 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Callable
 
-_SHORT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+from prometheus_client import Counter
+
+from neurogate.endpoint import WorkerReport
+from neurogate.telemetry import catalog
+from neurogate.telemetry.counting import Histograms
+from neurogate.telemetry.metric_settings import MetricSettings
+from neurogate.telemetry.names import Names
+from neurogate.telemetry.process_metrics import ProcessMetrics
+from neurogate.worker.state_metrics import StateMetrics
 
 
 class WorkerMetrics:
     """Every metric of a worker, on a registry of its own."""
 
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.inference_duration = Histogram(
-            "neurogate_worker_inference_duration_seconds",
-            "Time from a request's arrival to its last token.",
-            ["model"],
-            buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300),
-            registry=registry,
-        )
-        self.time_to_first_token = Histogram(
-            "neurogate_worker_time_to_first_token_seconds",
-            "Time from a request's arrival to its first token, streamed requests only.",
-            ["model"],
-            buckets=_SHORT_S,
-            registry=registry,
-        )
-        self.inter_token_latency = Histogram(
-            "neurogate_worker_inter_token_latency_seconds",
-            "Time between the tokens of one request, streamed requests only.",
-            ["model"],
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1, 5),
-            registry=registry,
-        )
-        self.tokens_generated = Counter(
-            "neurogate_worker_tokens_generated_total", "Completion tokens.", ["model"], registry=registry
-        )
-        self.prompt_tokens = Counter(
-            "neurogate_worker_prompt_tokens_total", "Prompt tokens.", ["model"], registry=registry
-        )
-        self.tokens_per_second = Gauge(
-            "neurogate_worker_tokens_per_second",
-            "Completion tokens a second of all requests together, while any is active.",
-            ["model"],
-            registry=registry,
-        )
-        self.requests = Counter(
-            "neurogate_worker_engine_requests_total",
-            "Requests by how they ended on the engine.",
-            ["model", "status"],
-            registry=registry,
-        )
-        self.errors = Counter(
-            "neurogate_worker_engine_request_errors_total",
-            "Failed requests by kind of failure.",
-            ["model", "error_type"],
-            registry=registry,
-        )
-        self.engine_connected = Gauge(
-            "neurogate_worker_engine_connected", "1 while the engine answers.", registry=registry
-        )
-        self.engine_restarts = Gauge(
-            "neurogate_worker_engine_restarts", "Restarts of a managed engine.", registry=registry
-        )
-        self.load = Gauge(
-            "neurogate_worker_load", "Requests held over slots; 0 where the slots are not known.", registry=registry
-        )
-        self.canaries = Counter(
-            "neurogate_worker_canaries_total",
-            "Tokens asked of the engine to see whether it still generates, by what became of it:"
-            " alive, hung, failed, refused.",
-            ["outcome"],
-            registry=registry,
-        )
-        self.canary_seconds = Histogram(
-            "neurogate_worker_canary_seconds",
-            "Time until a canary's token, where it came.",
-            buckets=_SHORT_S,
-            registry=registry,
-        )
-        self.stalls = Counter(
-            "neurogate_worker_stalls_total",
-            "Requests that were cut because nothing came of them any more, by phase: queue, prefill, decode.",
-            ["phase"],
-            registry=registry,
-        )
-        self.engine_deaths = Counter(
-            "neurogate_worker_engine_deaths_total",
-            "Deaths of a managed engine's process by cause: exit, signal, out of memory, hung, loading.",
-            ["cause"],
-            registry=registry,
-        )
+    def __init__(
+        self,
+        settings: MetricSettings = MetricSettings(),  # noqa: B008 - frozen
+        *,
+        process: ProcessMetrics | None = None,
+    ) -> None:
+        """`settings` bound the values of labels; `process` has the metrics that every process has, and the registry."""
+        self.process = process or ProcessMetrics("worker")
+        self.registry = registry = self.process.registry
+        self.models = Names(settings.models_max)
+        """Those that may be values of the label `model`."""
+        self.inference_duration = Histograms(catalog.WORKER_DURATION, registry)
+        self.time_to_first_token = Histograms(catalog.WORKER_TTFT, registry)
+        self.inter_token_latency = Histograms(catalog.WORKER_ITL, registry)
+        self.tokens_generated = catalog.WORKER_TOKENS.on(registry)
+        self.prompt_tokens = catalog.WORKER_PROMPT_TOKENS.on(registry)
+        self.requests = catalog.WORKER_REQUESTS.on(registry)
+        self.errors = catalog.WORKER_ERRORS.on(registry)
+        self.continued = catalog.WORKER_CONTINUED.on(registry)
+        self.canaries = catalog.WORKER_CANARIES.on(registry)
+        self.canary_seconds = catalog.WORKER_CANARY_SECONDS.on(registry)
+        self.stalls = catalog.WORKER_STALLS.on(registry)
+        self.engine_deaths = catalog.ENGINE_DEATHS.on(registry)
+        self._links = catalog.WORKER_LINKS.on(registry)
+        self._state = StateMetrics(self.models)
+        registry.register(self._state)
         self._by_model: dict[str, ModelMetrics] = {}
-        self.active_inferences = Gauge("neurogate_worker_active_inferences", "Requests held now.", registry=registry)
+
+    def show(
+        self, report: Callable[[], WorkerReport], *, active: Callable[[], int], connected: Callable[[], bool]
+    ) -> None:
+        """Where the worker's state is asked when somebody looks: `active` requests are held, its engine `connected`."""
+        self._state.show(report, active=active, connected=connected)
+
+    def count_links(self, count: Callable[[], int]) -> None:
+        """Where the number of gateways linked is asked when somebody looks."""
+        self._links.set_function(count)
 
     def failed_total(self) -> int:
         """Requests that failed so far."""
@@ -103,7 +65,10 @@ class WorkerMetrics:
         """The metrics of one model's requests."""
         found = self._by_model.get(model)
         if found is None:
-            found = self._by_model[model] = ModelMetrics(self, model)
+            name = self.models.of(model)
+            found = self._by_model.get(name)
+            if found is None:
+                found = self._by_model[name] = ModelMetrics(self, name)
         return found
 
 
@@ -115,6 +80,7 @@ class ModelMetrics:
         "_errors",
         "_model",
         "_requests",
+        "continued",
         "inference_duration",
         "inter_token_latency",
         "prompt_tokens",
@@ -127,11 +93,12 @@ class ModelMetrics:
         self._requests = metrics.requests
         self._errors = metrics.errors
         self._ends: dict[str, Counter] = {}
-        self.inference_duration = metrics.inference_duration.labels(model)
-        self.time_to_first_token = metrics.time_to_first_token.labels(model)
-        self.inter_token_latency = metrics.inter_token_latency.labels(model)
+        self.inference_duration = metrics.inference_duration.of(model)
+        self.time_to_first_token = metrics.time_to_first_token.of(model)
+        self.inter_token_latency = metrics.inter_token_latency.of(model)
         self.prompt_tokens = metrics.prompt_tokens.labels(model)
         self.tokens_generated = metrics.tokens_generated.labels(model)
+        self.continued = metrics.continued.labels(model)
 
     def ended(self, status: str) -> None:
         """A request ended so: an HTTP status, or how it failed."""

@@ -26,6 +26,7 @@ class Progress:
     def continues(self) -> None:
         """Another worker began the answer: its tokens are in the usage, and are none of this one's."""
         self._continues = True
+        self._metrics.continued.inc()
 
     def expect(self, max_tokens: int | None) -> None:
         """The request names a limit: how much work it may become."""
