@@ -26,3 +26,8 @@ def is_address(text: str) -> bool:
 def not_an_address(text: str) -> str:
     """What is wrong with something that is none."""
     return f"{text!r} is not host:port, for example localhost:50051{'; leave the scheme out' if '://' in text else ''}"
+
+
+def host_port(host: str, port: int) -> str:
+    """The address of a host, an IPv6 one in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

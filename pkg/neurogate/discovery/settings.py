@@ -21,6 +21,7 @@ class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True):
             "NEUROGATE_DISCOVERY",
             "Comma-separated sources of workers: `static` (those of WORKER_ADDRESSES), `dns:NAME:PORT`, "
             "`dns:_SERVICE._tcp.NAME` (SRV records), `kubernetes:[NAMESPACE/]SERVICE[:PORT]`; see discovery.md.",
+            reloads=True,
             min_length=1,
         ),
     ] = (STATIC,)
@@ -29,6 +30,7 @@ class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "NEUROGATE_DISCOVERY_REFRESH_S",
             "Seconds after which DNS is asked again at the latest; sooner where its records live shorter.",
+            reloads=True,
             ge=1,
             le=30,
         ),
@@ -38,6 +40,7 @@ class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "NEUROGATE_KUBERNETES_URL",
             "URL of the Kubernetes API, for a gateway outside; empty is that of the pod.",
+            reloads=True,
         ),
     ] = ""
     kubernetes_account: Annotated[
@@ -45,13 +48,21 @@ class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True):
         env(
             "NEUROGATE_KUBERNETES_ACCOUNT",
             "Directory with the service account's `token`, `ca.crt` and `namespace`; empty is where a pod has it.",
+            reloads=True,
         ),
     ] = ""
     kubernetes_host: Annotated[
-        str, env("KUBERNETES_SERVICE_HOST", "Set by Kubernetes in every pod: where its API is.")
+        str, env("KUBERNETES_SERVICE_HOST", "Set by Kubernetes in every pod: where its API is.", reloads=True)
     ] = ""
     kubernetes_port: Annotated[
-        int, env("KUBERNETES_SERVICE_PORT", "Set by Kubernetes in every pod: the port of its API.", ge=1, le=65535)
+        int,
+        env(
+            "KUBERNETES_SERVICE_PORT",
+            "Set by Kubernetes in every pod: the port of its API.",
+            reloads=True,
+            ge=1,
+            le=65535,
+        ),
     ] = 443
 
     @property

@@ -30,6 +30,9 @@ from neurogate.telemetry.log_files import boot_log
 
 _log = structlog.get_logger("neurogate.gateway")
 
+_DISCOVERY_S = 2.0
+"""How long a start waits for the sources of workers."""
+
 
 def main(effective: Effective[GatewayConfig]) -> int:
     """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
@@ -82,10 +85,10 @@ async def serve(
             held.callback(before.close)
             offer = before.offer
         async with asyncio.TaskGroup() as tasks:
-            background = [*_follow_files(gateway, tasks), tasks.create_task(gateway.outliers.run(), name="outliers")]
+            background = [*_follow_files(gateway, tasks), *_follow_fleet(gateway, tasks)]
             pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
             await _open_books(gateway)
-            await gateway.pool.resolved()
+            await _know_fleet(gateway)
             if before is not None:
                 await run_until(stopping, takeover.as_usable(gateway.pool, offer.usable), name="links")
                 if stopping.is_set():  # the one that runs goes on
@@ -135,6 +138,20 @@ def _follow_files(gateway: Gateway, tasks: asyncio.TaskGroup) -> list[asyncio.Ta
         tasks.create_task(gateway.keys.watch(lambda _: gateway.tell_keys()), name="keys"),
         tasks.create_task(gateway.certificates.watch(), name="certificates"),
     ]
+
+
+def _follow_fleet(gateway: Gateway, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    """What looks who the workers are, and how well they do."""
+    return [
+        tasks.create_task(gateway.discovery.run(), name="discovery"),
+        tasks.create_task(gateway.outliers.run(), name="outliers"),
+    ]
+
+
+async def _know_fleet(gateway: Gateway) -> None:
+    """Wait until the workers are known; sources that do not answer are not waited for long."""
+    await gateway.discovery.heard(_DISCOVERY_S)
+    await gateway.pool.resolved()
 
 
 async def _open_books(gateway: Gateway) -> None:

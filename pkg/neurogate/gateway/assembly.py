@@ -22,13 +22,16 @@ from neurogate.dataplane.outlier_watch import OutlierWatch
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.prober import Prober
 from neurogate.dataplane.room import Room
+from neurogate.discovery.following import Following
 from neurogate.discovery.listed import ListedResolver
+from neurogate.discovery.sources import dynamic
 from neurogate.edge.address_limits import AddressLimits
 from neurogate.edge.admin_keys import AdminKeys
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
 from neurogate.endpoint import Endpoint
+from neurogate.gateway import discovery
 from neurogate.gateway.admin import Admin
 from neurogate.gateway.certificates import Certificates
 from neurogate.gateway.dialects.table import dialects
@@ -54,6 +57,7 @@ from neurogate.gateway.subscriptions import (
     GRPC_SETTINGS,
     breaker_settings,
     dispatch_limits,
+    follow_discovery,
     follow_edge,
     follow_fleet,
     follow_process,
@@ -125,7 +129,23 @@ class Gateway:
         """Who the workers are, how they are reached, and how one of them is chosen."""
         config, settings = self._config, self._config.gateway
         self.certificates = Certificates(config.tls, config.link_tls, registry=self.metrics.registry, now=self._wall)
-        self.resolver = ListedResolver(settings.worker_addresses)
+        self.resolver = ListedResolver(discovery.static_addresses(config))
+        discovery.check(config.discovery)
+        sources = discovery.DiscoveryLog(self.metrics.registry)
+        self.discovery = Following(
+            self.resolver,
+            discovery.resolvers(config.discovery, observer=sources, loop=self._loop, rng=self._rng),
+            dynamic(config.discovery.sources),
+            observer=sources,
+        )
+        follow_discovery(
+            self.reloader,
+            resolver=self.resolver,
+            discovery=self.discovery,
+            observer=sources,
+            loop=self._loop,
+            rng=self._rng,
+        )
         observer = FleetObserver(self.metrics)
         self.pool = EndpointPool(
             _connector(config, self.certificates.dial, self._loop, self._rng),
@@ -158,7 +178,6 @@ class Gateway:
         self.metrics.show_states(self.pool.states)
         follow_fleet(
             self.reloader,
-            resolver=self.resolver,
             pool=self.pool,
             dispatcher=self.dispatcher,
             prober=self.prober,

@@ -14,7 +14,7 @@ from neurogate.edge import limiter
 from neurogate.edge.address_limits import trusted_networks
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.settings import KeySettings
-from neurogate.gateway import takeover
+from neurogate.gateway import discovery, takeover
 from neurogate.gateway.certificates import link_side, public_side
 from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.settings import GatewayConfig
@@ -32,6 +32,8 @@ def findings(config: GatewayConfig, *, now: Callable[[], float]) -> Findings:
     found.attempt(lambda: access_log.check(config.access_log.access_log))
     found.attempt(lambda: ModelNames(config.models))
     found.attempt(lambda: trusted_networks(config.limits))
+    found.attempt(lambda: discovery.check(config.discovery))
+    found.warnings += filter(None, [discovery.unused_list(config)])
     found.attempt(lambda: limiter.check(config.limits))
     found.attempt(lambda: takeover.place(config.gateway.takeover_socket))
     for files in (found.attempt(lambda: public_side(config.tls)), found.attempt(lambda: link_side(config.link_tls))):

@@ -12,13 +12,17 @@ from neurogate.dataplane.outlier_watch import OutlierWatch
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.prober import Prober
 from neurogate.dataplane.room import Room
+from neurogate.discovery.following import Following
 from neurogate.discovery.listed import ListedResolver
+from neurogate.discovery.resolver import SourceObserver
+from neurogate.discovery.sources import dynamic
 from neurogate.edge.address_limits import AddressLimits
 from neurogate.edge.admin_keys import AdminKeys
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import defaults
 from neurogate.edge.limits import Limiter
+from neurogate.gateway.discovery import check, resolvers, static_addresses
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.intake import BodyBudget
 from neurogate.gateway.model_names import ModelNames
@@ -109,10 +113,30 @@ def outlier_settings(config: GatewayConfig) -> OutlierSettings:
     )
 
 
-def follow_fleet(
+def follow_discovery(
     reloader: Reloader,
     *,
     resolver: ListedResolver,
+    discovery: Following,
+    observer: SourceObserver,
+    loop: asyncio.AbstractEventLoop,
+    rng: random.Random,
+) -> None:
+    """Where workers come from."""
+
+    def take_sources(config: GatewayConfig) -> None:
+        make = resolvers(config.discovery, observer=observer, loop=loop, rng=rng)
+        discovery.configure(make, dynamic(config.discovery.sources))
+
+    reloader.subscribe(
+        ["gateway.worker_addresses", "discovery.sources"], lambda config: resolver.configure(static_addresses(config))
+    )
+    reloader.subscribe(["discovery"], take_sources, check=lambda config: check(config.discovery))
+
+
+def follow_fleet(
+    reloader: Reloader,
+    *,
     pool: EndpointPool,
     dispatcher: Dispatcher,
     prober: Prober,
@@ -136,7 +160,6 @@ def follow_fleet(
         resilience = config.resilience
         prober.configure(enabled=resilience.canary_probes, timeout_s=resilience.canary_probe_timeout_s)
 
-    reloader.subscribe(["gateway.worker_addresses"], lambda config: resolver.configure(config.gateway.worker_addresses))
     reloader.subscribe(
         ["gateway.balancer"], lambda config: dispatcher.use(picker.build(config.gateway.balancer, rng=rng))
     )

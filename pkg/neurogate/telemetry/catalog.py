@@ -238,6 +238,19 @@ GATEWAY_LINK_ITEMS = CounterOf(
     "What they carried: requests, cancels and body parts sent; chunks and ends received.",
     ("direction",),
 )
+GATEWAY_SOURCE_UP = GaugeOf(
+    "neurogate_gateway_discovery_up",
+    "1 while the source of workers answers; 0 while those found before stay.",
+    ("source",),
+)
+GATEWAY_SOURCE_WORKERS = GaugeOf(
+    "neurogate_gateway_discovery_workers", "Workers in the source's last answer.", ("source",)
+)
+GATEWAY_SOURCE_ANSWERS = CounterOf(
+    "neurogate_gateway_discovery_answers_total",
+    "Answers of a source of workers by outcome: found, failed.",
+    ("source", "outcome"),
+)
 GATEWAY_CONFIG_RELOADS = CounterOf(
     "neurogate_gateway_config_reloads_total",
     "Times the configuration was read again, by result: ok or invalid.",

@@ -1,0 +1,94 @@
+"""Discovery in a gateway: which resolver follows which source, and what is logged and counted of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from neurogate.discovery.dns import DnsResolver
+from neurogate.discovery.kubernetes import KubernetesResolver
+from neurogate.discovery.resolver import Resolver, SourceObserver
+from neurogate.discovery.settings import DiscoverySettings
+from neurogate.discovery.sources import KubernetesSource, Source, dynamic
+from neurogate.gateway.settings import GatewayConfig
+from neurogate.lookups.kubernetes_api import KubernetesApi
+from neurogate.lookups.name_servers import NameServers
+from neurogate.telemetry import catalog
+
+_log = structlog.get_logger("neurogate.discovery")
+
+
+class DiscoveryLog:
+    """A `SourceObserver`: metrics, and a line in the log when a source falls silent, changes its reason or is back."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._up = catalog.GATEWAY_SOURCE_UP.on(registry)
+        self._workers = catalog.GATEWAY_SOURCE_WORKERS.on(registry)
+        self._answers = catalog.GATEWAY_SOURCE_ANSWERS.on(registry)
+        self._counts: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}
+
+    def found(self, source: str, endpoints: int) -> None:
+        """An answer came."""
+        self._up.labels(source).set(1)
+        self._workers.labels(source).set(endpoints)
+        self._answers.labels(source, "found").inc()
+        reason = self._reasons.pop(source, "")
+        if reason or self._counts.get(source) != endpoints:
+            _log.info("workers found", source=source, workers=endpoints, **({"after": reason} if reason else {}))
+        self._counts[source] = endpoints
+
+    def failed(self, source: str, reason: str) -> None:
+        """No answer came."""
+        self._up.labels(source).set(0)
+        self._answers.labels(source, "failed").inc()
+        if self._reasons.get(source) != reason:
+            self._reasons[source] = reason
+            kept = self._counts.get(source, 0)
+            _log.warning("workers not found: those of before stay", source=source, reason=reason, workers=kept)
+
+    def forgotten(self, source: str) -> None:
+        """It is not asked any more."""
+        for metric in (self._up, self._workers):
+            if source in self._counts or source in self._reasons:
+                metric.remove(source)
+        self._counts.pop(source, None)
+        self._reasons.pop(source, None)
+        _log.info("source of workers forgotten", source=source)
+
+
+def static_addresses(config: GatewayConfig) -> tuple[str, ...]:
+    """The list of the configuration, where it counts."""
+    return config.gateway.worker_addresses if config.discovery.static else ()
+
+
+def unused_list(config: GatewayConfig) -> str:
+    """What is to be said of a list that was given and does not count; nothing otherwise."""
+    if config.discovery.static or config.gateway.worker_addresses == type(config.gateway)().worker_addresses:
+        return ""
+    return "WORKER_ADDRESSES is given and not used: NEUROGATE_DISCOVERY has no `static` among its sources"
+
+
+def resolvers(
+    settings: DiscoverySettings, *, observer: SourceObserver, loop: asyncio.AbstractEventLoop, rng: random.Random
+) -> Callable[[Source], Resolver]:
+    """Makes the resolver of a source. What it raises, `check` raises before."""
+
+    def make(source: Source) -> Resolver:
+        if isinstance(source, KubernetesSource):
+            api = KubernetesApi(source, settings, rng=rng)
+            return KubernetesResolver(source, api, observer=observer, loop=loop, rng=rng)
+        return DnsResolver(source, NameServers(), refresh_s=settings.refresh_s, observer=observer, loop=loop, rng=rng)
+
+    return make
+
+
+def check(settings: DiscoverySettings) -> None:
+    """Raise ConfigError for a source that cannot be asked from here."""
+    for source in dynamic(settings.sources):
+        if isinstance(source, KubernetesSource):
+            KubernetesApi(source, settings, rng=random.Random(0))  # noqa: S311 - never asked anything
