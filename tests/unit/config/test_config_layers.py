@@ -11,6 +11,7 @@ import pytest
 
 from neurogate.config import Bundle, Listener, Problem, Source, env, settings_of, shared_ports
 from neurogate.config.convert import MASK, shown
+from neurogate.config.environment import is_service_link
 from neurogate.errors import ConfigError
 
 
@@ -190,6 +191,13 @@ def test_a_variable_that_somebody_else_reads_is_known():
 )
 def test_what_kubernetes_sets_for_a_service_of_that_name_is_not_a_setting(name: str, value: str):
     assert source(environ={name: value}).read().config == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")]
+)
+def test_where_the_api_of_kubernetes_is_may_be_a_setting(name: str, value: str):
+    assert not is_service_link(name, value)
 
 
 def test_a_port_that_is_no_service_link_is_judged():
