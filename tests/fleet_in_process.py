@@ -16,7 +16,7 @@ import httpx
 from config_support import gateway_config
 from neurogate.channel import Resume
 from neurogate.config import Source
-from neurogate.engines.engine import Engine, EngineCall, EngineReply, Observation
+from neurogate.engines.engine import Engine, EngineCall, EngineReply, Figures, Observation
 from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
 from neurogate.gateway.assembly import Gateway
@@ -58,6 +58,9 @@ class OverheardEngine:
 
     async def observe(self) -> Observation:
         return await self._engine.observe()
+
+    async def figures(self) -> Figures:
+        return await self._engine.figures()
 
     async def is_idle(self) -> bool:
         seen = await self.observe()

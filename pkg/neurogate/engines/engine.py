@@ -151,6 +151,29 @@ class Observation:
     """Features that a request may ask for and this engine would ignore without a word, out of FEATURES."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that an engine has in memory."""
+
+    name: str
+    size_bytes: int
+    """In all."""
+    gpu_bytes: int
+    """Of that, in memory of GPUs."""
+    expires_at: float | None = None
+    """Unix time at which it is unloaded unless it is asked again; None when the engine does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What an engine counts of itself, for whoever collects metrics."""
+
+    text: bytes = b""
+    """Its metrics in Prometheus' text format, as it writes them; empty when it has none."""
+    loaded: tuple[LoadedModel, ...] = ()
+    """Models in its memory, where it tells about memory."""
+
+
 class Engine(Protocol):
     """One engine, driven by one worker, on one event loop.
 
@@ -180,6 +203,13 @@ class Engine(Protocol):
 
     async def observe(self) -> Observation:
         """Ask the engine how it is. Never raises for an engine that is down: that is an observation."""
+        ...
+
+    async def figures(self) -> Figures:
+        """What it counts of itself; asked when somebody collects metrics, once a second at most.
+
+        Never raises for an engine that is down or does not tell: then there are none.
+        """
         ...
 
     def forward(self, call: EngineCall) -> AbstractAsyncContextManager[EngineReply]:

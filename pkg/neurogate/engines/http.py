@@ -31,6 +31,7 @@ from neurogate.engines.engine import (
     EngineReply,
     EngineUnavailableError,
     EngineUnsupportedError,
+    Figures,
     Observation,
 )
 from neurogate.engines.payload import chunk_of, is_json, json_of, message_of
@@ -172,6 +173,10 @@ class HttpEngine(ABC):
         """Continue an answer; see Engine.resume."""
         raise EngineUnsupportedError(f"the engine {self.kind} does not continue answers of {call.path}")
         yield Token(said.text)
+
+    async def figures(self) -> Figures:
+        """None, where the engine does not tell; see Engine.figures."""
+        return Figures()
 
     async def heal(self, reason: str) -> bool:
         """Nothing: it is not this worker's to restart."""

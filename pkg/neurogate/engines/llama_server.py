@@ -23,6 +23,7 @@ from neurogate.engines.engine import (
     EngineReply,
     EngineUnavailableError,
     EngineUnsupportedError,
+    Figures,
     ModelInfo,
     Observation,
 )
@@ -108,6 +109,8 @@ class LlamaServerEngine(OpenAIEngine):
     _facts: _Facts | None = None
     _without: frozenset[str] = frozenset()
     """APIs that are not to be used, though the server has them."""
+    _figures = b""
+    """What `/metrics` said when it was observed last."""
 
     @property
     def kind(self) -> str:
@@ -170,6 +173,10 @@ class LlamaServerEngine(OpenAIEngine):
             unsupported=facts.unsupported,
         )
 
+    async def figures(self) -> Figures:
+        """Those it was observed by: asking again would wait for its next decode step."""
+        return Figures(self._figures)
+
     async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
         """Continue an answer of chat or completions as llama.cpp itself would go on; see LlamaResume."""
         if call.path not in OPENAI_PATHS:
@@ -218,6 +225,7 @@ class LlamaServerEngine(OpenAIEngine):
         loop = asyncio.get_running_loop()
         try:
             status, body = await self._get("/metrics", timeout_s=deadline - loop.time())
+            self._figures = body if status == 200 else b""
             if status == 200:
                 figures = dict(_FIGURE.findall(body))
                 work = [count for name in _WORK if (count := _whole(figures.get(name))) is not None]
@@ -229,6 +237,7 @@ class LlamaServerEngine(OpenAIEngine):
                 )
             status, body = await self._get("/slots", timeout_s=deadline - loop.time())
         except EngineUnavailableError:
+            self._figures = b""
             return _Load()
         slots = json_of(body) if status == 200 else None
         if not isinstance(slots, list):
@@ -236,6 +245,7 @@ class LlamaServerEngine(OpenAIEngine):
         return _Load(sum(bool(slot.get("is_processing")) for slot in slots if isinstance(slot, dict)))
 
     def _not_ready(self, detail: str) -> Observation:
+        self._figures = b""
         return Observation(ready=False, detail=detail, slots_total=self._slots)
 
 

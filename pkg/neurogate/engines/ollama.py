@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -24,6 +25,8 @@ from neurogate.engines.engine import (
     EngineRefusedError,
     EngineReply,
     EngineUnavailableError,
+    Figures,
+    LoadedModel,
     ModelInfo,
     Observation,
 )
@@ -62,6 +65,7 @@ class OllamaEngine(HttpEngine):
     _client: AsyncClient | None = None
     _version = ""
     _installed: tuple[str, ...] = ()
+    _loaded: tuple[LoadedModel, ...] = ()
 
     def __init__(
         self,
@@ -114,8 +118,10 @@ class OllamaEngine(HttpEngine):
             return self._not_ready(self._unreachable(error))
         models = models_of(installed, loaded)
         self._installed = tuple(model.model for model in installed.models if model.model)
+        self._loaded = loaded_of(loaded)
         if not models:
-            return self._not_ready(f"Ollama has no model: run `ollama pull {self._model or USUAL_MODEL}`")
+            said, version = f"Ollama has no model: run `ollama pull {self._model or USUAL_MODEL}`", self._version
+            return replace(self._not_ready(said), version=version)
         release = release_of(self._version)
         return Observation(
             ready=True,
@@ -127,6 +133,10 @@ class OllamaEngine(HttpEngine):
             resumes=ollama_resume.PATHS & self._paths if release >= ollama_resume.SINCE else frozenset(),
             unsupported=_IGNORED if release >= _LOGPROBS_SINCE else _IGNORED | {"logprobs"},
         )
+
+    async def figures(self) -> Figures:
+        """What is in its memory, as of when it was observed last."""
+        return Figures(loaded=self._loaded)
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Generate text through `/api/chat`; see Engine.generate."""
@@ -161,6 +171,7 @@ class OllamaEngine(HttpEngine):
 
     def _not_ready(self, detail: str) -> Observation:
         self._version = ""
+        self._loaded = ()
         return Observation(ready=False, detail=detail, slots_total=self._slots)
 
     async def _ask_version(self) -> str:
@@ -227,6 +238,20 @@ def models_of(installed: ListResponse, loaded: ProcessResponse) -> tuple[ModelIn
         for model in installed.models
         if model.model
         for alias in dict.fromkeys((model.model, model.model.removesuffix(LATEST)))
+    )
+
+
+def loaded_of(loaded: ProcessResponse) -> tuple[LoadedModel, ...]:
+    """The models in memory."""
+    return tuple(
+        LoadedModel(
+            model.model,
+            int(model.size or 0),
+            int(model.size_vram or 0),
+            model.expires_at.timestamp() if model.expires_at is not None else None,
+        )
+        for model in loaded.models
+        if model.model
     )
 
 

@@ -17,6 +17,7 @@ from neurogate.engines.engine import (
     EngineCall,
     EngineUnavailableError,
     EngineUnsupportedError,
+    Figures,
     ModelInfo,
     Observation,
 )
@@ -28,6 +29,8 @@ from neurogate.inference import Finished, GenerationEvent, Usage
 from neurogate.prompt_api import UNDECODABLE
 
 MODELS_PATH = "/v1/models"
+METRICS_PATH = "/metrics"
+_FIGURES_TIMEOUT_S = 1.0
 
 
 class _Meta(msgspec.Struct):
@@ -83,6 +86,16 @@ class OpenAIEngine(HttpEngine):
             apis=self._paths - OPENAI_PATHS,
             resumes=OPENAI_PATHS if self._is_vllm else frozenset(),
         )
+
+    async def figures(self) -> Figures:
+        """Those of a vLLM; of other servers nobody knows what is in theirs."""
+        if not self._is_vllm:
+            return Figures()
+        try:
+            status, body = await self._get(METRICS_PATH, timeout_s=_FIGURES_TIMEOUT_S)
+        except EngineUnavailableError:
+            return Figures()
+        return Figures(body) if status == 200 else Figures()
 
     async def resume(self, call: EngineCall, said: Resume) -> AsyncGenerator[GenerationEvent, None]:
         """Continue an answer of a vLLM; see VllmResume."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from neurogate.channel import Resume
-from neurogate.engines.engine import EngineCall, EngineReply, ModelInfo, Observation
+from neurogate.engines.engine import EngineCall, EngineReply, Figures, ModelInfo, Observation
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
 from neurogate.testing.watched import Watched
 
@@ -93,6 +93,11 @@ class ScriptedEngine:
         self.healed: list[str] = []
         """Why it was to be healed."""
         self.healable = False
+        self.counted = Figures()
+        """What it counts of itself."""
+        self.figures_steps: Sequence[Pause] = ()
+        """Steps before it says so."""
+        self.figures_asked = 0
         self._start = start
         self._supervise = supervise
 
@@ -128,6 +133,12 @@ class ScriptedEngine:
         with _inside(self, steps):
             await _pause_all(reply.before)
             yield EngineReply(reply.status, reply.content_type, steps.follow(), reply.retry_after_s)
+
+    async def figures(self) -> Figures:
+        """Say `counted`."""
+        self.figures_asked += 1
+        await _pause_all(self.figures_steps)
+        return self.counted
 
     async def heal(self, reason: str) -> bool:
         """Count, and do as `healable` says."""

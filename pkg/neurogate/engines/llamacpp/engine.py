@@ -28,6 +28,7 @@ from neurogate.engines.engine import (
     EngineFatalError,
     EngineReply,
     EngineUnavailableError,
+    Figures,
     ModelInfo,
     Observation,
 )
@@ -168,6 +169,11 @@ class ManagedLlamaCppEngine:
             restarts=restarts,
             deaths=deaths,
         )
+
+    async def figures(self) -> Figures:
+        """The child's; none while there is no child."""
+        client = self._client
+        return await client.figures() if client is not None else Figures()
 
     async def heal(self, reason: str) -> bool:
         """Kill the child, which hangs; the supervisor starts another one."""

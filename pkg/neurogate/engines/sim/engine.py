@@ -19,11 +19,12 @@ from neurogate.engines.engine import (
     EngineReply,
     EngineUnavailableError,
     EngineUnsupportedError,
+    Figures,
     ModelInfo,
     Observation,
 )
 from neurogate.engines.settings import SimSettings
-from neurogate.engines.sim import chat_template, openai_api
+from neurogate.engines.sim import chat_template, llamacpp_api, openai_api
 from neurogate.engines.sim.apis import APIS
 from neurogate.engines.sim.core import CONTEXT_TOKENS, LOADING, Generation, Question, SimCore
 from neurogate.engines.sim.faults import Break
@@ -130,6 +131,10 @@ class SimEngine:
             model=self._core.model,
             inference_time_ms=inference_ms,
         )
+
+    async def figures(self) -> Figures:
+        """Those that a llama-server in its place would have."""
+        return Figures(llamacpp_api.figures(self._core).encode())
 
     async def heal(self, reason: str) -> bool:
         """Nothing: it is made to fail."""

@@ -137,7 +137,7 @@ def routes(core: SimCore) -> list[Route]:
 
     async def metrics(request: Request) -> PlainTextResponse:
         del request
-        return PlainTextResponse(_metrics(core), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(figures(core), media_type="text/plain; version=0.0.4")
 
     return [
         told("/health", _health),
@@ -292,7 +292,8 @@ def _slot(number: int, job: Job | None) -> dict[str, Any]:
     return slot
 
 
-def _metrics(core: SimCore) -> str:
+def figures(core: SimCore) -> str:
+    """Its metrics in Prometheus' text format."""
     scheduler = core.scheduler
     totals = scheduler.totals
     counters = [
