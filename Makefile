@@ -30,7 +30,7 @@ SOURCES := $(wildcard pkg cmd bench tests tools)
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(RUNTIME) ## Make .venv with what running needs
 
@@ -159,6 +159,52 @@ compose-down: ## Stop and remove it; its volumes stay
 	@$(needs-compose)
 	@docker compose --profile '*' down
 
+##@ Kubernetes
+
+CONTEXT ?= kind-neurogate
+KUBECTL = kubectl --context $(CONTEXT) --namespace neurogate
+
+kind-create: ## Make a cluster of three nodes in containers: ports 30080 gateway, 30090 Prometheus, 30030 Grafana
+	@tools/needs docker kind kubectl
+	@kind get clusters 2>/dev/null | grep -qx neurogate || kind create cluster --config deploy/k8s/kind.yaml --wait 120s
+
+kind-load: ## Give it the images that `make docker` built
+	@tools/needs docker kind
+	@kind load docker-image --name neurogate neurogate-gateway:latest neurogate-worker:latest
+
+deploy: ## Put everything into it, and wait until it is ready
+	@tools/needs docker kind kubectl
+	@tools/has-cluster $(CONTEXT)
+	@kubectl --context $(CONTEXT) apply -k deploy/k8s/overlays/kind
+	@$(KUBECTL) rollout status --timeout=300s deployment/neurogate-gateway
+	@$(KUBECTL) rollout status --timeout=900s statefulset/neurogate-worker
+	@echo "gateway http://localhost:30080 (key neurogate-secret-key-1), Prometheus :30090, Grafana :30030 (admin, neurogate)"
+
+undeploy: ## Take it out again, with the workers' models
+	@tools/needs kubectl
+	@kubectl --context $(CONTEXT) delete --ignore-not-found -k deploy/k8s/overlays/kind
+
+status: ## Show what runs in it
+	@tools/needs kubectl
+	@$(KUBECTL) get pods,services,persistentvolumeclaims -o wide
+
+demo-k8s: ## Ask it something, and again while a worker is taken away
+	@tools/needs kubectl curl
+	@tools/demo-k8s "$(KUBECTL)"
+
+logs-gateway: ## Follow the gateways' logs
+	@$(KUBECTL) logs --follow --prefix --max-log-requests 20 -l app.kubernetes.io/component=gateway
+
+logs-worker: ## Follow the workers' logs
+	@$(KUBECTL) logs --follow --prefix --max-log-requests 20 -l app.kubernetes.io/component=worker
+
+kind-delete: ## Remove the cluster
+	@tools/needs kind
+	@kind delete cluster --name neurogate
+
+k8s-render: $(RUNTIME) ## Write deploy/k8s/base and overlays anew from the chart
+	@$(BIN)/python tools/k8s_render.py "$$(tools/verify/get-kubectl-helm)/helm"
+
 ##@ Wire definitions
 
 # A virtual path mapping (-Ineurogate/api/v1=...) puts the code of the packages neurogate.v1 and llm.v1 into neurogate.api.
@@ -217,4 +263,5 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@touch $@
 
 .PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
+	kind-create kind-load deploy undeploy status demo-k8s logs-gateway logs-worker kind-delete k8s-render \
 	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench docs proto proto-check proto-baseline lock clean

@@ -18,7 +18,7 @@ if complete; then
   exit 0
 fi
 [ "$(id -u)" = 0 ] || { say "must be root, to install Go"; exit 1; }
-[ "$(. /etc/os-release; echo "${VERSION_CODENAME:-}")" = bookworm ] || { say "takes Debian 12 (bookworm), whose Go fits this version"; exit 1; }
+grep -qx VERSION_CODENAME=bookworm /etc/os-release || { say "takes Debian 12 (bookworm), whose Go fits this version"; exit 1; }
 
 work=$base/work
 apt=$work/apt
@@ -45,7 +45,7 @@ rm -rf src/vendor/github.com/modern-go/reflect2
 cp -r /usr/share/gocode/src/github.com/modern-go/reflect2 src/vendor/github.com/modern-go/reflect2
 
 jobs=${JOBS:-2}
-export GOPATH="$work/gopath" GO111MODULE=off GOFLAGS= GOCACHE="$work/gocache" GOMAXPROCS="$jobs"
+export GOPATH="$work/gopath" GO111MODULE=off GOFLAGS="" GOCACHE="$work/gocache" GOMAXPROCS="$jobs"
 cd gopath/src/k8s.io/kubernetes
 say "generating its OpenAPI definitions"
 go build -p "$jobs" -o "$work/openapi-gen" k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen

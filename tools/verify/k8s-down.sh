@@ -3,7 +3,7 @@
 set -uo pipefail
 
 run=$(cd "${1:?directory it runs in}" && pwd) || exit 1
-cd "$run"
+cd "$run" || exit 1
 namespace=$(cat namespace 2>/dev/null || echo neurogate-k8s)
 inside=(nsenter "--net=/run/netns/$namespace")
 

@@ -34,8 +34,8 @@ def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
 def is_service_link(name: str, value: str) -> bool:
     """Whether Kubernetes made this variable for a Service that happens to be called so, as Docker's links once did.
 
-    `NEUROGATE_GRPC_PORT=tcp://10.0.0.1:8002` comes with a Service neurogate-grpc; a port setting is never a URL. Where the
-    API of Kubernetes itself is, a pod is told by the same kind of variable, and may want to know.
+    `NEUROGATE_GRPC_PORT=tcp://10.0.0.1:8002` comes with a Service neurogate-grpc; a port setting is never a URL.
+    Where the API of Kubernetes itself is, a pod is told by the same kind of variable, and may want to know.
     """
     if name in {"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}:
         return False
