@@ -10,6 +10,8 @@ judged by its phase, and by whether the engine does anything at all:
 | decode  | `decode_s` without a token; `prefill_s` while the engine works or computes a prompt                     |
 | any     | tokens that come more rarely than one in `decode_s`, over a minute                                      |
 |         | `prefill_s` in which the engine had nothing to do: it does not know of this one                         |
+|         | `prefill_s` in which it had fewer than are held here: it does not know of one, nor we of which, so the  |
+|         | one that was silent for the longest is given up                                                         |
 
 While prompts are computed, `prefill_s` is longer where the engine needs longer for a step of them (see pace): what it
 does shows only between two steps.
@@ -175,7 +177,7 @@ class Stalls:
         self._worked_at = self._computed_at = now
         self._settled_at = now
         self._left_tokens, self._left_at = 0, now
-        self._idle_since = math.inf
+        self._idle_since = self._fewer_since = math.inf
         self.lived_at = now
         """When the engine last showed any life."""
 
@@ -211,9 +213,11 @@ class Stalls:
         if not for_canary:
             self.lived_at = self._worked_at = now
 
-    def told(self, now: float, *, idle: bool) -> None:
-        """The engine says that it has nothing to do for users, or does not say that."""
-        self._idle_since = min(self._idle_since, now) if idle else math.inf
+    def told(self, now: float, *, known: int | None) -> None:
+        """The engine says that it knows of so many requests of users, or (None) does not say that."""
+        self._idle_since = min(self._idle_since, now) if known is not None and known <= 0 else math.inf
+        fewer = known is not None and known < len(self._held)
+        self._fewer_since = min(self._fewer_since, now) if fewer else math.inf
 
     def prompts(self) -> list[Held]:
         """Those without a token, in order of their arrival."""
@@ -253,7 +257,7 @@ class Stalls:
         """Nobody has looked for a while: whatever came meanwhile is still to be seen, and all clocks begin anew."""
         self._worked_at = self._computed_at = self._left_at = self.lived_at = now
         self._settled_at = now + _SETTLING_S
-        self._idle_since = math.inf
+        self._idle_since = self._fewer_since = math.inf
         for held in self._held:
             held.moved_at, held.paced = now, (now, held.seen)
 
@@ -288,7 +292,16 @@ class Stalls:
                     found.append(_silent(held, phase, idle_s))
                 elif phase is Phase.PREFILL and not held.quiet and waited_s >= hard_s:
                     found.append(_silent(held, phase, waited_s))
-        return found
+        return found or self._lost(now)
+
+    def _lost(self, now: float) -> list[Stall]:
+        """Of those that the engine may have lost, which has fewer than are held, the longest silent one."""
+        silent = [held for held in self._held if now - max(self._fewer_since, held.moved_at) >= self._prefill_s]
+        if not silent:
+            return []
+        self._fewer_since = now  # for each that is lost it takes as long again
+        held = min(silent, key=lambda held: held.moved_at)
+        return [_silent(held, Phase.DECODE if held.job.emitted else Phase.PREFILL, now - held.moved_at)]
 
     def _look(self, now: float) -> None:
         """Take notice of what went on since the last look."""

@@ -144,7 +144,8 @@ class Vigil:
             if before is not None and seen.work_done != before:
                 self._stalls.worked(now, for_canary=between)
         own = self.canary.asks or self.canary.last_at > self._seen_at
-        self._stalls.told(now, idle=seen.slots_busy is not None and seen.slots_busy + (seen.queued or 0) <= own)
+        known = _known(seen)
+        self._stalls.told(now, known=None if known is None else known - own)
         if seen.ready:
             self._tells = seen.work_done is not None
         elif self._seen.ready:
@@ -325,3 +326,10 @@ class Vigil:
             more = times - before.get(cause, 0)
             if more > 0:
                 self._metrics.engine_deaths.labels(cause).inc(more)
+
+
+def _known(seen: Observation) -> int | None:
+    """How many requests the engine says it has; None where it does not tell, or may have more than it tells."""
+    if seen.slots_busy is None or (seen.queued is None and seen.slots_busy >= seen.slots_total):
+        return None
+    return seen.slots_busy + (seen.queued or 0)

@@ -243,12 +243,12 @@ def test_what_an_idle_engine_does_not_know_of_is_stuck(fields: dict[str, Any], t
 
     async def main() -> None:
         bench = Bench(decode_s=0)
-        bench.stalls.told(bench.now, idle=True)
+        bench.stalls.told(bench.now, known=0)
         bench.pass_s(100)
         bench.held(tokens=tokens, **fields)
 
         def idles() -> None:
-            bench.stalls.told(bench.now, idle=True)
+            bench.stalls.told(bench.now, known=0)
             bench.stalls.worked(bench.now, for_canary=True)
 
         assert bench.pass_s(59, idles) == []
@@ -265,7 +265,50 @@ def test_an_engine_that_is_idle_now_and_then_is_not() -> None:
         bench.held(stream=False)
 
         def each() -> None:
-            bench.stalls.told(bench.now, idle=bench.now % 50 != 0)
+            bench.stalls.told(bench.now, known=int(bench.now % 50 == 0))
+            bench.works()
+
+        assert bench.pass_s(1000, each) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": False}, {"tools": [{}]}])
+def test_one_that_a_busy_engine_has_lost_is_the_one_that_is_silent_for_the_longest(fields: dict[str, Any]) -> None:
+    """It has two fewer than are held: they go one after the other, and those that move stay."""
+
+    async def main() -> None:
+        bench = Bench()
+        moving = bench.held(tokens=1)
+        lost = [bench.held(**fields)]
+        bench.pass_s(10)
+        lost += [bench.held(**fields)]
+
+        def each() -> None:
+            moving.job.tokens(1)
+            bench.works()
+            bench.stalls.told(bench.now, known=len(bench.stalls) - len(lost))
+
+        for _ in range(2):
+            assert bench.pass_s(58, each) == []
+            [stall] = bench.pass_s(4, each)
+            assert stall.held is lost.pop(0)
+            bench.stalls.drop(stall.held, bench.now)
+        assert bench.pass_s(1000, each) == []
+
+    run(main())
+
+
+def test_an_engine_that_has_fewer_now_and_then_has_lost_none() -> None:
+    """What is asked, and what has just ended, it does not count."""
+
+    async def main() -> None:
+        bench = Bench()
+        bench.held(stream=False)
+        bench.held(stream=False)
+
+        def each() -> None:
+            bench.stalls.told(bench.now, known=1 + int(bench.now % 50 == 0))
             bench.works()
 
         assert bench.pass_s(1000, each) == []
