@@ -11,8 +11,7 @@ from neurogate.channel import Resume
 from neurogate.engines.engine import Observation
 from neurogate.inference import Prompt
 from neurogate.rpc.backend import IncomingCall
-from neurogate.telemetry import tracing
-from neurogate.telemetry.tracing import SpanOf
+from neurogate.telemetry.tracing import Tracer
 from neurogate.testing.engines import READY, ScriptedEngine
 from neurogate.worker.backend import Worker, WorkerLimits
 from neurogate.worker.meter import Meter
@@ -68,7 +67,7 @@ class Setup:
         *,
         max_requests: int = 100,
         observation: Observation | None = READY,
-        span_of: SpanOf = tracing.off,
+        tracer: Tracer | None = None,
     ) -> None:
         self.engine = engine
         self.metrics = WorkerMetrics()
@@ -81,7 +80,7 @@ class Setup:
             loop=asyncio.get_running_loop(),
             now=lambda: NOW,
             on_change=self._changed,
-            span_of=span_of,
+            tracer=tracer,
         )
         if observation is not None:
             self.worker.take_observation(observation)

@@ -58,6 +58,8 @@ class Call(msgspec.Struct, frozen=True):
     """Should its stream break, another worker may continue it, if its request can be continued at all."""
     resume: Resume | None = None
     """Continue this answer instead of beginning one: only workers that report the path in `resumes` are asked."""
+    tracestate: str = ""
+    """What goes on with `traceparent`, as it came."""
 
 
 class EndCode(enum.IntEnum):

@@ -25,6 +25,7 @@ from neurogate.errors import ConfigError
 from neurogate.gateway import app as gateway_app
 from neurogate.gateway.assembly import Gateway
 from neurogate.gateway.settings import GatewayConfig
+from neurogate.telemetry.settings import TraceSettings
 from neurogate.testing.engines import HANG, Reply, ScriptedEngine
 from neurogate.worker import app as worker_app
 from neurogate.worker.settings import WorkerSettings
@@ -34,11 +35,11 @@ Ports = tuple[int, int]
 Serving = Callable[[asyncio.Event, Callable[[int, int], None]], Coroutine[Any, Any, None]]
 
 
-def worker_of(engine: ScriptedEngine, **settings: Any) -> Serving:
+def worker_of(engine: ScriptedEngine, *, tracing: TraceSettings | None = None, **settings: Any) -> Serving:
     given = WorkerSettings(
         **{"host": "127.0.0.1", "grpc_port": 0, "metrics_port": 0, "stats_interval_s": 0.05, **settings}
     )
-    return lambda stopping, on_ports: worker_app.serve(given, engine, stopping, on_ports=on_ports)
+    return lambda stopping, on_ports: worker_app.serve(given, engine, stopping, tracing=tracing, on_ports=on_ports)
 
 
 def gateway_of(**settings: Any) -> Serving:
@@ -219,7 +220,7 @@ def test_a_worker_traces_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) 
     async def main() -> None:
         engine = ScriptedEngine()
         async with (
-            running(worker_of(engine, traces="console")) as worker,
+            running(worker_of(engine, tracing=TraceSettings(traces="console"))) as worker,
             linking(worker.address) as (client, observer),
         ):
             await eventually(lambda: bool(observer.reports) and observer.reports[-1].ready)
@@ -229,7 +230,8 @@ def test_a_worker_traces_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) 
 
     run_real(main())
     spans = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
-    assert [span["name"] for span in spans] == ["call /v1/chat/completions"]
+    assert [(span["name"], span["parent_id"]) for span in spans] == [("call", "0x" + "b" * 16)]
+    assert spans[0]["resource"]["attributes"]["service.name"] == "neurogate-worker"
 
 
 # Gateway

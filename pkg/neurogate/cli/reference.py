@@ -26,7 +26,7 @@ from neurogate.httpd.settings import HttpSettings
 from neurogate.local.run_directory import StateSettings
 from neurogate.local.sources import BUNDLES
 from neurogate.models.settings import ModelSettings
-from neurogate.telemetry.settings import LogFileSettings
+from neurogate.telemetry.settings import LogFileSettings, TraceSettings
 from neurogate.tls.settings import LinkTlsSettings
 from neurogate.worker.settings import WorkerSettings
 
@@ -45,6 +45,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("HTTP", "Read by `neurogate gateway`: what its HTTP ports take.", HttpSettings, True),
     ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),
     ("Log files", "Read by `neurogate gateway` and `neurogate worker`: see logs.md.", LogFileSettings, True),
+    ("Tracing", "Read by `neurogate gateway` and `neurogate worker`: see traces.md.", TraceSettings, True),
     ("Admin", "Read by `neurogate gateway`: see admin.md.", AdminSettings, True),
     ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),
     ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),

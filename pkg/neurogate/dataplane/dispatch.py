@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from neurogate.endpoint import ModelIdentity
 from neurogate.errors import BusyError, GatewayError, ModelNotFoundError, NoWorkerError, UnsupportedError
 from neurogate.resilience.breaker import Outcome
 from neurogate.resilience.retry import RetryBudget
+from neurogate.telemetry.concern import about
 
 _MODELS_TOLD = 50
 """The most names that an error lists."""
@@ -231,7 +232,8 @@ class Dispatcher:
         """An exchange leaves the worker that ended so: charges the budget if it must, and tells the observer."""
         if retry is Retry.CHARGED:
             self._budget.withdraw()
-        self._observer.retried(exchange.worker_id, end.code.name.lower(), exchange.call.request_id)
+        with _about(exchange):
+            self._observer.retried(exchange.worker_id, end.code.name.lower(), exchange.call.request_id)
 
     def refused(self, member: Member, end: End) -> None:
         """A worker said when to ask again: if that is a refusal and no failure, it is let alone until then."""
@@ -240,11 +242,13 @@ class Dispatcher:
 
     def resumed(self, exchange: Exchange, end: End) -> None:
         """A stream broke on its worker, which ended so, and is to be continued: tells the observer."""
-        self._observer.resumed(exchange.worker_id, end.code.name.lower(), exchange.call.request_id)
+        with _about(exchange):
+            self._observer.resumed(exchange.worker_id, end.code.name.lower(), exchange.call.request_id)
 
     def not_resumed(self, exchange: Exchange, reason: str) -> None:
         """A stream broke, and is not to be continued: tells the observer."""
-        self._observer.not_resumed(exchange.worker_id, reason, exchange.call.request_id)
+        with _about(exchange):
+            self._observer.not_resumed(exchange.worker_id, reason, exchange.call.request_id)
 
     def refuse_to_wait(self, call: Call, *, started: bool = False) -> GatewayError | None:
         """Why a request without a worker must not wait for one; None when it may. One that has `started` is good."""
@@ -356,6 +360,11 @@ class Dispatcher:
         if not members or not all(told) or any(member.can_do(call.api) for member in members):
             return ""
         return ", ".join(f"{member.report.engine_kind or 'unknown'} ({member.id})" for member in members[:5])
+
+
+def _about(exchange: Exchange) -> AbstractContextManager[None]:
+    """What is logged inside names the request."""
+    return about(exchange.call.request_id, exchange.call.traceparent)
 
 
 def _has(member: Member, call: Call, like: ModelIdentity) -> bool:

@@ -37,6 +37,7 @@ from neurogate.engines.engine import (
 from neurogate.engines.payload import chunk_of, is_json, json_of, message_of
 from neurogate.engines.sse import DONE, SseTap, events
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
+from neurogate.telemetry.concern import current
 
 CHAT_PATH = "/v1/chat/completions"
 OPENAI_PATHS = frozenset({CHAT_PATH, "/v1/completions"})
@@ -260,7 +261,9 @@ class HttpEngine(ABC):
     @asynccontextmanager
     async def _exchange(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
         body = call.body if len(call.body) <= _WHOLE_BODY_MAX else io.BytesIO(call.body)
-        headers = {"X-Request-Id": call.request_id} if call.request_id else None
+        headers = current().headers()
+        if call.request_id:
+            headers["X-Request-Id"] = call.request_id
         try:
             response = await self._opened().post(
                 self._base_url + call.path, data=body, headers=headers, allow_redirects=False

@@ -156,6 +156,7 @@ async def _know_fleet(gateway: Gateway) -> None:
 
 async def _open_books(gateway: Gateway) -> None:
     """Where requests are counted and written down."""
+    gateway.traces.start()
     await gateway.limiter.start()
     if gateway.access_log is not None:
         gateway.access_log.start()
@@ -171,6 +172,7 @@ async def _give_up(gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
 
 async def _close_books(gateway: Gateway) -> None:
     await gateway.limiter.close()
+    await asyncio.to_thread(gateway.traces.close)
     if gateway.access_log is not None:
         await asyncio.to_thread(gateway.access_log.close)
 

@@ -71,6 +71,7 @@ from neurogate.rpc.call_channel import Dial
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.telemetry import ops
 from neurogate.telemetry.machine import Machine
+from neurogate.telemetry.traces import Traces
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -101,6 +102,15 @@ class Gateway:
         )
         for warning in effective.warnings if effective is not None else ():
             _log.warning("settings", problem=warning)
+        self.traces = Traces(
+            config.tracing,
+            service="neurogate-gateway",
+            instance=f"{socket.gethostname()}:{os.getpid()}",
+            on_loss=self.metrics.process.spans_lost,
+            rng=rng,
+            now=self._loop.time,
+            wall_ns=now_ns,
+        )
         self._build_data_plane()
         self._build_edge()
         self._build_listeners_backends()
@@ -246,6 +256,7 @@ class Gateway:
             max_calls=config.grpc.grpc_max_calls,
             loop=self._loop,
             recorder=self._recorder,
+            tracer=self.traces.tracer,
         )
         self.reloader.subscribe(
             GRPC_SETTINGS, lambda config: self.grpc.configure(config.gateway, resume=config.resilience.resume)
@@ -255,7 +266,7 @@ class Gateway:
         """The ASGI apps of the API's ports and of the ops port."""
         config, loop = self._config, self._loop
         admin_keys = AdminKeys(config.admin.admin_key)
-        follow_process(self.reloader, admin_keys=admin_keys, bodies=self.bodies)
+        follow_process(self.reloader, admin_keys=admin_keys, bodies=self.bodies, traces=self.traces)
         admin = Admin(
             admin_keys,
             self.reloader,
@@ -313,6 +324,7 @@ class Gateway:
                 dispatcher=self.dispatcher,
                 edge=self.edge,
                 record=self._recorder.served if self._recorder is not None else None,
+                tracer=self.traces.tracer,
                 request_ids=self.request_ids,
                 bodies=self.bodies,
                 metrics=self.metrics,

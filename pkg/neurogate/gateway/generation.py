@@ -14,7 +14,7 @@ from neurogate.errors import BadRequestError, GatewayError
 from neurogate.gateway.dialects import Dialect, Head
 from neurogate.gateway.dialects.dialect import EVENT_STREAM
 from neurogate.gateway.edge import Edge
-from neurogate.gateway.explain import Explainer
+from neurogate.gateway.explain import Explainer, both
 from neurogate.gateway.in_flight import InFlight
 from neurogate.gateway.intake import (
     BodyBudget,
@@ -26,17 +26,20 @@ from neurogate.gateway.intake import (
     read_headers,
     switched_off,
     time_allowed_s,
-    trace_context,
+    trace_state,
 )
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import names_one_model, with_model
-from neurogate.gateway.records import Record
+from neurogate.gateway.records import Record, generation_outcome
 from neurogate.gateway.refusal_head import refusal_head
+from neurogate.gateway.request_trace import begin, http_facts
 from neurogate.gateway.response import CLIENT_GONE, ClientResponse, ResponseLimits
 from neurogate.gateway.served import Served
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import FLUSH_TIMEOUT_S
 from neurogate.operations import Operation
+from neurogate.telemetry.concern import about
+from neurogate.telemetry.tracing import Tracer
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -56,6 +59,7 @@ class GenerationEndpoint:
         bodies: BodyBudget,
         metrics: GatewayMetrics,
         settings: GatewaySettings,
+        tracer: Tracer | None = None,
         resume: bool = True,
         in_flight: InFlight | None = None,
         explainer: Explainer | None = None,
@@ -75,6 +79,7 @@ class GenerationEndpoint:
         self._metrics = metrics
         self._in_flight = InFlight() if in_flight is None else in_flight
         self._explainer = explainer
+        self._tracer = tracer
         self._loop = loop
         self._max_body_bytes = settings.max_body_bytes
         self._body_timeout_s = settings.body_timeout_s
@@ -86,16 +91,20 @@ class GenerationEndpoint:
         headers = read_headers(scope["headers"])
         request_id = self._request_ids.choose(headers.request_id)
         served = Served(scope, headers, request_id, bodies=self._bodies, began_at=self._loop.time())
+        if self._tracer is not None:
+            begin(self._tracer, served)
         self._in_flight.come(served, self._path)
         try:
             await self._serve(served, scope, receive, send)
         except GatewayError as error:
             served.status = error.status
+            self._metrics.turned_away(error)
             await self._refuse(error, served, send)
         except ClientGoneError:
             pass
         except Exception:
-            _log.exception("request failed in the gateway", request_id=request_id)
+            with about(request_id, served.traceparent):
+                _log.exception("request failed in the gateway", request_id=request_id)
             if served.status != CLIENT_GONE:
                 raise  # its answer has begun: the server cuts the connection
             served.status = 500
@@ -104,9 +113,11 @@ class GenerationEndpoint:
             served.let_go(tokens=self._used(served) if served.reservation is not None else None)
             self._edge.over(served.ticket, served.status, broken=served.broken)
             self._in_flight.gone(served)
+            if served.trace is not None:
+                served.trace.over_http(served, self._path, http_facts(scope))
             if self._record is not None:
                 self._record(self._path, served)
-            self._metrics.request("POST", self._path, served.status, self._loop.time() - served.began_at)
+            self._count(served)
 
     async def _serve(self, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
         edge, headers = self._edge, served.headers
@@ -120,13 +131,24 @@ class GenerationEndpoint:
         served.body = body = body if model == head.model else with_model(body, model)
         if caller.models is not None and not names_one_model(body):
             raise BadRequestError("model: is given more than once; name one model", param="model")
-        served.reservation = reservation = await edge.reserve(
+        served.reservation = await edge.reserve(
             caller, prompt_bytes=len(body), max_tokens=head.max_tokens, n=head.n, generates=self._generates
         )
         deadline = served.began_at + time_allowed_s(headers, self._request_timeout_s)
-        trace = trace_context(headers.traceparent)
         resumable = self._resumable and head.stream and not switched_off(headers.resume)
-        call = Call(self._path, body, head.stream, deadline, served.request_id, trace, model, self._api, resumable)
+        state = trace_state(scope["headers"]) if headers.traceparent else ""
+        call = Call(
+            self._path,
+            body,
+            head.stream,
+            deadline,
+            served.request_id,
+            served.traceparent,
+            model,
+            self._api,
+            resumable,
+            tracestate=state,
+        )
         served.response = response = ClientResponse(
             scope,
             send,
@@ -136,7 +158,8 @@ class GenerationEndpoint:
             metrics=self._metrics,
             loop=self._loop,
             began_at=served.began_at,
-            extra=reservation.headers if reservation is not None else (),
+            extra=served.headers_out,
+            traceparent=served.traceparent,
         )
         if headers.explain and self._explainer is not None:
             response.explanation = self._explainer.begin(headers.explain, served.request_id, caller.key_id)
@@ -150,9 +173,31 @@ class GenerationEndpoint:
                 max_tokens=head.max_tokens,
             )
             if ticket is None or await response.wait(ticket, comment_every_s=self._comments(head, headers)):
-                await response.run(self._dispatcher, call, response.explanation)
+                await response.run(self._dispatcher, call, both(served.trace, response.explanation))
         finally:
             served.status = response.status
+
+    def _count(self, served: Served) -> None:
+        status, duration_s = served.status, self._loop.time() - served.began_at
+        metrics, response, trace_id = self._metrics, served.response, served.trace_id
+        outcome = generation_outcome(status, broken=served.broken)
+        model, key_id = served.model, served.caller.key_id
+        metrics.request("POST", self._path, status, duration_s, trace_id)
+        if response is None:
+            metrics.generated(outcome, duration_s, model=model, key_id=key_id, trace_id=trace_id)
+            return
+        first_at = response.first_byte_at
+        metrics.generated(
+            outcome,
+            duration_s,
+            model=model,
+            worker_id=response.worker_id,
+            key_id=key_id,
+            usage=response.usage,
+            ttft_s=first_at - served.began_at if first_at is not None else None,
+            chunks=response.chunks,
+            trace_id=trace_id,
+        )
 
     def _comments(self, head: Head, headers: Headers) -> float:
         wanted = head.stream and self._takes_comments and not switched_off(headers.queue_comments)
@@ -173,9 +218,9 @@ class GenerationEndpoint:
 
     async def _refuse(self, error: GatewayError, served: Served, send: Send) -> None:
         """Answer a request that never became an exchange."""
-        request_id, reservation = served.request_id, served.reservation
+        request_id = served.request_id
         body = self._dialect.error(error, request_id)
-        headers = refusal_head(error, body, request_id, reservation.headers if reservation is not None else ())
+        headers = refusal_head(error, body, request_id, served.headers_out)
         if self._dialect.id_header:
             headers.append((self._dialect.id_header, request_id.encode()))
         if error.status in {408, 413, 503}:

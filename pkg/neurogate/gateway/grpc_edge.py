@@ -24,17 +24,20 @@ from neurogate.gateway.grpc_candidates import Candidates
 from neurogate.gateway.grpc_served import ServedRpc
 from neurogate.gateway.grpc_traffic import ProxiedTraffic, tokens_in
 from neurogate.gateway.in_flight import InFlight
-from neurogate.gateway.intake import BodyBudget, switched_off, trace_context
+from neurogate.gateway.intake import BodyBudget, switched_off
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import with_model
-from neurogate.gateway.records import Recorder
+from neurogate.gateway.records import Recorder, generation_outcome
+from neurogate.gateway.request_trace import begin as begin_trace
 from neurogate.gateway.response import CLIENT_GONE
 from neurogate.gateway.settings import GatewaySettings
 from neurogate.httpd import FLUSH_TIMEOUT_S
 from neurogate.rpc.call_channel import CallChannel
 from neurogate.rpc.proxying import refuse_private
 from neurogate.rpc.public_backend import Begin, Fleet, IncomingRpc, Proxied, Read, WriteAnswer, WriteEvent
-from neurogate.rpc.status import SlowClientError
+from neurogate.rpc.status import SlowClientError, StatusCode, status_of
+from neurogate.telemetry.concern import concern
+from neurogate.telemetry.tracing import Tracer
 
 MODEL_KEY = "x-neurogate-model"
 """Metadata of a proxied call: only workers with this model may get it."""
@@ -64,6 +67,7 @@ class GrpcEdge:
         max_calls: int,
         loop: asyncio.AbstractEventLoop,
         recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
         in_flight: InFlight | None = None,
         explainer: Explainer | None = None,
     ) -> None:
@@ -78,6 +82,7 @@ class GrpcEdge:
         self._max_calls = max_calls
         self._loop = loop
         self._recorder = recorder
+        self._tracer = tracer
         self._in_flight = InFlight() if in_flight is None else in_flight
         self._explainer = explainer
         self._dialect = PromptDialect()
@@ -104,7 +109,7 @@ class GrpcEdge:
         async with self._serving(rpc, rpc.method) as served:
             call = await self._prompt(served, read, stream=False)
             receiver = WholeAnswer(self._loop)
-            served.exchange = exchange = self._dispatcher.dispatch(call, receiver, served.explanation)
+            served.exchange = exchange = self._dispatcher.dispatch(call, receiver, served.journal)
             try:
                 answer = await receiver.wait()
             finally:
@@ -122,7 +127,7 @@ class GrpcEdge:
                 self._loop, buffer_bytes=self._settings.stream_buffer_bytes, flush_timeout_s=FLUSH_TIMEOUT_S
             )
             async with receiver.patience():
-                served.exchange = exchange = self._dispatcher.dispatch(call, receiver, served.explanation)
+                served.exchange = exchange = self._dispatcher.dispatch(call, receiver, served.journal)
                 try:
                     async with aclosing(receiver.events()) as events:
                         async for event in events:
@@ -160,8 +165,12 @@ class GrpcEdge:
         edge = self._edge
         began_at, timeout_s = self._loop.time(), self._settings.request_timeout_s
         served = ServedRpc(rpc, bodies=self._bodies, began_at=began_at, timeout_s=timeout_s)
+        if self._tracer is not None:
+            begin_trace(self._tracer, served)
+        concern(rpc.request_id, served.traceparent)
         self._calls += 1
         self._in_flight.come(served, rpc.method)
+        told = StatusCode.CANCELLED
         try:
             served.visit = edge.arrive(served.peer, served.forwarded_for)
             authorization, api_key = rpc.only("authorization"), rpc.only("x-api-key")
@@ -169,22 +178,25 @@ class GrpcEdge:
             may_call(served.caller, rpc.method)
             self._bound_calls()
             yield served
-            served.status = 200
+            served.status, told = 200, StatusCode.OK
         except GatewayError as error:
-            served.status, served.failure = error.status, error.code
+            served.status, served.failure, told = error.status, error.code, status_of(error)
+            self._metrics.turned_away(error)
             if isinstance(error, SlowClientError):
                 self._metrics.slow_client()
             elif served.broken:
                 self._metrics.broken_stream()
             raise
         except Exception:
-            served.status = 500
+            served.status, told = 500, StatusCode.INTERNAL
             raise
         finally:
             self._calls -= 1
             served.let_go(tokens=_used(edge, served))
             edge.over(served.ticket, served.status, broken=served.broken)
             self._in_flight.gone(served)
+            if served.trace is not None:
+                served.trace.over_rpc(served, rpc.method, status=told.name)
             self._record(label, served)
 
     def _bound_calls(self) -> None:
@@ -219,13 +231,22 @@ class GrpcEdge:
         rpc, time_s = served.rpc, self._settings.request_timeout_s
         if rpc.time_left_s is not None:
             time_s = min(time_s, rpc.time_left_s + _LATER_S)
-        trace = trace_context(rpc.header("traceparent"))
         wanted = rpc.header("x-neurogate-explain")
         if wanted and self._explainer is not None:
             served.explanation = self._explainer.begin(wanted, rpc.request_id, served.caller.key_id)
         resumable = self._resume and stream and not switched_off(rpc.header("x-neurogate-resume"))
         deadline = served.began_at + time_s
-        return Call(_PROMPT_PATH, body, stream, deadline, rpc.request_id, trace, served.model, resumable=resumable)
+        return Call(
+            _PROMPT_PATH,
+            body,
+            stream,
+            deadline,
+            rpc.request_id,
+            served.traceparent,
+            served.model,
+            resumable=resumable,
+            tracestate=served.tracestate,
+        )
 
     async def _admit(self, served: ServedRpc, model: str, *, prompt_bytes: int, max_tokens: int | None) -> None:
         """Model, quota and turn, in the order that the edge names. The turn is used before anything else is awaited."""
@@ -251,9 +272,19 @@ class GrpcEdge:
 
     def _record(self, label: str, served: ServedRpc) -> None:
         rpc, usage = served.rpc, served.usage
-        self._metrics.request("GRPC", label, served.status, self._loop.time() - served.began_at)
-        if usage is not None:
-            self._metrics.usage(usage.prompt_tokens, usage.completion_tokens)
+        first_at, duration_s = served.first_byte_at, self._loop.time() - served.began_at
+        self._metrics.request("GRPC", label, served.status, duration_s, served.trace_id)
+        self._metrics.generated(
+            generation_outcome(served.status, broken=served.broken),
+            duration_s,
+            model=served.model,
+            worker_id=served.worker_id,
+            key_id=served.caller.key_id,
+            usage=usage,
+            ttft_s=first_at - served.began_at if first_at is not None else None,
+            chunks=served.chunks,
+            trace_id=served.trace_id,
+        )
         if self._recorder is None:
             return
         self._recorder.write(

@@ -5,16 +5,19 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 from neurogate.dataplane.exchange import Exchange
+from neurogate.dataplane.journal import Journal
 from neurogate.edge.address_limits import Visit
 from neurogate.edge.admission import Ticket
 from neurogate.edge.caller import ANYBODY, Caller
 from neurogate.edge.limits import Reservation
-from neurogate.gateway.explain import Explanation
+from neurogate.gateway.explain import Explanation, both
 from neurogate.gateway.intake import BodyBudget
+from neurogate.gateway.request_trace import RequestTrace
 from neurogate.gateway.response import CLIENT_GONE
 from neurogate.inference import Usage
 from neurogate.rpc.public_backend import IncomingRpc
 from neurogate.rpc.status import Metadata
+from neurogate.telemetry.trace_context import well_formed, well_formed_state
 
 
 class ServedRpc:
@@ -43,6 +46,8 @@ class ServedRpc:
         "rpc",
         "status",
         "ticket",
+        "trace",
+        "traceparent",
         "usage",
         "visit",
         "worker_id",
@@ -56,6 +61,10 @@ class ServedRpc:
         self.began_at = began_at
         """Loop time."""
         self.deadline = began_at + timeout_s
+        self.traceparent = well_formed(rpc.header("traceparent"))
+        """The trace context that it came with, and then the one that it goes on with; empty without one."""
+        self.trace: RequestTrace | None = None
+        """None when it is not sampled."""
         self.status = CLIENT_GONE
         """In HTTP's numbers."""
         self.caller: Caller = ANYBODY
@@ -100,6 +109,22 @@ class ServedRpc:
         """Its id, as its client named it or the gateway did."""
         return self.rpc.request_id
 
+    @property
+    def tracestate(self) -> str:
+        """What goes on with its trace context."""
+        states = [value for key, value in self.rpc.metadata if key == "tracestate"] if self.traceparent else []
+        return well_formed_state([state if isinstance(state, bytes) else state.encode() for state in states])
+
+    @property
+    def journal(self) -> Journal | None:
+        """Who is to hear of its exchange."""
+        return both(self.trace, self.explanation)
+
+    @property
+    def trace_id(self) -> str:
+        """Of the trace that it is recorded in; empty when it is not sampled."""
+        return self.trace.trace_id if self.trace is not None else ""
+
     def hold(self, size: int) -> None:
         """Hold memory for the prompt, in all. Raises BusyError when there is not enough left."""
         self._bodies.take(size - self._held)
@@ -118,6 +143,7 @@ class ServedRpc:
             ("x-request-id", self.rpc.request_id),
             ("x-neurogate-worker", exchange.worker_id),
             ("x-neurogate-attempts", str(exchange.attempts)),
+            *((("traceresponse", self.trace.context),) if self.trace is not None else ()),
             *((("x-neurogate-explain", self.explanation.short().decode()),) if self.explanation is not None else ()),
             *((name.decode(), value.decode()) for name, value in quota),
         )

@@ -11,12 +11,12 @@ from starlette.types import Message, Receive
 
 from neurogate.errors import BadRequestError, BodyTimeoutError, BusyError, TooLargeError
 from neurogate.gateway.pending import Resumed
+from neurogate.telemetry.trace_context import well_formed_state
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 _OFF = frozenset({b"off", b"false", b"no", b"0"})
 _ON = frozenset({b"on", b"true", b"yes", b"1"})
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Headers(NamedTuple):
@@ -114,9 +114,9 @@ def switched_off(value: bytes) -> bool:
     return word in _OFF
 
 
-def trace_context(traceparent: bytes) -> str:
-    """The W3C trace context when it is well-formed, else nothing."""
-    return traceparent.decode() if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
+def trace_state(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The tracestate that goes on with a request's trace context."""
+    return well_formed_state([value for name, value in headers if name == b"tracestate"])
 
 
 def time_allowed_s(headers: Headers, limit_s: float) -> float:

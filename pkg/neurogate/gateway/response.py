@@ -28,6 +28,7 @@ from neurogate.gateway.pending import Pending
 from neurogate.gateway.refusal_head import refusal_head, retry_after
 from neurogate.httpd import Connection
 from neurogate.inference import Usage
+from neurogate.telemetry.concern import about
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -73,6 +74,7 @@ class ClientResponse:
         "_request_id",
         "_send",
         "_started",
+        "_traceparent",
         "attempts",
         "broken",
         "bytes_sent",
@@ -97,11 +99,14 @@ class ClientResponse:
         loop: asyncio.AbstractEventLoop,
         began_at: float,
         extra: tuple[Header, ...] = (),
+        traceparent: str = "",
     ) -> None:
+        """`extra` are further headers; `traceparent` is what log lines name its trace by."""
         self._connection: Connection = scope["extensions"]["neurogate.connection"]
         self._send = send
         self._dialect = dialect
         self._request_id = request_id
+        self._traceparent = traceparent
         self._path: str = scope["path"]
         self._limits = limits
         self._metrics = metrics
@@ -217,7 +222,8 @@ class ClientResponse:
                 end, body, worker_id=exchange.worker_id if exchange else "", latency_ms=latency_ms
             )
         except ValueError as error:
-            _log.warning("answer not understood", request_id=self._request_id, error=str(error))
+            with about(self._request_id, self._traceparent):
+                _log.warning("answer not understood", request_id=self._request_id, error=str(error))
             self.on_error(EngineFailedError("the worker's answer was not what this API gives; see the gateway's log"))
             return
         headers = [
@@ -246,15 +252,17 @@ class ClientResponse:
             self.bytes_sent = len(body)
             self._start(error.status, refusal_head(error, body, self._request_id, self._extra))
             self._put({"type": "http.response.body", "body": body, "more_body": False})
+        self._metrics.turned_away(error)
         level = _log.warning if error.status >= 500 else _log.info
-        level(
-            "request failed",
-            request_id=self._request_id,
-            status=error.status,
-            code=error.code,
-            error=error.message,
-            started=self.status == 200,
-        )
+        with about(self._request_id, self._traceparent):
+            level(
+                "request failed",
+                request_id=self._request_id,
+                status=error.status,
+                code=error.code,
+                error=error.message,
+                started=self.status == 200,
+            )
         self._ended()
 
     def _first_chunk(self) -> None:
@@ -318,9 +326,6 @@ class ClientResponse:
 
     def _ended(self) -> None:
         """The answer's last message is on its way."""
-        exchange = self._exchange
-        if exchange is not None and exchange.usage is not None:
-            self._metrics.usage(exchange.usage.prompt_tokens, exchange.usage.completion_tokens)
         if self._blocked is not None:
             self._flush_timer = self._loop.call_later(self._limits.flush_timeout_s, lambda: self._leave("slow_client"))
         self._settle()
@@ -346,7 +351,8 @@ class ClientResponse:
         if self._done.done():
             return
         self.status = CLIENT_GONE
-        _log.info("client given up", request_id=self._request_id, reason=reason)
+        with about(self._request_id, self._traceparent):
+            _log.info("client given up", request_id=self._request_id, reason=reason)
         self._done.set_result(None)
         self._connection.abort()
 

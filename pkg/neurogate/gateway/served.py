@@ -8,9 +8,12 @@ from neurogate.dataplane.exchange import Exchange
 from neurogate.edge.address_limits import Visit
 from neurogate.edge.admission import Ticket
 from neurogate.edge.caller import ANYBODY, Caller
-from neurogate.edge.limits import Reservation
+from neurogate.edge.limits import Header, Reservation
 from neurogate.gateway.intake import BodyBudget, Headers
+from neurogate.gateway.request_trace import RequestTrace
 from neurogate.gateway.response import CLIENT_GONE, ClientResponse
+from neurogate.inference import Usage
+from neurogate.telemetry.trace_context import well_formed
 
 
 class Served:
@@ -32,6 +35,8 @@ class Served:
         "response",
         "status",
         "ticket",
+        "trace",
+        "traceparent",
         "visit",
     )
 
@@ -46,6 +51,10 @@ class Served:
         self.request_id = request_id
         self.began_at = began_at
         """Loop time."""
+        self.traceparent = well_formed(headers.traceparent) if headers.traceparent else ""
+        """The trace context that it came with, and then the one that it goes on with; empty without one."""
+        self.trace: RequestTrace | None = None
+        """None when it is not sampled."""
         self.status = CLIENT_GONE
         self.caller: Caller = ANYBODY
         self.model = ""
@@ -78,6 +87,22 @@ class Served:
     def failure(self) -> str:
         """The code of the error that it ended with; empty without one."""
         return (self.response.problem if self.response is not None else "") or self.problem
+
+    @property
+    def headers_out(self) -> tuple[Header, ...]:
+        """What its answer's head has of its quota and of its trace."""
+        quota = self.reservation.headers if self.reservation is not None else ()
+        return quota if self.trace is None else (*quota, self.trace.header)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the engine counted; None when it was not heard of."""
+        return self.response.usage if self.response is not None else None
+
+    @property
+    def trace_id(self) -> str:
+        """Of the trace that it is recorded in; empty when it is not sampled."""
+        return self.trace.trace_id if self.trace is not None else ""
 
     def take(self, size: int) -> None:
         """Hold memory for a piece of the body. Raises BusyError when there is not enough left."""

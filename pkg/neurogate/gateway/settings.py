@@ -24,7 +24,7 @@ from neurogate.edge.settings import (
 from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.httpd import origins
 from neurogate.httpd.settings import HttpSettings
-from neurogate.telemetry.settings import LogFileSettings
+from neurogate.telemetry.settings import LogFileSettings, TraceSettings, trace_problems
 from neurogate.tls.settings import LinkTlsSettings
 
 
@@ -179,12 +179,14 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     access_log: AccessLogSettings = AccessLogSettings()
     http: HttpSettings = HttpSettings()
     logs: LogFileSettings = LogFileSettings()
+    tracing: TraceSettings = TraceSettings()
     admin: AdminSettings = AdminSettings()
 
     def problems(self) -> Iterable[Problem]:
         """Addresses, sources, keys and origins that are none, TLS that lacks a part, listeners that want one port."""
         yield from (Problem(("gateway.worker_addresses",), text) for text in wrong(self.gateway.worker_addresses))
         yield from discovery_problems(self.discovery)
+        yield from trace_problems(self.tracing, "tracing")
         yield from (Problem(("admin.admin_key",), text) for text in weak(self.admin.admin_key))
         yield from (Problem(("http.cors_origins",), text) for text in origins.wrong(self.http.cors_origins))
         if self.tls.https_port >= 0 and not (self.tls.cert or self.tls.key):

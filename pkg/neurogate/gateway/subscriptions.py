@@ -32,6 +32,7 @@ from neurogate.resilience.breaker import BreakerSettings
 from neurogate.resilience.outliers import OutlierSettings
 from neurogate.resilience.retry import RetryBudget
 from neurogate.telemetry import logging
+from neurogate.telemetry.traces import Traces
 
 _REQUEST_SETTINGS = tuple(
     f"gateway.{name}" for name in ("max_body_bytes", "body_timeout_s", "request_timeout_s", "stream_buffer_bytes")
@@ -228,8 +229,9 @@ def follow_edge(
     reloader.subscribe(["models"], lambda config: names.configure(config.models), check=check_models)
 
 
-def follow_process(reloader: Reloader, *, admin_keys: AdminKeys, bodies: BodyBudget) -> None:
+def follow_process(reloader: Reloader, *, admin_keys: AdminKeys, bodies: BodyBudget, traces: Traces) -> None:
     """What concerns the process as a whole."""
+    reloader.subscribe(["tracing.ratio"], lambda config: traces.configure(config.tracing))
     reloader.subscribe(["gateway.max_bodies_bytes"], lambda config: bodies.configure(config.gateway.max_bodies_bytes))
     reloader.subscribe(["gateway.log_level"], lambda config: logging.set_level(config.gateway.log_level))
     reloader.subscribe(["admin.admin_key"], lambda config: admin_keys.configure(config.admin.admin_key))

@@ -28,6 +28,7 @@ class IncomingCall:
     """Seconds left for it; None means no deadline."""
     resume: Resume | None = None
     """Continue this answer instead of beginning one."""
+    tracestate: str = ""
 
 
 class Outlet(Protocol):

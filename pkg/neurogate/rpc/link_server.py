@@ -151,6 +151,7 @@ class LinkSession:
             submit.traceparent,
             submit.deadline_ms / 1000 if submit.deadline_ms else None,
             resume_from_wire(submit.resume) if submit.HasField("resume") else None,
+            submit.tracestate,
         )
         ticket = submit.id
         self._calls[ticket] = task = tasks.create_task(self._serve(ticket, call))

@@ -69,7 +69,8 @@ class GatewayOutbox:
         while self._submits:
             ticket, call = self._submits[0]
             body = call.body
-            head_cost = _ENVELOPE_BYTES + len(call.path) + len(call.request_id) + len(call.traceparent)
+            head_cost = _ENVELOPE_BYTES + len(call.path) + len(call.request_id)
+            head_cost += len(call.traceparent) + len(call.tracestate)
             cost = head_cost + (len(body) if len(body) <= PART_BYTES else 0)
             if call.resume is not None:
                 cost += len(call.resume.text.encode("utf-8", "replace"))
@@ -96,6 +97,7 @@ class GatewayOutbox:
             more=more,
             request_id=call.request_id,
             resume=resume_to_wire(call.resume) if call.resume is not None else None,
+            tracestate=call.tracestate,
         )
         if more:
             self._parts.append((ticket, memoryview(body)))

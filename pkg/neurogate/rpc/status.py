@@ -10,6 +10,7 @@ from neurogate.errors import BusyError, GatewayError, QueueFullError, QueueTimeo
 from neurogate.rpc.backend import EngineKeyError
 
 Metadata = tuple[tuple[str, str | bytes], ...]
+StatusCode = grpc.StatusCode
 
 _STATUS_CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,65 +1,47 @@
-"""Spans of what a worker does, as children of the trace context that came with the request.
+"""Which requests are traced: decided once, at the head of each, by its caller's word or else by chance (ADR 0026).
 
-The gateway passes W3C trace context on untouched; the worker, whose time goes into tokens anyway, makes the spans. With
-traces off nothing of OpenTelemetry is imported.
+A process without traces has no `Tracer`: that is one comparison with None a request, and nothing of OpenTelemetry is
+imported. Where there is one, what is not sampled has no record either.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol, TextIO
+import random
+from collections.abc import Callable
+
+from neurogate.telemetry.spans import Ids, Put, Trace
+from neurogate.telemetry.trace_context import TraceContext, parse, render
 
 
-class SpanOf(Protocol):
-    """Makes spans."""
+class Tracer:
+    """Begins traces."""
 
-    def __call__(
-        self, path: str, traceparent: str, request_id: str, *, resumed: bool
-    ) -> AbstractContextManager[Callable[[str], None]]:
-        """A context that lasts as long as a call and gives a function to name its end.
+    def __init__(
+        self, put: Put, *, ratio: float, rng: random.Random, now: Callable[[], float], wall_ns: Callable[[], int]
+    ) -> None:
+        """`ratio` of the requests whose callers do not say are sampled; `now` is loop time, `wall_ns` since 1970."""
+        self.ratio = ratio
+        """May be changed at any time, for the requests that come."""
+        self._put = put
+        self._rng = rng
+        self._ids = Ids(rng)
+        self._now = now
+        self._wall_ns = wall_ns
 
-        A `resumed` call continues an answer that another worker began, in a span of its own under the same parent.
-        """
-        ...
+    def __repr__(self) -> str:
+        return f"<Tracer {self.ratio:g}>"
 
+    def begin(self, traceparent: str) -> Trace | None:
+        """The record of a request that came with this context, well-formed or empty; None when it is not sampled."""
+        context = parse(traceparent)
+        if context is None:
+            if self._rng.random() >= self.ratio:
+                return None
+            context = TraceContext(self._ids.trace(), "", sampled=True)
+        elif not context.sampled:
+            return None
+        return Trace(context, self._put, ids=self._ids, now=self._now, wall_ns=self._wall_ns())
 
-def off(
-    path: str,  # noqa: ARG001 - a SpanOf
-    traceparent: str,  # noqa: ARG001
-    request_id: str,  # noqa: ARG001
-    *,
-    resumed: bool,  # noqa: ARG001
-) -> AbstractContextManager[Callable[[str], None]]:
-    """No spans."""
-    return nullcontext(_ignore)
-
-
-def to_console(service: str, *, out: TextIO | None = None) -> SpanOf:
-    """Spans as JSON on a stream (standard error unless given), one each, as they end."""
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
-    exporter = ConsoleSpanExporter(out=out or sys.stderr, formatter=lambda span: span.to_json(indent=None) + "\n")
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracer = provider.get_tracer("neurogate")
-    propagator = TraceContextTextMapPropagator()
-
-    @contextmanager
-    def span_of(path: str, traceparent: str, request_id: str, *, resumed: bool) -> Iterator[Callable[[str], None]]:
-        parent = propagator.extract({"traceparent": traceparent})
-        attributes: dict[str, str | bool] = {"url.path": path, "neurogate.request_id": request_id}
-        if resumed:
-            attributes["neurogate.resumed"] = True
-        with tracer.start_as_current_span(f"call {path}", context=parent, attributes=attributes) as span:
-            yield lambda end: span.set_attribute("neurogate.end", end)
-
-    return span_of
-
-
-def _ignore(_end: str) -> None:
-    pass
+    def unsampled(self) -> str:
+        """A context for a request that came without one and is not sampled: nobody after us is to sample it either."""
+        return render(self._ids.trace(), self._ids.span(), sampled=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import threading
@@ -22,10 +23,14 @@ from neurogate.httpd import HttpServer
 from neurogate.process import on_hangup, run, was_terminated
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.worker_service import GenerationLimits, WorkerServer
-from neurogate.telemetry import logging, ops, tracing
+from neurogate.telemetry import logging, ops
 from neurogate.telemetry.certificates import CertificateMetrics
 from neurogate.telemetry.log_files import EngineLog, boot_log, engine_log
 from neurogate.telemetry.machine import Machine
+from neurogate.telemetry.metric_settings import MetricSettings
+from neurogate.telemetry.process_metrics import LogLines, ProcessMetrics
+from neurogate.telemetry.settings import TraceSettings
+from neurogate.telemetry.traces import Traces
 from neurogate.tls.live import LiveTls
 from neurogate.tls.settings import LinkTlsSettings
 from neurogate.worker.backend import Worker, WorkerLimits
@@ -33,6 +38,7 @@ from neurogate.worker.checks import link_side
 from neurogate.worker.draining import Draining
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.ops_admin import admin_routes
+from neurogate.worker.outside_metrics import OutsideMetrics
 from neurogate.worker.settings import WorkerConfig, WorkerSettings
 from neurogate.worker.vigil import WatchSettings
 from neurogate.worker.vitals import vitals
@@ -46,14 +52,25 @@ def main(config: WorkerConfig) -> int:
     host = socket.gethostname()
     with ExitStack() as files:
         copy = files.enter_context(boot_log(config.logs, host=host, now=time.time))  # noqa: TID251 - the composition root
-        logging.configure(level=settings.log_level, form=settings.log_format, process="worker", copy=copy)
+        lines = LogLines()
+        logging.configure(level=settings.log_level, form=settings.log_format, process="worker", copy=copy, count=lines)
         disable_created_metrics()  # type: ignore[no-untyped-call]
 
         def log_of(model: str) -> EngineLog | None:
             kind = settings.worker_type or model
             return files.enter_context(engine_log(config.logs, kind=kind, host=host, now=time.time))  # noqa: TID251
 
-        return run(lambda stopping: serve(settings, _build_engine(config, log_of), stopping, tls=config.link_tls))
+        return run(
+            lambda stopping: serve(
+                settings,
+                _build_engine(config, log_of),
+                stopping,
+                tls=config.link_tls,
+                tracing=config.tracing,
+                metric_settings=config.metrics,
+                log_lines=lines,
+            )
+        )
 
 
 async def serve(
@@ -62,7 +79,10 @@ async def serve(
     stopping: asyncio.Event,
     *,
     tls: LinkTlsSettings | None = None,
+    tracing: TraceSettings | None = None,
     on_ports: Callable[[int, int], None] = lambda _grpc, _ops: None,
+    metric_settings: MetricSettings | None = None,
+    log_lines: LogLines | None = None,
 ) -> None:
     """Serve one engine until `stopping` is set, then drain. `on_ports` hears the gRPC and the ops port.
 
@@ -70,9 +90,10 @@ async def serve(
     port is taken.
     """
     loop = asyncio.get_running_loop()
-    metrics = WorkerMetrics()
+    metrics = WorkerMetrics(metric_settings or MetricSettings(), process=ProcessMetrics("worker", log_lines))
     certificates = _certificates(tls or LinkTlsSettings(), metrics)
     changed = asyncio.Event()
+    traces = _traces(tracing or TraceSettings(), metrics)
     worker = Worker(
         engine,
         limits=WorkerLimits(max_requests=settings.max_requests, max_answer_bytes=settings.max_answer_bytes),
@@ -80,7 +101,7 @@ async def serve(
         loop=loop,
         now=time.time,  # noqa: TID251 - the composition root
         on_change=changed.set,
-        span_of=tracing.to_console("neurogate-worker") if settings.traces == "console" else tracing.off,
+        tracer=traces.tracer,
         watch=WatchSettings(
             canary_interval_s=settings.canary_interval_s,
             canary_timeout_s=settings.canary_timeout_s,
@@ -100,6 +121,8 @@ async def serve(
         limits=GenerationLimits(settings.request_timeout_s, settings.max_answer_bytes),
     )
     draining = Draining(worker, server.servicer)
+    metrics.count_links(lambda: server.servicer.sessions)
+    outside = OutsideMetrics(engine, worker, metrics, loop=loop)
     machine = Machine(now=loop.time)
     http = HttpServer(
         ops.build_app(
@@ -113,6 +136,7 @@ async def serve(
                 links=server.servicer.sessions,
                 machine=machine.vitals(),
             ),
+            refresh=outside.refresh,
             more=admin_routes(settings.admin_key, draining, grace_s=settings.drain_delay_s),
         ),
         name="METRICS_PORT",
@@ -121,6 +145,7 @@ async def serve(
     )
     hangup = ExitStack()  # from the start: loading a model takes minutes
     hangup.enter_context(on_hangup(_nothing_to_read if certificates is None else certificates.ask))
+    traces.start()
     try:
         await engine.start()
         async with asyncio.TaskGroup() as tasks:
@@ -132,6 +157,7 @@ async def serve(
                 tasks.create_task(engine.run(), name="engine"),
                 tasks.create_task(worker.observe(settings.stats_interval_s), name="observe"),
                 tasks.create_task(worker.watch(), name="watch"),
+                tasks.create_task(metrics.process.watch_loop(loop.time), name="loop-lag"),
                 tasks.create_task(_tell_changes(worker, server, changed), name="tell-changes"),
             ]
             if certificates is not None:
@@ -150,8 +176,22 @@ async def serve(
     finally:
         await server.stop(0)
         await engine.stop()
+        outside.close()
         hangup.close()
+        await asyncio.to_thread(traces.close)
         _log.info("worker stopped")
+
+
+def _traces(settings: TraceSettings, metrics: WorkerMetrics) -> Traces:
+    return Traces(
+        settings,
+        service="neurogate-worker",
+        instance=f"{socket.gethostname()}:{os.getpid()}",
+        on_loss=metrics.process.spans_lost,
+        rng=random.Random(),  # noqa: S311 - ids and chance, no secrets
+        now=asyncio.get_running_loop().time,
+        wall_ns=time.time_ns,  # noqa: TID251 - the composition root
+    )
 
 
 def _certificates(settings: LinkTlsSettings, metrics: WorkerMetrics) -> LiveTls | None:

@@ -31,9 +31,10 @@ from neurogate.model_names import known_as
 from neurogate.operations import CANARY_PATH
 from neurogate.prompt_api import MAX_TOKENS
 from neurogate.rpc.backend import IncomingCall, Outlet
-from neurogate.telemetry import tracing
-from neurogate.telemetry.tracing import SpanOf
+from neurogate.telemetry.concern import concern
+from neurogate.telemetry.tracing import Tracer
 from neurogate.worker.asked import asked
+from neurogate.worker.call_trace import CallTrace
 from neurogate.worker.canary import PAUSE_S, Canary
 from neurogate.worker.features import ignored_feature
 from neurogate.worker.forwarding import forward
@@ -81,7 +82,7 @@ class Worker:
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], float],
         on_change: Callable[[], None],
-        span_of: SpanOf = tracing.off,
+        tracer: Tracer | None = None,
         watch: WatchSettings = WatchSettings(),  # noqa: B008 - frozen
     ) -> None:
         """`now` is the wall clock in Unix seconds, for answers that say when they were made."""
@@ -92,7 +93,7 @@ class Worker:
         self._metrics = metrics
         self._loop = loop
         self._on_change = on_change
-        self._span_of = span_of
+        self._tracer = tracer
         self._meter = Meter()
         self._ollama = OllamaApi(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
         self._resumption = Resumption(engine, now=now, max_answer_bytes=limits.max_answer_bytes)
@@ -231,19 +232,30 @@ class Worker:
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:
         """Answer one call of a link."""
-        resumed = call.resume is not None
-        with self._span_of(call.path, call.traceparent, call.request_id, resumed=resumed) as ended:
-            end = await self._answer(call, outlet)
-            ended(end.code.name.lower())
-            return end
+        tracer = self._tracer if call.path != CANARY_PATH else None
+        record = tracer.begin(call.traceparent) if tracer is not None else None
+        if record is None:
+            concern(call.request_id, call.traceparent, call.tracestate)
+            return await self._answer(call, outlet, None)
+        trace = CallTrace(record, call, self._engine.kind)
+        concern(call.request_id, trace.context, call.tracestate)
+        end = End(EndCode.CANCELLED)
+        try:
+            end = await self._answer(call, outlet, trace)
+        finally:
+            trace.over(end)
+        return end
 
-    async def _answer(self, call: IncomingCall, outlet: Outlet) -> End:
+    async def _answer(self, call: IncomingCall, outlet: Outlet, trace: CallTrace | None) -> End:
         if call.path == CANARY_PATH:
             return await self._answer_canary(call, outlet)
         refusal = self._refusal()
         if refusal is not None:
             return refusal
-        progress, held = self._begin(self._model_of(call))
+        model = self._model_of(call)
+        progress, held = self._begin(model)
+        if trace is not None:
+            trace.begun(progress, model)
         held.came(call, outlet)
         end = End(EndCode.CANCELLED)
         try:
@@ -280,6 +292,7 @@ class Worker:
     async def generate(self, prompt: Prompt, request_id: str) -> AsyncGenerator[GenerationEvent, None]:
         """Generate for callers without a link."""
         _check(prompt)
+        concern(request_id, "")
         refusal = self._refusal()
         if refusal is not None:
             raise error_for_refusal(refusal)

@@ -13,15 +13,22 @@ from neurogate.worker.metrics import ModelMetrics
 class Progress:
     """Counts one request in at construction and out in `finish`, exactly once."""
 
-    __slots__ = ("_began_at", "_continues", "_job", "_last_at", "_loop", "_metrics")
+    __slots__ = ("_continues", "_job", "_last_at", "_loop", "_metrics", "began_at", "first_at")
 
     def __init__(self, job: Job, metrics: ModelMetrics, *, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
         self._metrics = metrics
         self._loop = loop
-        self._began_at = loop.time()
+        self.began_at = loop.time()
+        self.first_at: float | None = None
+        """Loop time of the first token."""
         self._last_at = 0.0
         self._continues = False
+
+    @property
+    def emitted(self) -> int:
+        """Tokens that were seen."""
+        return self._job.emitted
 
     def continues(self) -> None:
         """Another worker began the answer: its tokens are in the usage, and are none of this one's."""
@@ -41,7 +48,8 @@ class Progress:
         if self._last_at:
             self._metrics.inter_token_latency.observe((now - self._last_at) / count)
         else:
-            self._metrics.time_to_first_token.observe(now - self._began_at)
+            self.first_at = now
+            self._metrics.time_to_first_token.observe(now - self.began_at)
         self._last_at = now
         self._job.tokens(count)
 
@@ -58,7 +66,7 @@ class Progress:
         if usage is not None:
             metrics.prompt_tokens.inc(usage.prompt_tokens)
         if end.code is EndCode.ANSWERED:
-            metrics.inference_duration.observe(self._loop.time() - self._began_at)
+            metrics.inference_duration.observe(self._loop.time() - self.began_at)
             metrics.ended(str(end.http_status or 200))
         else:
             metrics.ended(end.code.name.lower())

@@ -13,7 +13,8 @@ from neurogate.engines.engine import MAX_ANSWER_BYTES
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
 from neurogate.models.settings import ModelSettings
-from neurogate.telemetry.settings import LogFileSettings
+from neurogate.telemetry.metric_settings import MetricSettings
+from neurogate.telemetry.settings import LogFileSettings, TraceSettings, trace_problems
 from neurogate.tls.settings import LinkTlsSettings
 
 
@@ -118,9 +119,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "WORKER_TYPE", "TYPE in the directory of a managed engine's log, llama-TYPE; empty takes the model's name."
         ),
     ] = ""
-    traces: Annotated[
-        Literal["off", "console"], env("NEUROGATE_TRACES", "off, or console: spans as JSON on standard error.")
-    ] = "off"
 
 
 class WorkerConfig(Bundle, frozen=True, kw_only=True):
@@ -132,9 +130,12 @@ class WorkerConfig(Bundle, frozen=True, kw_only=True):
     sim: SimSettings = SimSettings()
     models: ModelSettings = ModelSettings()
     logs: LogFileSettings = LogFileSettings()
+    metrics: MetricSettings = MetricSettings()
+    tracing: TraceSettings = TraceSettings()
 
     def problems(self) -> Iterable[Problem]:
-        """An engine that lacks what it needs, and listeners that want the same port."""
+        """An engine that lacks what it needs, traces that go nowhere, and listeners that want the same port."""
+        yield from trace_problems(self.tracing, "tracing")
         try:
             _ = self.engine.kind
         except ConfigError as error:

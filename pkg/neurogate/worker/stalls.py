@@ -26,12 +26,14 @@ import asyncio
 import enum
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from neurogate.channel import End
 from neurogate.engines.engine import Observation
 from neurogate.operations import OPERATIONS
 from neurogate.rpc.backend import IncomingCall, Outlet
+from neurogate.telemetry.concern import about
 from neurogate.worker.asked import wants_stream
 from neurogate.worker.meter import Job
 from neurogate.worker.pace import Pace
@@ -105,6 +107,11 @@ class Held:
         """It is this call of a link, answered there."""
         self._call, self._outlet = call, outlet
         self.prompt_bytes = len(call.body) + (len(call.resume.text) if call.resume is not None else 0)
+
+    def about(self) -> AbstractContextManager[None]:
+        """What is logged inside is about it."""
+        call = self._call
+        return about(call.request_id, call.traceparent) if call is not None else nullcontext()
 
     def within(self, time: asyncio.Timeout) -> asyncio.Timeout:
         """What can cut it short: its own time. Nobody can before, and after it has passed."""

@@ -243,7 +243,8 @@ class Vigil:
             if stall.held.cut(End(EndCode.BROKEN, message=stall.told)):
                 self._metrics.stalls.labels(stall.phase.value).inc()
                 self._suspected = stall.told
-                _log.warning("request stalled", engine=self._engine.kind, detail=stall.told)
+                with stall.held.about():
+                    _log.warning("request stalled", engine=self._engine.kind, detail=stall.told)
 
     def _leave_the_deaf(self, now: float) -> None:
         """Give up what an engine holds that is not ready and shows no life: no canary can be asked of it.

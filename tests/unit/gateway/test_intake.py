@@ -20,7 +20,6 @@ from neurogate.gateway.intake import (
     read_headers,
     switched_off,
     time_allowed_s,
-    trace_context,
 )
 from neurogate.testing.connections import FakeClient
 from neurogate.virtual_time import run
@@ -64,12 +63,6 @@ def test_request_ids_never_repeat_even_when_the_clock_stands_or_goes_back() -> N
     times = iter([100, 100, 100, 5, 200])
     ids = RequestIds(lambda: next(times))
     assert [ids.choose(b"") for _ in range(5)] == ["req-100", "req-101", "req-102", "req-103", "req-200"]
-
-
-def test_a_trace_context_passes_when_it_is_well_formed() -> None:
-    assert trace_context(TRACE) == TRACE.decode()
-    for bad in (b"", b"x", TRACE.upper(), TRACE + b"-more", TRACE[:-1]):
-        assert trace_context(bad) == ""
 
 
 # Announced sizes and the memory for them

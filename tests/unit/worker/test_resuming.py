@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import random
 from collections.abc import AsyncIterator
@@ -26,7 +25,6 @@ from neurogate.engines.settings import SimSettings
 from neurogate.engines.sim.engine import SimEngine
 from neurogate.inference import Finished, Token, Usage
 from neurogate.rpc.backend import IncomingCall
-from neurogate.telemetry import tracing
 from neurogate.testing.engines import READY, ScriptedEngine, finished
 from neurogate.virtual_time import run
 from neurogate.worker.backend import Worker, WorkerLimits
@@ -35,6 +33,7 @@ from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.resuming.api import resumes_of
 from neurogate.worker.stalls import Held
 from told_support import events_of, read
+from trace_support import Spans, tracer_into
 from worker_support import CHAT, NOW, FakeOutlet, Setup, incoming, prompt_call
 
 COMPLETION = "/v1/completions"
@@ -427,13 +426,13 @@ def test_a_worker_continues_what_its_engine_does_and_what_it_translates_to_that(
 
 def test_the_span_of_a_continued_answer_says_so() -> None:
     async def main() -> None:
-        out = io.StringIO()
+        spans = Spans()
         engine = ScriptedEngine(continuations=lambda _: [Token(" two"), finished()])
-        made = Setup(engine, observation=replace(READY, resumes=OPENAI), span_of=tracing.to_console("w", out=out))
+        made = Setup(engine, observation=replace(READY, resumes=OPENAI), tracer=tracer_into(spans))
         end = await made.worker.answer(incoming(path=CHAT, resume=Resume("one", 1)), FakeOutlet())
         assert end.http_status == 200
-        span = json.loads(out.getvalue())
-        assert (span["attributes"]["neurogate.resumed"], span["attributes"]["neurogate.end"]) == (True, "answered")
+        attributes = spans.one("call").attributes
+        assert (attributes["neurogate.resumed"], attributes["neurogate.end"]) == (True, "answered")
         made.assert_idle()
 
     asyncio.run(main())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +40,6 @@ from neurogate.rpc.backend import EngineKeyError
 from neurogate.testing.engines import HANG, READY, Pause, Reply, ScriptedEngine, finished, stream
 from neurogate.virtual_time import run
 from neurogate.worker.backend import Worker, WorkerLimits
-from neurogate.worker.metrics import WorkerMetrics
 from worker_support import NOW, FakeOutlet, Setup, incoming, prompt, prompt_call
 
 DATA: dict[str, Any] = {
@@ -589,29 +587,5 @@ def test_an_engine_that_cannot_be_observed_is_not_ready_and_said_so_once() -> No
                 assert setup.worker.ready
                 observing.cancel()
         assert [log["event"] for log in logs if log["log_level"] == "error"] == ["the engine cannot be observed"]
-
-    run(main())
-
-
-def test_a_span_lasts_as_long_as_its_call_and_hears_how_it_ended() -> None:
-    async def main() -> None:
-        heard: list[tuple[str | bool, ...]] = []
-
-        @contextmanager
-        def span_of(path: str, traceparent: str, request_id: str, *, resumed: bool) -> Iterator[Callable[[str], None]]:
-            heard.append(("began", path, traceparent, request_id, resumed))
-            yield lambda end: heard.append(("ended", end))
-
-        worker = Worker(
-            ScriptedEngine(),
-            limits=WorkerLimits(max_requests=1),
-            metrics=WorkerMetrics(),
-            loop=asyncio.get_running_loop(),
-            now=lambda: NOW,
-            on_change=lambda: None,
-            span_of=span_of,
-        )
-        await worker.answer(incoming(), FakeOutlet())
-        assert heard == [("began", "/v1/chat/completions", "", "r-1", False), ("ended", "unavailable")]
 
     run(main())

@@ -49,7 +49,7 @@ class Hello(_message.Message):
     def __init__(self, gateway_id: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("id", "deadline_ms", "traceparent", "path", "body", "more", "request_id", "resume")
+    __slots__ = ("id", "deadline_ms", "traceparent", "path", "body", "more", "request_id", "resume", "tracestate")
     ID_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class Submit(_message.Message):
     MORE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     id: int
     deadline_ms: int
     traceparent: str
@@ -66,7 +67,8 @@ class Submit(_message.Message):
     more: bool
     request_id: str
     resume: Resume
-    def __init__(self, id: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., path: _Optional[str] = ..., body: _Optional[bytes] = ..., more: _Optional[bool] = ..., request_id: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
+    tracestate: str
+    def __init__(self, id: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., path: _Optional[str] = ..., body: _Optional[bytes] = ..., more: _Optional[bool] = ..., request_id: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class BodyPart(_message.Message):
     __slots__ = ("id", "data", "last")
