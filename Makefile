@@ -232,15 +232,16 @@ proto-baseline: $(DEV) ## At a release: later definitions must be compatible wit
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
 
-# What engines alone need, which a gateway's image does without; its build imports the gateway, and so finds a mistake here.
-ENGINES_ONLY := xllamacpp aiohttp aiohappyeyeballs aiosignal async-timeout attrs frozenlist multidict propcache yarl \
-	ollama pydantic pydantic-core annotated-types typing-inspection
+# What a gateway's image does without: engines, and rich's colours for source code. Its build imports the gateway, and so
+# finds a mistake here.
+NOT_IN_GATEWAY := xllamacpp aiohttp aiohappyeyeballs aiosignal async-timeout attrs frozenlist multidict propcache yarl \
+	ollama pygments
 
 lock: $(DEV) ## Resolve the dependencies anew into the lock files (UPGRADE=--upgrade for the newest)
 	@$(PIP) install uv
 	@$(BIN)/$(LOCK) $(UPGRADE) --group build -o requirements.lock
 	@$(BIN)/$(LOCK) $(UPGRADE) --group dev -o requirements-dev.lock
-	@$(BIN)/$(LOCK) --constraints requirements.lock $(addprefix --no-emit-package ,$(ENGINES_ONLY)) -o requirements-gateway.lock
+	@$(BIN)/$(LOCK) --constraints requirements.lock $(addprefix --no-emit-package ,$(NOT_IN_GATEWAY)) -o requirements-gateway.lock
 	@$(BIN)/$(subst pyproject.toml,--group pyproject.toml:build,$(LOCK)) --constraints requirements.lock -o requirements-build.lock
 	@$(BIN)/$(subst pyproject.toml,tools/verify/requirements.in,$(LOCK)) $(UPGRADE) -o tools/verify/requirements.lock
 

@@ -118,10 +118,10 @@ def test_lock_files_agree():
     assert {name: dev.get(name) for name in runtime} == runtime
 
 
-def test_the_gateways_lock_is_the_runtime_without_what_engines_alone_need():
+def test_the_gateways_lock_is_the_runtime_without_what_its_image_leaves_out():
     """An image without an engine has what the tests ran with, and nothing is left out but what the Makefile lists."""
     runtime, gateway, build = (_pins(ROOT / f"requirements{name}.lock") for name in ("", "-gateway", "-build"))
-    (listed,) = re.findall(r"^ENGINES_ONLY := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (listed,) = re.findall(r"^NOT_IN_GATEWAY := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
     assert {name: runtime.get(name) for name in gateway | build} == gateway | build
     assert "xllamacpp" in runtime

@@ -21,7 +21,7 @@ fresh() { rm -rf build && mkdir build && cp -r "$here/stand-ins/$1" build/; }
 if ! there debian:bookworm-slim; then
   said "making debian:bookworm-slim"
   fresh debian.clean
-  mmdebstrap -q --variant=minbase --include=ca-certificates,netbase,tzdata,wget \
+  mmdebstrap -q --variant=minbase --aptopt='APT::Install-Recommends "false"' --include=ca-certificates,netbase,tzdata,wget \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --customize-hook="$dir/build/debian.clean" bookworm build/base.tar
@@ -34,8 +34,11 @@ if ! there python:3.12-slim; then
   tree=${PYTHON_3_12:-$(pyenv prefix 3.12.1 2>/dev/null || python3.12 -c 'import sys; print(sys.base_prefix)')}
   fresh python.Dockerfile
   mv build/python.Dockerfile build/Dockerfile
+  mkdir build/python
   tar -C "$tree" --exclude='*/test' --exclude='*/tests' --exclude='*/idle_test' --exclude=__pycache__ --exclude='*.pyc' \
-    --exclude='*.a' --exclude='lib/python3.12/site-packages/*' -cf build/python.tar bin/python3.12 lib include
+    --exclude='*.a' --exclude='lib/python3.12/site-packages/*' -cf - bin/python3.12 lib include | tar -C build/python -xf -
+  find build/python -name '*.so*' -type f -exec strip --strip-unneeded {} + 2>/dev/null ||
+    said "binutils are not installed: this image is bigger than the official one"
   cp /etc/ssl/certs/ca-certificates.crt build/ca.crt
   {
     echo '[global]'

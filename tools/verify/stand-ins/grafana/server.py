@@ -1,6 +1,6 @@
 """In Grafana's place where its image cannot be had: answers its health check, and tells which files it was given.
 
-It proves that compose mounts what provisioning names, and nothing about Grafana. `/api/health` is 503 unless dashboards are
+It proves that compose mounts what provisioning names, and nothing about Grafana. It answers 503 unless dashboards are
 JSON with a uid and a title and provisioning has files; `/api/search` lists the dashboards.
 """
 
