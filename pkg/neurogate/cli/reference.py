@@ -26,6 +26,7 @@ from neurogate.httpd.settings import HttpSettings
 from neurogate.local.run_directory import StateSettings
 from neurogate.local.sources import BUNDLES
 from neurogate.models.settings import ModelSettings
+from neurogate.telemetry.metric_settings import MetricSettings
 from neurogate.telemetry.settings import LogFileSettings, TraceSettings
 from neurogate.tls.settings import LinkTlsSettings
 from neurogate.worker.settings import WorkerSettings
@@ -44,6 +45,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Public gRPC", "Read by `neurogate gateway`.", PublicGrpcSettings, True),
     ("HTTP", "Read by `neurogate gateway`: what its HTTP ports take.", HttpSettings, True),
     ("Access log", "Read by `neurogate gateway`.", AccessLogSettings, True),
+    ("Metrics", "Read by `neurogate gateway` and `neurogate worker`: see metrics.md.", MetricSettings, True),
     ("Log files", "Read by `neurogate gateway` and `neurogate worker`: see logs.md.", LogFileSettings, True),
     ("Tracing", "Read by `neurogate gateway` and `neurogate worker`: see traces.md.", TraceSettings, True),
     ("Admin", "Read by `neurogate gateway`: see admin.md.", AdminSettings, True),

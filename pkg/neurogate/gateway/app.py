@@ -27,6 +27,7 @@ from neurogate.httpd import descriptors
 from neurogate.process import on_hangup, run, run_until, was_terminated
 from neurogate.telemetry import logging
 from neurogate.telemetry.log_files import boot_log
+from neurogate.telemetry.process_metrics import LogLines
 
 _log = structlog.get_logger("neurogate.gateway")
 
@@ -38,9 +39,11 @@ def main(effective: Effective[GatewayConfig]) -> int:
     """Run a gateway until SIGTERM or SIGINT. Returns the process's exit code."""
     config = effective.config
     disable_created_metrics()  # type: ignore[no-untyped-call]
+    lines = LogLines()
     with boot_log(config.logs, host=socket.gethostname(), now=time.time) as copy:  # noqa: TID251 - the composition root
-        logging.configure(level=config.gateway.log_level, form=config.gateway.log_format, process="gateway", copy=copy)
-        return run(lambda stopping: serve(config, stopping, effective=effective))
+        level, form = config.gateway.log_level, config.gateway.log_format
+        logging.configure(level=level, form=form, process="gateway", copy=copy, count=lines)
+        return run(lambda stopping: serve(config, stopping, effective=effective, log_lines=lines))
 
 
 async def serve(
@@ -49,6 +52,7 @@ async def serve(
     *,
     on_ports: Callable[[int, int], None] = lambda _http, _ops: None,
     effective: Effective[GatewayConfig] | None = None,
+    log_lines: LogLines | None = None,
 ) -> None:
     """Serve until `stopping` is set or another gateway has taken over, then drain.
 
@@ -60,7 +64,13 @@ async def serve(
     """
     settings = config.gateway
     path = takeover.place(settings.takeover_socket)
-    gateway = Gateway(config, rng=random.Random(), now_ns=time.time_ns, effective=effective)  # noqa: S311, TID251 - the composition root
+    gateway = Gateway(
+        config,
+        rng=random.Random(),  # noqa: S311 - chance, no secrets
+        now_ns=time.time_ns,  # noqa: TID251 - the composition root
+        effective=effective,
+        log_lines=log_lines,
+    )
     connections = descriptors.connections_within(config.http.max_connections, descriptors.raise_limit())
     public = PublicListeners(
         config,
@@ -85,7 +95,7 @@ async def serve(
             held.callback(before.close)
             offer = before.offer
         async with asyncio.TaskGroup() as tasks:
-            background = [*_follow_files(gateway, tasks), *_follow_fleet(gateway, tasks)]
+            background = [*_follow_files(gateway, tasks), *_follow_fleet(gateway, tasks), _watch_loop(gateway, tasks)]
             pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
             await _open_books(gateway)
             await _know_fleet(gateway)
@@ -123,6 +133,11 @@ async def serve(
             await _close_books(gateway)
             await private.stop(1)
     _log.info("gateway stopped")
+
+
+def _watch_loop(gateway: Gateway, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+    """How late the event loop is."""
+    return tasks.create_task(gateway.metrics.process.watch_loop(asyncio.get_running_loop().time), name="loop-lag")
 
 
 def _offer(gateway: Gateway, public: PublicListeners, private: PrivateListeners) -> Offer:

@@ -68,9 +68,10 @@ from neurogate.httpd import cors
 from neurogate.operations import OPERATIONS
 from neurogate.resilience.retry import RETRIES_AT_ONCE, RetryBudget
 from neurogate.rpc.call_channel import Dial
-from neurogate.rpc.link_client import LinkClient, LinkSettings
+from neurogate.rpc.link_client import LinkClient, LinkCounts, LinkSettings
 from neurogate.telemetry import ops
 from neurogate.telemetry.machine import Machine
+from neurogate.telemetry.process_metrics import LogLines, ProcessMetrics
 from neurogate.telemetry.traces import Traces
 
 _log = structlog.get_logger("neurogate.gateway")
@@ -80,6 +81,7 @@ class Gateway:
     """The parts of one gateway, wired together on the running loop.
 
     `effective` is the configuration with where it comes from, to be read again; without it, it is what it is.
+    `log_lines` counts what is logged.
     Raises ConfigError for settings that cannot work.
     """
 
@@ -90,12 +92,13 @@ class Gateway:
         rng: random.Random,
         now_ns: Callable[[], int],
         effective: Effective[GatewayConfig] | None = None,
+        log_lines: LogLines | None = None,
     ) -> None:
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._rng = rng
         self._now_ns = now_ns
-        self.metrics = GatewayMetrics()
+        self.metrics = GatewayMetrics(config.metrics, process=ProcessMetrics("gateway", log_lines))
         self.lifecycle = Lifecycle()
         self.reloader = Reloader(
             effective or Source(GatewayConfig, base=config).read(), now=self._wall, count=self.metrics.config_reload
@@ -157,8 +160,9 @@ class Gateway:
             rng=self._rng,
         )
         observer = FleetObserver(self.metrics)
+        links = LinkCounts()
         self.pool = EndpointPool(
-            _connector(config, self.certificates.dial, self._loop, self._rng),
+            _connector(config, self.certificates.dial, self._loop, self._rng, links),
             breaker=breaker_settings(config),
             loop=self._loop,
             observer=observer,
@@ -185,7 +189,7 @@ class Gateway:
             recovery=Transcripts(),
         )
         self.metrics.count_active(lambda: self.dispatcher.in_flight)
-        self.metrics.show_states(self.pool.states)
+        self.metrics.show_fleet(self.pool, links)
         follow_fleet(
             self.reloader,
             pool=self.pool,
@@ -208,6 +212,7 @@ class Gateway:
             rng=self._rng,
             observer=LimitLog(self.metrics, fail=config.limits.redis_fail),
         )
+        self.metrics.show_keys(self.keys.ring.callers, self.limiter)
         room = Room(self.dispatcher, max_concurrent=config.admission.max_concurrent, factor=config.admission.factor)
         self.admission = Admission(config.admission, has_room=room.has_room, loop=loop, on_left=self.metrics.waited)
         self.pool.on_publish(self.admission.wake)
@@ -352,7 +357,7 @@ class Gateway:
 
 
 def _connector(
-    config: GatewayConfig, dial: Dial, loop: asyncio.AbstractEventLoop, rng: random.Random
+    config: GatewayConfig, dial: Dial, loop: asyncio.AbstractEventLoop, rng: random.Random, counts: LinkCounts
 ) -> Callable[[Endpoint, LinkObserver], LinkChannel]:
     gateway_id = f"{socket.gethostname()}:{os.getpid()}"
     link = LinkSettings(silence_s=config.gateway.link_silence_s)
@@ -368,6 +373,7 @@ def _connector(
             rng=rng,
             dial=dial,
             max_message_bytes=config.grpc.grpc_max_message_bytes,
+            counts=counts,
         )
 
     return connect

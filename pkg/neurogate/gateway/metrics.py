@@ -6,9 +6,12 @@ known elsewhere is asked when somebody looks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
+from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.state import WorkerState
+from neurogate.edge.caller import Caller
+from neurogate.edge.limits import Limiter
 from neurogate.errors import (
     BusyError,
     GatewayError,
@@ -18,8 +21,10 @@ from neurogate.errors import (
     QueueTooLongError,
     RateLimitedError,
 )
-from neurogate.gateway.fleet_metrics import WorkerStates
+from neurogate.gateway.fleet_metrics import FleetMetrics, LinkMetrics, WorkerStates
+from neurogate.gateway.key_metrics import KeyMetrics
 from neurogate.inference import Usage
+from neurogate.rpc.link_client import LinkCounts
 from neurogate.telemetry import catalog
 from neurogate.telemetry.counting import Counts, Histograms
 from neurogate.telemetry.metric_settings import MetricSettings
@@ -102,6 +107,17 @@ class GatewayMetrics:
     def name_models(self, known: Callable[[], Container[str]], default_of: Callable[[str], str]) -> None:
         """Where a model's name is looked up, and the default model of a worker by its id, empty for what none has."""
         self._known, self._default_of = known, default_of
+
+    def show_fleet(self, pool: EndpointPool, links: LinkCounts) -> None:
+        """Where the fleet is asked about when somebody looks, and what a model is called."""
+        self.show_states(pool.states)
+        self.registry.register(FleetMetrics(pool, workers=self.workers, models=self.models))
+        self.registry.register(LinkMetrics(links))
+        self.name_models(lambda: pool.snapshot.models, pool.default_model)
+
+    def show_keys(self, callers: Callable[[], Iterable[Caller]], limiter: Limiter) -> None:
+        """Where the keys in force are asked when somebody looks, and what they have used."""
+        self.registry.register(KeyMetrics(callers, limiter, self.keys))
 
     def show_states(self, states: Callable[[], Mapping[str, WorkerState]]) -> None:
         """Where every worker's state is asked when somebody looks, by its id."""

@@ -24,6 +24,7 @@ from neurogate.edge.settings import (
 from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.httpd import origins
 from neurogate.httpd.settings import HttpSettings
+from neurogate.telemetry.metric_settings import MetricSettings
 from neurogate.telemetry.settings import LogFileSettings, TraceSettings, trace_problems
 from neurogate.tls.settings import LinkTlsSettings
 
@@ -179,6 +180,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     access_log: AccessLogSettings = AccessLogSettings()
     http: HttpSettings = HttpSettings()
     logs: LogFileSettings = LogFileSettings()
+    metrics: MetricSettings = MetricSettings()
     tracing: TraceSettings = TraceSettings()
     admin: AdminSettings = AdminSettings()
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
+
+from neurogate.telemetry import catalog
 
 
 class CertificateMetrics:
     """A `TlsObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._expires = Gauge(
-            "neurogate_certificate_expires_timestamp_seconds",
-            "Unix time at which the certificate in use ends.",
-            ["setting"],
-            registry=registry,
-        )
-        self._reloads = Counter(
-            "neurogate_certificate_loads_total",
-            "Certificates that were taken into use (used), or not because they do not fit (refused).",
-            ["setting", "result"],
-            registry=registry,
-        )
+        self._expires = catalog.CERTIFICATE_EXPIRES.on(registry)
+        self._reloads = catalog.CERTIFICATE_LOADS.on(registry)
 
     def certificate_used(self, setting: str, expires_at: float) -> None:
         """These files are used from now on."""

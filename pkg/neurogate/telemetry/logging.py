@@ -14,12 +14,19 @@ import structlog
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 
-def configure(*, level: str, form: str, process: str, copy: Callable[[str], None] | None = None) -> None:
+def configure(
+    *,
+    level: str,
+    form: str,
+    process: str,
+    copy: Callable[[str], None] | None = None,
+    count: structlog.types.Processor | None = None,
+) -> None:
     """Set logging up for this process; called once, by its composition root.
 
     `level` is debug, info, warn or error; `form` is text or json. Libraries that use the standard library's logging
     (uvicorn, grpc, aiohttp) are heard from warnings up. `copy` hears every line, with its end; it must neither block
-    nor fail.
+    nor fail. `count` gets every line's fields, its level among them, and gives them back.
     """
     threshold = _LEVELS[level]
     stream = cast("TextIO", _Unfailing(sys.stderr, copy))
@@ -33,6 +40,7 @@ def configure(*, level: str, form: str, process: str, copy: Callable[[str], None
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        *([count] if count is not None else ()),
     ]
     structlog.configure(
         processors=[*shared, renderer],

@@ -44,7 +44,12 @@ class ProcessMetrics:
         self.registry = registry = CollectorRegistry()
         catalog.BUILD_INFO.on(registry).labels(process, __version__, platform.python_version()).set(1)
         self._lag = Histograms(catalog.LOOP_LAG, registry).of()
+        self._spans_lost = catalog.SPANS_LOST.on(registry)
         registry.register(_LogLines(log_lines or LogLines()))
+
+    def spans_lost(self, count: int) -> None:
+        """Spans could not be exported. Called from any thread."""
+        self._spans_lost.inc(count)
 
     async def watch_loop(self, now: Callable[[], float]) -> None:
         """Measure how late the event loop is, four times a second, until cancelled; `now` is its time."""
