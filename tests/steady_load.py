@@ -93,6 +93,7 @@ class SteadyLoad:
         port: int,
         *,
         key: str,
+        host: str = "127.0.0.1",
         per_second: float = 50,
         max_tokens: int = 32,
         prompts: int = 8,
@@ -102,7 +103,7 @@ class SteadyLoad:
     ) -> None:
         """Without `keep` each request has a connection of its own; with `tls` they are HTTPS."""
         self.counts = Counts()
-        self._port = port
+        self._address = host, port
         self._key = key
         self._interval_s = 1 / per_second
         self._max_tokens = max_tokens
@@ -192,7 +193,7 @@ class SteadyLoad:
                 return connection
             connection.close()
         self.counts.connections += 1
-        return _Connection(*await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls))
+        return _Connection(*await asyncio.open_connection(*self._address, ssl=self._tls))
 
 
 def _text_of_stream(answer: bytes) -> str:
