@@ -102,6 +102,8 @@ class Fleet:
     http: HttpServer
     workers: list[asyncio.Task[None]]
     """Cancelled, one dies: its links break, and its engine stops."""
+    ops_urls: list[str]
+    """Of the workers' ops ports."""
 
     @property
     def calls(self) -> list[EngineCall]:
@@ -147,15 +149,15 @@ async def fleet(
     ]
     stopping = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        ports: list[asyncio.Future[int]] = []
+        ports: list[asyncio.Future[tuple[int, int]]] = []
         served: list[asyncio.Task[None]] = []
         for engine in engines:
-            port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            port: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
             served.append(tasks.create_task(_serve_worker(engine, stopping, port)))
             ports.append(port)
         config = gateway_config(
             host="127.0.0.1",
-            worker_addresses=tuple([f"127.0.0.1:{await port}" for port in ports]),
+            worker_addresses=tuple([f"127.0.0.1:{(await port)[0]}" for port in ports]),
             api_keys=(KEY,),
             **settings,
         )
@@ -173,7 +175,8 @@ async def fleet(
         url = f"http://127.0.0.1:{await http.start(tasks)}"
         await eventually(lambda: len(gateway.pool.snapshot.admitting("")) == workers)
         async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client:
-            made = Fleet(gateway, engines, url, client, http, served)
+            ops_urls = [f"http://127.0.0.1:{port.result()[1]}" for port in ports]
+            made = Fleet(gateway, engines, url, client, http, served, ops_urls)
             yield made
         await made.settled()
         made.assert_nothing_held()
@@ -182,6 +185,8 @@ async def fleet(
         stopping.set()
 
 
-async def _serve_worker(engine: OverheardEngine, stopping: asyncio.Event, port: asyncio.Future[int]) -> None:
+async def _serve_worker(
+    engine: OverheardEngine, stopping: asyncio.Event, port: asyncio.Future[tuple[int, int]]
+) -> None:
     settings = WorkerSettings(host="127.0.0.1", grpc_port=0, metrics_port=0, stats_interval_s=0.05)
-    await serve(settings, engine, stopping, on_ports=lambda grpc_port, _: port.set_result(grpc_port))
+    await serve(settings, engine, stopping, on_ports=lambda *both: port.set_result(both))
