@@ -95,6 +95,22 @@ def look_at_manifests(report: Report) -> None:
                 report.command(f"schemas of Kubernetes {version}, {folder}", command)
 
 
+def look_at_chart(report: Report) -> None:
+    """Helm's judgement of the chart, and whether the manifests are still what it renders."""
+    got = subprocess.run([ROOT / "tools/verify/get-kubectl-helm"], capture_output=True, text=True, check=False)
+    if got.returncode:
+        report.skipped("the chart", f"helm could not be had: {got.stderr.strip()[-300:]}")
+        return
+    helm = f"{got.stdout.strip()}/helm"
+    report.command("helm lint --strict", [helm, "lint", "--strict", "deploy/k8s/chart"])
+    with tempfile.TemporaryDirectory() as directory:
+        render = [sys.executable, "tools/k8s_render.py", helm, "--into", directory]
+        if report.command("the chart renders", render):
+            for folder in ("base", "overlays"):
+                what = f"deploy/k8s/{folder} is what the chart renders (else: make k8s-render)"
+                report.command(what, ["diff", "-r", f"deploy/k8s/{folder}", f"{directory}/{folder}"])
+
+
 def look_at_policies(report: Report) -> None:
     """Checkov; every exception is in .checkov.yaml with its reason."""
     command = [str(TOOLS / "checkov"), "--config-file", ".checkov.yaml", "--skip-download", "--quiet", "--compact"]
@@ -145,6 +161,7 @@ def main() -> int:
         look_at_scripts,
         look_at_terraform,
         look_at_manifests,
+        look_at_chart,
         look_at_policies,
         look_at_monitoring,
         look_at_units,
