@@ -1,6 +1,6 @@
 """The second rung: Terraform's own tests of the module that decides, which needs no provider.
 
-The root module needs the providers kind, helm, kubernetes and grafana. It is initialised and validated where they can be
+The root module needs the providers of kind, helm, kubernetes and grafana. It is validated where they can be
 had, and skipped aloud where not; nothing is applied.
 """
 
