@@ -234,7 +234,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 
 # What a gateway's image does without: engines, and rich's colours for source code. Its build imports the gateway, and so
 # finds a mistake here.
-NOT_IN_GATEWAY := xllamacpp aiohttp aiohappyeyeballs aiosignal async-timeout attrs frozenlist multidict propcache yarl \
+NOT_IN_GATEWAY := xllamacpp nvidia-ml-py aiohttp aiohappyeyeballs aiosignal async-timeout attrs frozenlist multidict propcache yarl \
 	ollama pygments
 
 lock: $(DEV) ## Resolve the dependencies anew into the lock files (UPGRADE=--upgrade for the newest)
