@@ -244,3 +244,38 @@ def test_kind_offers_the_ports_that_the_documentation_names():
     }
     assert ports == {30090, 30030}
     assert "30080" in (K8S / "overlays/kind/kustomization.yaml").read_text()
+
+
+def test_a_worker_with_a_gpu_goes_where_there_is_one(render: ModuleType, helm: Path, tmp_path: Path):
+    values = tmp_path / "values.yaml"
+    values.write_text("worker: {gpu: {enabled: true, runtimeClassName: nvidia}, image: {tag: '1'}}\n")
+    worker = yaml.safe_load(render.rendered(str(helm), values)["StatefulSet", "neurogate-worker"])
+    pod = worker["spec"]["template"]["spec"]
+    assert pod["runtimeClassName"] == "nvidia"
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+    (container,) = pod["containers"]
+    assert container["image"] == "neurogate-worker-cuda:1"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert container["resources"]["limits"]["memory"] == "1Gi", "beside the other limits"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_service_monitors_are_made_only_where_the_cluster_knows_them(helm: Path, known: bool):
+    versions = ["--api-versions", "monitoring.coreos.com/v1"] if known else []
+    command = [helm, "template", "x", K8S / "chart", "--set", "monitoring.serviceMonitor.enabled=true", *versions]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.count("kind: ServiceMonitor") == (2 if known else 0)
+
+
+def test_links_with_certificates_are_told_to_both_ends(render: ModuleType, helm: Path, tmp_path: Path):
+    values = tmp_path / "values.yaml"
+    values.write_text("linkTls: {existingSecret: link}\n")
+    objects = render.rendered(str(helm), values)
+    config = yaml.safe_load(yaml.safe_load(objects["ConfigMap", "neurogate-config"])["data"]["config.yaml"])
+    assert config["link_tls"]["name"] == "neurogate-worker"
+    for key in (("Deployment", "neurogate-gateway"), ("StatefulSet", "neurogate-worker")):
+        pod = yaml.safe_load(objects[key])["spec"]["template"]["spec"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert config["link_tls"]["cert"] == f"{mounts['link-tls']}/tls.crt"
+        assert {"name": "link-tls", "secret": {"secretName": "link", "defaultMode": 0o440}} in pod["volumes"]
