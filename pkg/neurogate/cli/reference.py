@@ -20,6 +20,7 @@ from neurogate.edge.settings import (
     TlsSettings,
 )
 from neurogate.engines.settings import EngineSettings, SimSettings
+from neurogate.gateway.live.settings import LiveSettings
 from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.gateway.settings import AdminSettings, GatewaySettings
 from neurogate.httpd.settings import HttpSettings
@@ -49,6 +50,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct], bool], ...] = (
     ("Log files", "Read by `neurogate gateway` and `neurogate worker`: see logs.md.", LogFileSettings, True),
     ("Tracing", "Read by `neurogate gateway` and `neurogate worker`: see traces.md.", TraceSettings, True),
     ("Admin", "Read by `neurogate gateway`: see admin.md.", AdminSettings, True),
+    ("Live page", "Read by `neurogate gateway`: see live.md.", LiveSettings, True),
     ("Worker", "Read by `neurogate worker`.", WorkerSettings, True),
     ("Engine", "Read by `neurogate worker` and `neurogate up`: the engine of each worker.", EngineSettings, True),
     ("Simulated engine", "Read where the engine is `sim`, and by `neurogate sim-engine`.", SimSettings, True),

@@ -35,6 +35,11 @@ class AdminKeys:
         """Take these keys and no others, from the next request on."""
         self._ids = {_digest(key): _name(key) or f"admin-{number}" for number, key in enumerate(keys, 1)}
 
+    @property
+    def required(self) -> bool:
+        """Whether there is any key: where reading needs none without one, it does with one."""
+        return bool(self._ids)
+
     def authenticate(self, authorization: str) -> str:
         """The id of the key in an Authorization header (`Bearer KEY`).
 

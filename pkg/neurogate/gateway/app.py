@@ -85,7 +85,7 @@ async def serve(
         follow_http(gateway.reloader, server, connections=connections)
     follow_cors(gateway.reloader, public.http_servers, gateway.front)
     gateway.reloader.also(gateway.certificates.ask)
-    private = PrivateListeners(config, gateway.ops_app)
+    private = PrivateListeners(config, gateway.ops_app, gateway.live)
     gateway.lifecycle.follow(public.set_draining)
     before = await takeover.find(path) if path is not None else None
     taken = asyncio.Event()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import cast
 
 import structlog
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurogate import __version__
@@ -36,11 +37,19 @@ from neurogate.gateway.admin import Admin
 from neurogate.gateway.certificates import Certificates
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.edge import Edge
+from neurogate.gateway.explain import Explainer
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
+from neurogate.gateway.in_flight import Flight, InFlight
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.lifecycle import Lifecycle
 from neurogate.gateway.limit_log import LimitLog
+from neurogate.gateway.live.camera import Camera
+from neurogate.gateway.live.debug import debug_routes
+from neurogate.gateway.live.first_tokens import FirstTokens
+from neurogate.gateway.live.hub import Hub
+from neurogate.gateway.live.recent import Recent
+from neurogate.gateway.live.routes import as_event, live_routes
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.observer import FleetObserver
@@ -60,6 +69,7 @@ from neurogate.gateway.subscriptions import (
     follow_discovery,
     follow_edge,
     follow_fleet,
+    follow_live,
     follow_process,
     outlier_settings,
 )
@@ -70,6 +80,7 @@ from neurogate.resilience.retry import RETRIES_AT_ONCE, RetryBudget
 from neurogate.rpc.call_channel import Dial
 from neurogate.rpc.link_client import LinkClient, LinkCounts, LinkSettings
 from neurogate.telemetry import ops
+from neurogate.telemetry.catalog import GATEWAY_FIRST_BYTE
 from neurogate.telemetry.machine import Machine
 from neurogate.telemetry.process_metrics import LogLines, ProcessMetrics
 from neurogate.telemetry.traces import Traces
@@ -159,7 +170,8 @@ class Gateway:
             loop=self._loop,
             rng=self._rng,
         )
-        observer = FleetObserver(self.metrics)
+        self.recent = Recent(wall=self._wall)
+        observer = FleetObserver(self.metrics, self.recent)
         links = LinkCounts()
         self.pool = EndpointPool(
             _connector(config, self.certificates.dial, self._loop, self._rng, links),
@@ -248,6 +260,8 @@ class Gateway:
             self.reloader.also(log.reopen)
         self.request_ids = RequestIds(self._now_ns)
         self.bodies = BodyBudget(settings.max_bodies_bytes)
+        self.in_flight = InFlight(self._failed)
+        self.explainer = Explainer(self.dispatcher, loop=self._loop, wall=self._wall, enabled=config.live.explain)
         self._hot = self._endpoints(config)
         self.reloader.subscribe(ENDPOINT_SETTINGS, lambda config: self._hot.update(self._endpoints(config)))
         self.grpc = GrpcEdge(
@@ -259,6 +273,8 @@ class Gateway:
             settings=settings,
             resume=config.resilience.resume,
             max_calls=config.grpc.grpc_max_calls,
+            in_flight=self.in_flight,
+            explainer=self.explainer,
             loop=self._loop,
             recorder=self._recorder,
             tracer=self.traces.tracer,
@@ -318,7 +334,32 @@ class Gateway:
                 machine=Machine(now=loop.time).vitals,
                 now=loop.time,
             ),
+            more=self._build_live(admin_keys),
         )
+
+    def _build_live(self, admin_keys: AdminKeys) -> list[Route]:
+        """What shows the fleet and its requests, on the ops port."""
+        camera = Camera(
+            gateway=socket.gethostname(),
+            pool=self.pool,
+            in_flight=self.in_flight,
+            waiting=lambda: self.admission.waiting,
+            recent=self.recent,
+            first_tokens=FirstTokens(self.metrics.registry, GATEWAY_FIRST_BYTE.name),
+            readiness=lambda: (readiness(self.lifecycle)[0], self.lifecycle.draining),
+            loop=self._loop,
+            wall=self._wall,
+        )
+        self.live = Hub(lambda: as_event(camera), viewers_max=self._config.live.live_viewers_max)
+        follow_live(self.reloader, hub=self.live, explainer=self.explainer)
+        return [
+            *live_routes(self.live, camera, admin_keys),
+            *debug_routes(self.in_flight, self.explainer, admin_keys, loop=self._loop),
+        ]
+
+    def _failed(self, flight: Flight) -> None:
+        exchange = flight.exchange
+        self.recent.note("failure", exchange.worker_id if exchange else "", flight.failure, flight.request_id)
 
     def _endpoints(self, config: GatewayConfig) -> dict[str, ASGIApp]:
         """Endpoints hold their bounds: a reload puts others into their places, and a request keeps the one it met."""
@@ -330,6 +371,8 @@ class Gateway:
                 edge=self.edge,
                 record=self._recorder.served if self._recorder is not None else None,
                 tracer=self.traces.tracer,
+                in_flight=self.in_flight,
+                explainer=self.explainer,
                 request_ids=self.request_ids,
                 bodies=self.bodies,
                 metrics=self.metrics,

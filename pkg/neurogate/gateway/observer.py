@@ -1,10 +1,13 @@
-"""What happens to the fleet, told to the log and to the metrics."""
+"""What happens to the fleet, told to the log, to the metrics and to the live page."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import structlog
 
 from neurogate.dataplane.state import WorkerState
+from neurogate.gateway.live.recent import Recent
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.resilience.breaker import Outcome
 
@@ -20,11 +23,16 @@ _EXPECTED = {
 _TRIFLES = {(WorkerState.READY, WorkerState.RESTING), (WorkerState.RESTING, WorkerState.READY)}
 
 
+def _nobody(*_: str) -> None:
+    pass
+
+
 class FleetObserver:
     """Observer of the pool and of the dispatcher."""
 
-    def __init__(self, metrics: GatewayMetrics) -> None:
+    def __init__(self, metrics: GatewayMetrics, recent: Recent | None = None) -> None:
         self._metrics = metrics
+        self._note: Callable[..., None] = recent.note if recent is not None else _nobody
         self._told: dict[str, WorkerState] = {}
         """The state last logged: probes that fail again and again are in the metrics, not in the log."""
 
@@ -47,6 +55,8 @@ class FleetObserver:
         if state in {WorkerState.HALF_OPEN, before}:
             return
         self._told[worker_id] = state
+        if (before, state) not in _TRIFLES:
+            self._note("worker", worker_id, f"{state}: {why}" if why else str(state))
         if (before, state) in _TRIFLES:
             log = _log.debug
         elif state in _TROUBLE and (before, state) not in _EXPECTED:
@@ -63,11 +73,13 @@ class FleetObserver:
     def retried(self, worker_id: str, reason: str, request_id: str = "") -> None:
         """A request left this worker for another one before its first byte."""
         self._metrics.retried(worker_id, reason)
+        self._note("retry", worker_id, reason, request_id)
         _log.debug("request moved", request_id=request_id, worker=worker_id, reason=reason)
 
     def resumed(self, worker_id: str, reason: str, request_id: str) -> None:
         """A stream broke on this worker, and another one is to continue it."""
         self._metrics.resumed(worker_id, "resumed")
+        self._note("resume", worker_id, reason, request_id)
         _log.info("stream broke, another worker continues it", request_id=request_id, worker=worker_id, reason=reason)
 
     def hedged(self, worker_id: str, *, won: bool) -> None:
@@ -77,4 +89,5 @@ class FleetObserver:
     def not_resumed(self, worker_id: str, reason: str, request_id: str) -> None:
         """A stream broke on this worker, and nobody may continue it."""
         self._metrics.resumed(worker_id, "refused")
+        self._note("broken", worker_id, reason, request_id)
         _log.warning("stream broke and is not continued", request_id=request_id, worker=worker_id, reason=reason)

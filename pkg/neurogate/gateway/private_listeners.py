@@ -8,14 +8,16 @@ import socket
 from starlette.types import ASGIApp
 
 from neurogate.gateway.handover import Offer
+from neurogate.gateway.live.hub import Hub
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.httpd import HttpServer, health_only
 
 
 class PrivateListeners:
-    """Both ports; that of health may be off."""
+    """Both ports, that of health may be off; and what those who look at the ops port are shown."""
 
-    def __init__(self, config: GatewayConfig, ops_app: ASGIApp) -> None:
+    def __init__(self, config: GatewayConfig, ops_app: ASGIApp, live: Hub) -> None:
+        self._live = live
         host, self._health_port = config.gateway.host, config.http.health_port
         self._host = host
         self._ops_port = config.gateway.metrics_port
@@ -37,11 +39,13 @@ class PrivateListeners:
         if self._health_port >= 0:
             listener = offer.take("health", self._host, self._health_port)
             ports["health_port"] = await self._health.start(tasks, listener)
+        tasks.create_task(self._live.run(), name="live")
         ports["ops_port"] = await self._ops.start(tasks, offer.take("ops", self._host, self._ops_port))
         return ports
 
     async def stop(self, grace_s: float, *, quiet_s: float = 0.0) -> None:
         """Refuse new connections, let what is in flight finish for `grace_s`, then cut it. Idempotent."""
+        self._live.stop()  # or whoever looks would have to be cut
         async with asyncio.TaskGroup() as tasks:
             for server in (self._ops, self._health):
                 tasks.create_task(server.stop(grace_s, quiet_s=quiet_s), name="private-stop")

@@ -21,6 +21,7 @@ from neurogate.edge.settings import (
     PublicGrpcSettings,
     TlsSettings,
 )
+from neurogate.gateway.live.settings import LiveSettings
 from neurogate.gateway.resilience_settings import ResilienceSettings
 from neurogate.httpd import origins
 from neurogate.httpd.settings import HttpSettings
@@ -35,7 +36,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, env("NEUROGATE_HOST", "Address the HTTP and ops ports listen on.")] = "0.0.0.0"
     http_port: Annotated[int, env("HTTP_PORT", "HTTP API port.", ge=0, le=65535)] = 8080
     metrics_port: Annotated[
-        int, env("METRICS_PORT", "Ops port: /metrics, /telemetry, /vitals, /health, /ready.", ge=0, le=65535)
+        int, env("METRICS_PORT", "Ops port: /metrics, /telemetry, /vitals, /health, /ready, /dashboard.", ge=0, le=65535)
     ] = 9091
     worker_addresses: Annotated[
         tuple[str, ...],
@@ -183,6 +184,7 @@ class GatewayConfig(Bundle, frozen=True, kw_only=True):
     metrics: MetricSettings = MetricSettings()
     tracing: TraceSettings = TraceSettings()
     admin: AdminSettings = AdminSettings()
+    live: LiveSettings = LiveSettings()
 
     def problems(self) -> Iterable[Problem]:
         """Addresses, sources, keys and origins that are none, TLS that lacks a part, listeners that want one port."""

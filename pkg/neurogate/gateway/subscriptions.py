@@ -24,7 +24,9 @@ from neurogate.edge.limiter import defaults
 from neurogate.edge.limits import Limiter
 from neurogate.gateway.discovery import check, resolvers, static_addresses
 from neurogate.gateway.edge import Edge
+from neurogate.gateway.explain import Explainer
 from neurogate.gateway.intake import BodyBudget
+from neurogate.gateway.live.hub import Hub
 from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.settings import GatewayConfig
@@ -227,6 +229,14 @@ def follow_edge(
     reloader.subscribe(["limits"], take_limits, check=check_limits)
     reloader.subscribe(["admission"], take_admission)
     reloader.subscribe(["models"], lambda config: names.configure(config.models), check=check_models)
+
+
+def follow_live(reloader: Reloader, *, hub: Hub, explainer: Explainer) -> None:
+    """Who may look, and ask why."""
+    reloader.subscribe(
+        ["live.live_viewers_max"], lambda config: hub.configure(viewers_max=config.live.live_viewers_max)
+    )
+    reloader.subscribe(["live.explain"], lambda config: explainer.configure(enabled=config.live.explain))
 
 
 def follow_process(reloader: Reloader, *, admin_keys: AdminKeys, bodies: BodyBudget, traces: Traces) -> None:
