@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from k8s_node import NAMESPACE, NODE_ADDRESS, Node
-from report import Report
+from report import ROOT, Report
 
 KEY = "neurogate-secret-key-1"
 """Of the overlay `kind`."""
@@ -172,6 +172,22 @@ def scraped(report: Report, node: Node) -> None:
     status, body = node.curl(f"http://{address}:9090/api/v1/rules")
     count = sum(len(group["rules"]) for group in json.loads(body)["data"]["groups"]) if status == 200 else 0
     report.expect("Prometheus in a pod has the rules", count > 0, f"{count} rules")
+
+
+def demonstrated(report: Report, node: Node) -> None:
+    """`make demo-k8s`: among other things, a stream outlives the pod that it came from."""
+    kubectl = f"{node.kubectl} --kubeconfig {node.run / 'kc'} --namespace {NAMESPACE}"
+    done = subprocess.run(
+        node.inside("env", f"URL=http://{NODE_ADDRESS}:30080", ROOT / "tools" / "demo-k8s", kubectl),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    told = [line for line in done.stdout.splitlines() if line.startswith(("killing", "the client got"))]
+    right = done.returncode == 0 and done.stdout.count("killing pod/") == 1
+    report.expect("a stream outlives its worker's pod (tools/demo-k8s)", right, "; ".join(told) or done.stderr[-500:])
+    rolled(node, "statefulset/neurogate-worker")
 
 
 class Load:

@@ -188,6 +188,7 @@ def climb(report: Report, node: Node, run: Path, *, prometheus: bool) -> None:
     k8s_drills.confined(report, node)
     if prometheus:
         k8s_drills.scraped(report, node)
+    k8s_drills.demonstrated(report, node)
     # What follows compares answers, and wants them fast.
     node.ask("apply", "-f", "-", given=yaml.safe_dump(with_engine(objects, "sim")))
     node.ask("rollout", "restart", "statefulset/neurogate-worker")
