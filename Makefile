@@ -205,6 +205,37 @@ kind-delete: ## Remove the cluster
 k8s-render: $(RUNTIME) ## Write deploy/k8s/base and overlays anew from the chart
 	@$(BIN)/python tools/k8s_render.py "$$(tools/verify/get-kubectl-helm)/helm"
 
+##@ Terraform
+
+TF_ENV ?= dev
+TF = terraform -chdir=deploy/terraform
+TF_VARS = -input=false -var-file=environments/$(TF_ENV).tfvars
+
+tf-init: ## Fetch Terraform's providers, as versions.tf pins them
+	@tools/needs terraform
+	@$(TF) init -input=false
+
+tf-plan: ## Show what Terraform would change for TF_ENV=dev (secrets come as TF_VAR_api_keys, TF_VAR_grafana_admin_password)
+	@tools/needs terraform
+	@$(TF) plan $(TF_VARS)
+
+tf-apply: ## Change it, after asking
+	@tools/needs terraform docker kind
+	@$(TF) apply -var-file=environments/$(TF_ENV).tfvars
+
+tf-destroy: ## Remove it all, the kind cluster too, after asking
+	@tools/needs terraform
+	@$(TF) destroy -var-file=environments/$(TF_ENV).tfvars
+
+tf-fmt: ## Format Terraform's files
+	@tools/needs terraform
+	@terraform fmt -recursive deploy/terraform
+
+tf-test: ## Test what Terraform decides, without providers
+	@tools/needs terraform
+	@$(TF)/modules/plan init -backend=false -input=false >/dev/null
+	@$(TF)/modules/plan test
+
 ##@ Wire definitions
 
 # A virtual path mapping (-Ineurogate/api/v1=...) puts the code of the packages neurogate.v1 and llm.v1 into neurogate.api.
@@ -263,6 +294,6 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
+.PHONY: tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
 	kind-create kind-load deploy undeploy status demo-k8s logs-gateway logs-worker kind-delete k8s-render \
 	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench docs proto proto-check proto-baseline lock clean
