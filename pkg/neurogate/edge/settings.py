@@ -228,7 +228,9 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Certificates that clients see, and those that clients must show."""
 
     cert: Annotated[str, env("NEUROGATE_TLS_CERT", "Certificate chain (PEM) of HTTPS and gRPC TLS; empty is off.")] = ""
-    key: Annotated[str, env("NEUROGATE_TLS_KEY", "Private key (PEM) of that certificate, without a password.")] = ""
+    key: Annotated[
+        str, env("NEUROGATE_TLS_KEY", "Private key (PEM) of that certificate, without a password.", secret=False)
+    ] = ""
     client_ca: Annotated[
         str,
         env(

@@ -27,6 +27,7 @@ from neurogate.httpd import descriptors
 from neurogate.process import on_hangup, run, run_until, was_terminated
 from neurogate.telemetry import logging
 from neurogate.telemetry.log_files import boot_log
+from neurogate.telemetry.masking import secrets_of
 from neurogate.telemetry.process_metrics import LogLines
 
 _log = structlog.get_logger("neurogate.gateway")
@@ -42,7 +43,7 @@ def main(effective: Effective[GatewayConfig]) -> int:
     lines = LogLines()
     with boot_log(config.logs, host=socket.gethostname(), now=time.time) as copy:  # noqa: TID251 - the composition root
         level, form = config.gateway.log_level, config.gateway.log_format
-        logging.configure(level=level, form=form, process="gateway", copy=copy, count=lines)
+        logging.configure(level=level, form=form, process="gateway", copy=copy, count=lines, secrets=secrets_of(config))
         return run(lambda stopping: serve(config, stopping, effective=effective, log_lines=lines))
 
 

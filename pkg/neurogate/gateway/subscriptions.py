@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 from neurogate.balancing import picker
+from neurogate.config import settings_of
 from neurogate.dataplane.dispatch import Dispatcher, DispatchLimits
 from neurogate.dataplane.outlier_watch import OutlierWatch
 from neurogate.dataplane.pool import EndpointPool
@@ -34,6 +35,7 @@ from neurogate.resilience.breaker import BreakerSettings
 from neurogate.resilience.outliers import OutlierSettings
 from neurogate.resilience.retry import RetryBudget
 from neurogate.telemetry import logging
+from neurogate.telemetry.masking import secrets_of
 from neurogate.telemetry.traces import Traces
 
 _REQUEST_SETTINGS = tuple(
@@ -243,5 +245,9 @@ def follow_process(reloader: Reloader, *, admin_keys: AdminKeys, bodies: BodyBud
     """What concerns the process as a whole."""
     reloader.subscribe(["tracing.ratio"], lambda config: traces.configure(config.tracing))
     reloader.subscribe(["gateway.max_bodies_bytes"], lambda config: bodies.configure(config.gateway.max_bodies_bytes))
+    reloader.subscribe(
+        [setting.key for setting in settings_of(GatewayConfig).values() if setting.secret and setting.reloads],
+        lambda config: logging.know_secrets(secrets_of(config)),
+    )
     reloader.subscribe(["gateway.log_level"], lambda config: logging.set_level(config.gateway.log_level))
     reloader.subscribe(["admin.admin_key"], lambda config: admin_keys.configure(config.admin.admin_key))

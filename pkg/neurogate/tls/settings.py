@@ -17,9 +17,9 @@ class LinkTlsSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         env("NEUROGATE_LINK_TLS_CERT", "Certificate chain (PEM) that this process shows on the link; empty is none."),
     ] = ""
-    key: Annotated[str, env("NEUROGATE_LINK_TLS_KEY", "Private key (PEM) of that certificate, without a password.")] = (
-        ""
-    )
+    key: Annotated[
+        str, env("NEUROGATE_LINK_TLS_KEY", "Private key (PEM) of that certificate, without a password.", secret=False)
+    ] = ""
     ca: Annotated[
         str,
         env(

@@ -27,6 +27,7 @@ from neurogate.telemetry import logging, ops
 from neurogate.telemetry.certificates import CertificateMetrics
 from neurogate.telemetry.log_files import EngineLog, boot_log, engine_log
 from neurogate.telemetry.machine import Machine
+from neurogate.telemetry.masking import secrets_of
 from neurogate.telemetry.metric_settings import MetricSettings
 from neurogate.telemetry.process_metrics import LogLines, ProcessMetrics
 from neurogate.telemetry.settings import TraceSettings
@@ -53,7 +54,8 @@ def main(config: WorkerConfig) -> int:
     with ExitStack() as files:
         copy = files.enter_context(boot_log(config.logs, host=host, now=time.time))  # noqa: TID251 - the composition root
         lines = LogLines()
-        logging.configure(level=settings.log_level, form=settings.log_format, process="worker", copy=copy, count=lines)
+        level, form, secrets = settings.log_level, settings.log_format, secrets_of(config)
+        logging.configure(level=level, form=form, process="worker", copy=copy, count=lines, secrets=secrets)
         disable_created_metrics()  # type: ignore[no-untyped-call]
 
         def log_of(model: str) -> EngineLog | None:

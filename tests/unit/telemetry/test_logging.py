@@ -106,3 +106,88 @@ def test_an_exception_is_a_plain_traceback_in_text(how: str) -> None:
 
 def test_a_log_that_cannot_be_written_costs_lines_and_not_the_process() -> None:
     assert logged("log.info('a')\nlogging.getLogger('grpc').error('b')", close=True) == []
+
+
+# Whom lines are about
+
+
+ABOUT = (
+    "from neurogate.telemetry.concern import about\nwith about('r-7', '00-' + 'a' * 32 + '-' + 'b' * 16 + '-00'):\n    "
+)
+
+
+@pytest.mark.parametrize("how", ["log.info('x')", "logging.getLogger('aiohttp').error('x')"])
+def test_a_line_names_the_request_that_it_is_about(how: str) -> None:
+    [record] = [json.loads(line) for line in logged(ABOUT + how)]
+    assert (record["request_id"], record["trace_id"]) == ("r-7", "a" * 32)
+
+
+def test_what_a_line_says_itself_stays() -> None:
+    [record] = [json.loads(line) for line in logged(ABOUT + "log.info('x', request_id='r-8')")]
+    assert (record["request_id"], record["trace_id"]) == ("r-8", "a" * 32)
+
+
+# Secrets
+
+
+SECRET = "correct-horse-battery"
+
+WAYS = {
+    "the event": f"log.info('key {SECRET}')",
+    "a field": f"log.info('x', said='{SECRET}')",
+    "a nested field": f"log.info('x', said={{'headers': [('k', '{SECRET}')]}})",
+    "an object": f"log.info('x', error=ValueError('{SECRET}'))",
+    "an exception's text": f"try:\n    raise ValueError('{SECRET}')\nexcept ValueError:\n    log.exception('x')",
+    "an exception's cause": (
+        f"try:\n    try:\n        raise ValueError('{SECRET}')\n    except ValueError as error:\n"
+        "        raise OSError('o') from error\nexcept OSError:\n    log.exception('x')"
+    ),
+    "a library's line": f"logging.getLogger('grpc').error('key %s', '{SECRET}')",
+    "a library's exception": (
+        f"try:\n    raise ValueError('{SECRET}')\nexcept ValueError:\n    logging.getLogger('x').exception('x')"
+    ),
+    "a warning": f"import warnings\nwarnings.simplefilter('default')\nwarnings.warn('key {SECRET}')",
+    "a thread's death": (
+        f"import threading\ndef die(): raise ValueError('{SECRET}')\n"
+        "thread = threading.Thread(target=die, name='t')\nthread.start()\nthread.join()"
+    ),
+    "a bound field": f"log = log.bind(said='{SECRET}')\nlog.info('x')",
+}
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_secret_never_reaches_the_log(way: str, form: str) -> None:
+    script = f"configure(level='info', form='{form}', process='gateway', secrets=['{SECRET}'])\n{WAYS[way]}"
+    lines = logged(script, form=form)
+    assert lines
+    assert SECRET not in "\n".join(lines)
+    assert "********" in "\n".join(lines)
+
+
+def test_secrets_may_change_while_the_process_runs() -> None:
+    script = (
+        "from neurogate.telemetry.logging import know_secrets\n"
+        f"log.info('{SECRET}')\nknow_secrets(['{SECRET}'])\nlog.info('{SECRET}')\n"
+        f"logging.getLogger('x').error('{SECRET}')"
+    )
+    assert [json.loads(line)["event"] for line in logged(script)] == [SECRET, "********", "********"]
+
+
+# What nobody caught
+
+
+def test_an_exception_that_nobody_caught_is_a_line_like_any_other() -> None:
+    script = (
+        f"configure(level='info', form='json', process='worker', secrets=['{SECRET}'])\n"
+        f"import atexit, os\natexit.register(lambda: os._exit(0))\nraise ValueError('{SECRET}')"
+    )
+    [line] = logged(script)
+    record = json.loads(line)
+    assert (record["event"], record["level"], record["process"]) == ("uncaught exception", "critical", "worker")
+    assert record["exception"].endswith("ValueError: ********")
+
+
+def test_an_interrupt_is_told_as_python_tells_it() -> None:
+    script = "import atexit, os\natexit.register(lambda: os._exit(0))\nraise KeyboardInterrupt"
+    assert logged(script)[-1] == "KeyboardInterrupt"
