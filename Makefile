@@ -99,9 +99,10 @@ soak: $(DEV) ## Mixed traffic for SOAK_MINUTES=30 with a fault every 20 s; nothi
 bench: $(DEV) ## Measure what the gateway costs
 	@$(BIN)/python bench/run.py
 
-docs: $(RUNTIME) ## Write docs/configuration.md and the file's schema anew from the settings
+docs: $(RUNTIME) ## Write docs/configuration.md, its schema and docs/metrics.md anew
 	@$(BIN)/neurogate settings --markdown > docs/configuration.md
 	@$(BIN)/neurogate settings --json-schema > docs/neurogate.schema.json
+	@$(BIN)/neurogate metrics --markdown > docs/metrics.md
 
 ##@ Verify the deployment
 

@@ -227,6 +227,16 @@ def settings(
 
 
 @app.command()
+def metrics(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/metrics.md.")] = False,
+) -> None:
+    """Show every metric: its name, its labels and what it tells."""
+    from neurogate.cli import metrics_page
+
+    print(metrics_page.markdown() if markdown else metrics_page.text(), end="")
+
+
+@app.command()
 def check(
     config: Annotated[str, typer.Option(help="Configuration file. [NEUROGATE_CONFIG]", metavar="FILE")] = "",
     process: Annotated[Process | None, typer.Option(help="Whose configuration; both unless given.")] = None,

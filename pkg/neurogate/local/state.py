@@ -11,10 +11,11 @@ import httpx
 
 from neurogate.local.plan import ChildPlan, FleetPlan
 from neurogate.local.table import Row
+from neurogate.telemetry import catalog
 
-_BREAKER = "neurogate_gateway_circuit_breaker_state"
+_BREAKER = catalog.GATEWAY_BREAKERS.name
 _BREAKER_STATES = {0: "closed", 1: "open", 2: "half-open"}
-_LINKED = "neurogate_gateway_worker_linked"
+_LINKED = catalog.GATEWAY_WORKER_LINKED.name
 _STATES = {"healthy": "ready", "draining": "draining"}
 """What a worker says of itself → what we call it."""
 
