@@ -20,6 +20,7 @@ PYTEST_ARGS ?=
 CASES ?= 5000
 SOAK_MINUTES ?= 30
 REQUESTS ?= 2000
+BENCH_ARGS ?=
 JOBS ?= 2
 # One file's tests stay together: they share processes.
 PYTEST = pytest -n $(JOBS) --dist loadfile
@@ -96,8 +97,11 @@ chaos: $(DEV) ## Break a fleet in every way there is, and count (CHAOS_SEED=N re
 soak: $(DEV) ## Mixed traffic for SOAK_MINUTES=30 with a fault every 20 s; nothing may grow
 	@SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest tests/chaos/test_soak.py $(PYTEST_ARGS)
 
-bench: $(DEV) ## Measure what the gateway costs
-	@$(BIN)/python bench/run.py
+bench: $(RUNTIME) ## Measure NeuroGate beside its peers, at most 15 minutes (BENCH_ARGS=... is said by bench/run.py -h)
+	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+bench-quick: $(RUNTIME) ## Measure NeuroGate, nginx and vllm-router, at most 90 s
+	@$(BIN)/python bench/run.py --quick $(BENCH_ARGS)
 
 docs: $(RUNTIME) ## Write docs/configuration.md, its schema and docs/metrics.md anew
 	@$(BIN)/neurogate settings --markdown > docs/configuration.md
@@ -297,4 +301,4 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 
 .PHONY: tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
 	kind-create kind-load deploy undeploy status demo-k8s logs-gateway logs-worker kind-delete k8s-render \
-	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench docs proto proto-check proto-baseline lock clean
+	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench bench-quick docs proto proto-check proto-baseline lock clean

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-from run import KEY, fleet
+from fleet import KEY, fleet
 
 END_MARK = b"data: [DONE]\n\n"
 

@@ -1,197 +1,136 @@
-"""What the gateway costs: CPU per unstreamed request, CPU per streamed token, memory with open streams.
+"""NeuroGate and the gateways one would pick instead, measured side by side on this machine, in one run.
 
-A gateway and simulated workers run as processes on this machine; wrk makes the load; /proc tells the gateway's CPU. The
-simulated engine decodes in lockstep like a batching engine, so the figures hold for the gateway, not for any engine.
+    python bench/run.py                  # make bench: all of them, at most a quarter of an hour
+    python bench/run.py --quick          # make bench-quick: NeuroGate and two cheap ones, at most 90 s
+    python bench/run.py --whole          # every combination of the workloads' values; takes hours
+    python bench/run.py --tree ../other  # another checkout's NeuroGate
 
-    python bench/run.py [--seconds 8] [--workers 1] [--streams 400] [--connections 64]
+Results go to bench/results: latest.json, latest.md and plots, or quick.json and quick.md. bench/README.md says how to
+read them. Ends with 1 when it was asked to --fail on regressions and there are some.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import shutil
+import resource
 import subprocess
 import sys
-import tempfile
-import threading
-import time
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from cpu import usage_of
+import machine
+import picks
+import workloads
+from cache import NotMeasuredError
+from peers import all as everybody
+from peers.neurogate import CHECKOUT, commit_of
+from report import comparison, plots, table
+from rounds import Run
 
-KEY = "bench-key"
-
-_LUA = """wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
-wrk.headers["authorization"] = "Bearer %s"
-wrk.body = '%s'
-"""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """One load's outcome."""
-
-    requests: int
-    tokens: int
-    cpu_s: float
-    elapsed_s: float
-    rss_mib: float
-    bad: int
+_RESULTS = Path(__file__).parent / "results"
+_QUICK_PEERS = ("direct", "neurogate", "nginx", "vllm-router")
+_FILES = 20_000
 
 
-@contextmanager
-def fleet(workers: int, *, gateway: Mapping[str, str] | None = None, **engine: str) -> Iterator[tuple[int, int, int]]:
-    """A gateway's pid, HTTP port and ops port, with that many simulated workers behind it."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(command: str, event: str, **environment: str) -> dict[str, int]:
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "neurogate", command],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "LOG_FORMAT": "json", **environment},
-        )
-        processes.append(process)
-        assert process.stderr is not None
-        for line in process.stderr:
-            record = json.loads(line) if line.startswith("{") else {}
-            if record.get("event") == event:
-                threading.Thread(target=process.stderr.read, daemon=True).start()
-                if command == "gateway":
-                    print(f"start-up:   {time.monotonic() - began:6.2f} s from `neurogate gateway` to listening")
-                return {**record, "pid": process.pid}
-        raise SystemExit(f"neurogate {command} did not start")
-
+def main() -> int:
+    """Measure, write and compare."""
+    arguments = _arguments()
+    _raise_file_limit()
+    name = "quick" if arguments.quick else "latest"
+    chosen = _workloads(arguments)
+    peers = [peer for peer in everybody.peers(arguments.tree) if not arguments.peers or peer.name in arguments.peers]
+    run = Run(peers, chosen, limit_s=arguments.limit)
     try:
-        ports = [
-            start(
-                "worker",
-                "worker listens",
-                NEUROGATE_ENGINE="sim",
-                GRPC_PORT="0",
-                METRICS_PORT="0",
-                NEUROGATE_SIM_PREFILL_TPS="0",
-                **engine,
-            )["grpc_port"]
-            for _ in range(workers)
-        ]
-        listens = start(
-            "gateway",
-            "gateway listens",
-            WORKER_ADDRESSES=",".join(f"127.0.0.1:{port}" for port in ports),
-            HTTP_PORT="0",
-            METRICS_PORT="0",
-            NEUROGATE_GRPC_PORT="0",
-            PORT_HEALTH="-1",
-            API_KEYS=KEY,
-            **(gateway or {}),
-        )
-        wait_until_ready(listens["http_port"], workers)
-        yield listens["pid"], listens["http_port"], listens["ops_port"]
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        run.set_up()
+        busy = machine.busy_share()
+        if busy > 0.05:
+            print(f"the machine is busy already ({busy:.0%}): expect noise", file=sys.stderr)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        run.measure(arguments.rounds)
+    except NotMeasuredError as error:
+        raise SystemExit(f"bench: {error}") from error
+    results: dict[str, Any] = {
+        "schema": 1,
+        "taken": {
+            "at": at,
+            "rounds": arguments.rounds,
+            "commit": commit_of(arguments.tree),
+            "busy_before": round(busy, 3),
+        },
+        "machine": machine.facts(),
+        "peers": run.told,
+        "workloads": run.described(),
+        "picks": None if arguments.no_picks else json.loads(json.dumps(picks.measure(3 if arguments.quick else 5))),
+        "left_out": run.left_out,
+        "samples": run.samples,
+    }
+    results["taken"]["seconds"] = round(run.elapsed_s, 1)
+    before = _committed(name)
+    compared = comparison.lines(results, before)
+    _write(arguments.output, name, results, compared)
+    print("\n".join(compared))
+    return 1 if arguments.fail and comparison.regressions(results, before) else 0
 
 
-def wait_until_ready(port: int, workers: int) -> None:
-    """Return when every worker can be used."""
-    for _ in range(200):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/workers") as answer:
-            if sum(worker["ready"] for worker in json.load(answer)["workers"]) == workers:
-                return
-        time.sleep(0.05)
-    raise SystemExit("the workers did not become ready")
-
-
-def completion_tokens(ops_port: int) -> int:
-    """Tokens the gateway has seen in finished answers."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{ops_port}/metrics") as answer:
-        found = re.search(r'neurogate_gateway_tokens_total\{kind="completion"\} (\S+)', answer.read().decode())
-    return int(float(found.group(1))) if found else 0
-
-
-def wrk(port: int, body: dict[str, object], *, connections: int, seconds: int) -> tuple[int, int]:
-    """Load a port for some seconds: (requests answered, answers that were none)."""
-    with tempfile.TemporaryDirectory() as directory:
-        script = Path(directory, "load.lua")
-        script.write_text(_LUA % (KEY, json.dumps(body)))
-        url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), url]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"(\d+) requests in", output)
-    if found is None:
-        raise SystemExit(f"wrk said:\n{output}")
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    return int(found.group(1)), int(bad.group(1)) if bad else 0
-
-
-def load(gateway: tuple[int, int, int], body: dict[str, object], *, connections: int, seconds: int) -> Figures:
-    """Run wrk against the gateway and weigh the gateway meanwhile."""
-    pid, http_port, ops_port = gateway
-    tokens, before, began = completion_tokens(ops_port), usage_of(pid), time.monotonic()
-    requests, bad = wrk(http_port, body, connections=connections, seconds=seconds)
-    elapsed_s, after = time.monotonic() - began, usage_of(pid)
-    cpu_s = after.cpu_s - before.cpu_s
-    return Figures(requests, completion_tokens(ops_port) - tokens, cpu_s, elapsed_s, after.rss_mib, bad)
-
-
-def floor_us(body: dict[str, object], *, connections: int, seconds: int) -> float:
-    """CPU microseconds a request of the cheapest ASGI app on the same HTTP server, under the same load."""
-    command = [sys.executable, str(Path(__file__).with_name("floor.py"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        before = usage_of(process.pid)
-        requests, _ = wrk(port, body, connections=connections, seconds=seconds)
-        after = usage_of(process.pid)
-        process.terminate()
-    return (after.cpu_s - before.cpu_s) / requests * 1e6
-
-
-def main() -> None:
-    """Measure and print."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--streams", type=int, default=400)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--limit", type=float, help="seconds after which nothing more is begun")
+    parser.add_argument("--peers", nargs="+", help="these gateways only")
+    parser.add_argument("--workloads", nargs="+", help="these workloads only")
+    parser.add_argument("--tree", type=Path, default=CHECKOUT, help="checkout of NeuroGate")
+    parser.add_argument("--output", type=Path, default=_RESULTS)
+    parser.add_argument("--no-picks", action="store_true", help="leave the cost of a pick out")
+    parser.add_argument("--fail", action="store_true", help="end with 1 on a regression")
     arguments = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk makes the load: install it (Debian: apt-get install wrk)")
-    message = [{"role": "user", "content": "Why is the sky blue?"}]
-    body: dict[str, object] = {"model": "sim", "max_tokens": 1, "messages": message}
-    floor = floor_us(body, connections=arguments.connections, seconds=arguments.seconds)
-    print(f"floor:      {floor:6.1f} us of CPU a request: a bare ASGI app on the same HTTP server")
-    with fleet(arguments.workers, NEUROGATE_SIM_DECODE_TPS="0", NEUROGATE_SIM_SLOTS="512") as gateway:
-        load(gateway, body, connections=arguments.connections, seconds=2)
-        whole = load(gateway, body, connections=arguments.connections, seconds=arguments.seconds)
-    each = whole.cpu_s / whole.requests * 1e6
-    print(
-        f"unstreamed: {each:6.1f} us of gateway CPU a request, {each / floor:.1f} times the floor   "
-        f"({whole.requests} requests, {whole.bad} bad, {whole.requests / whole.elapsed_s:.0f}/s, "
-        f"{arguments.connections} connections, RSS {whole.rss_mib:.0f} MiB)"
-    )
-    with fleet(arguments.workers, NEUROGATE_SIM_DECODE_TPS="50", NEUROGATE_SIM_SLOTS="512") as gateway:
-        body = {"model": "sim", "max_tokens": 64, "ignore_eos": True, "stream": True, "messages": message}
-        load(gateway, body, connections=arguments.streams, seconds=2)
-        streamed = load(gateway, body, connections=arguments.streams, seconds=arguments.seconds)
-    print(
-        f"streamed:   {streamed.cpu_s / max(1, streamed.tokens) * 1e6:6.1f} us of gateway CPU a token     "
-        f"({streamed.tokens} tokens, {streamed.bad} bad, {streamed.tokens / streamed.elapsed_s:.0f}/s, "
-        f"{arguments.streams} streams, RSS {streamed.rss_mib:.0f} MiB)"
-    )
+    if arguments.quick and not arguments.peers:
+        arguments.peers = list(_QUICK_PEERS)
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 3)
+    arguments.limit = arguments.limit or (80 if arguments.quick else float("inf") if arguments.whole else 870)
+    arguments.tree = arguments.tree.resolve()
+    return arguments
+
+
+def _workloads(arguments: argparse.Namespace) -> list[workloads.Workload]:
+    known = workloads.QUICK if arguments.quick else workloads.every() if arguments.whole else workloads.DEFAULT
+    if not arguments.workloads:
+        return list(known)
+    found = {workload.name: workload for workload in (*workloads.every(), *workloads.DEFAULT, *known)}
+    missing = [name for name in arguments.workloads if name not in found]
+    if missing:
+        raise SystemExit(f"bench: there is no workload {missing[0]}; there are {', '.join(found)}")
+    return [found[name] for name in arguments.workloads]
+
+
+def _raise_file_limit() -> None:
+    """A thousand streams are two thousand connections of a gateway."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def _committed(name: str) -> dict[str, Any] | None:
+    """The last result that was committed."""
+    show = ["git", "-C", str(CHECKOUT), "show", f"HEAD:bench/results/{name}.json"]
+    done = subprocess.run(show, capture_output=True, text=True, check=False)
+    found: dict[str, Any] | None = json.loads(done.stdout) if done.returncode == 0 else None
+    return found
+
+
+def _write(directory: Path, name: str, results: dict[str, Any], compared: list[str]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    samples = ",\n  ".join(json.dumps(sample) for sample in results["samples"])
+    rest = json.dumps({**results, "samples": "SAMPLES"}, indent=1)
+    (directory / f"{name}.json").write_text(rest.replace('"SAMPLES"', f"[\n  {samples}\n ]") + "\n")
+    (directory / f"{name}.md").write_text(table.markdown(results, compared))
+    if name == "latest":
+        for file, content in plots.plots(results):
+            (directory / file).write_text(content)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,7 +20,7 @@ from collections import deque
 from typing import Self
 
 import uvloop
-from run import KEY, fleet
+from fleet import KEY, fleet
 
 PATH = "/v1/chat/completions"
 _ASKED = json.dumps({"max_tokens": 1, "messages": [{"role": "user", "content": "Why is the sky blue?"}]})

@@ -1,0 +1,87 @@
+"""Gateways that are made for models: the Rust routers of vLLM and SGLang, and LiteLLM's proxy in Python.
+
+They run as their manuals say, round robin, and log warnings only, which favours them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peers import environments
+from peers.peer import Capacity, Running, Stage, free_port, spawn
+
+_LITELLM = """
+model_list:
+- model_name: bench
+  litellm_params: {{model: openai/bench, api_base: "http://127.0.0.1:{engine_port}/v1", api_key: none}}
+"""
+
+
+class VllmRouter:
+    """vLLM's."""
+
+    name = "vllm-router"
+    capacity: Capacity | None = None
+
+    def set_up(self) -> str:
+        """See Peer."""
+        return environments.version_of(environments.venv(self.name, self.name), self.name)
+
+    def start(self, stage: Stage) -> Running:
+        """See Peer."""
+        port = free_port()
+        command: list[str | Path] = [
+            environments.venv(self.name, self.name) / "vllm-router",
+            *("--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--log-level", "warning"),
+            *("--prometheus-port", str(free_port()), "--worker-urls", f"http://127.0.0.1:{stage.engine_port}"),
+        ]
+        return Running(port, {"gateway": spawn(stage, "gateway", command)})
+
+
+class SglangRouter:
+    """SGLang's."""
+
+    name = "sglang-router"
+    capacity: Capacity | None = None
+
+    def set_up(self) -> str:
+        """See Peer."""
+        return environments.version_of(environments.venv(self.name, self.name), self.name)
+
+    def start(self, stage: Stage) -> Running:
+        """See Peer."""
+        port = free_port()
+        command: list[str | Path] = [
+            environments.venv(self.name, self.name) / "sglang-router",
+            *("launch", "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--log-level", "warn"),
+            *("--prometheus-port", str(free_port()), "--worker-urls", f"http://127.0.0.1:{stage.engine_port}"),
+        ]
+        return Running(port, {"gateway": spawn(stage, "gateway", command)})
+
+
+class LiteLlm:
+    """LiteLLM's proxy, one process; it is asked for what one core of it can do."""
+
+    name = "litellm"
+    capacity: Capacity | None = Capacity(connections=8, rate=20)
+
+    def set_up(self) -> str:
+        """See Peer."""
+        return environments.version_of(environments.venv(self.name, "litellm[proxy]"), "litellm")
+
+    def start(self, stage: Stage) -> Running:
+        """See Peer."""
+        port = free_port()
+        file = stage.directory / "litellm.yaml"
+        file.write_text(_LITELLM.format(engine_port=stage.engine_port))
+        binaries = environments.venv(self.name, "litellm[proxy]")
+        command: list[str | Path] = [binaries / "litellm", "--config", file, "--host", "127.0.0.1", "--port", str(port)]
+        process = spawn(
+            stage,
+            "gateway",
+            command,
+            LITELLM_LOG="ERROR",
+            LITELLM_LOCAL_MODEL_COST_MAP="True",
+            LITELLM_TELEMETRY="False",
+        )
+        return Running(port, {"gateway": process})
