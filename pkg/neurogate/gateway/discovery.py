@@ -53,9 +53,11 @@ class DiscoveryLog:
 
     def forgotten(self, source: str) -> None:
         """It is not asked any more."""
-        for metric in (self._up, self._workers):
-            if source in self._counts or source in self._reasons:
-                metric.remove(source)
+        known = source in self._counts
+        if known:
+            self._workers.remove(source)
+        if known or source in self._reasons:
+            self._up.remove(source)
         self._counts.pop(source, None)
         self._reasons.pop(source, None)
         _log.info("source of workers forgotten", source=source)
