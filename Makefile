@@ -225,7 +225,7 @@ tf-plan: ## Show what Terraform would change for TF_ENV=dev (secrets come as TF_
 	@$(TF) plan $(TF_VARS)
 
 tf-apply: ## Change it, after asking
-	@tools/needs terraform docker kind
+	@tools/needs terraform $(if $(filter dev,$(TF_ENV)),docker kind)
 	@$(TF) apply -var-file=environments/$(TF_ENV).tfvars
 
 tf-destroy: ## Remove it all, the kind cluster too, after asking
