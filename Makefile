@@ -103,6 +103,9 @@ bench: $(RUNTIME) ## Measure NeuroGate beside its peers, at most 15 minutes (BEN
 bench-quick: $(RUNTIME) ## Measure NeuroGate, nginx and vllm-router, at most 90 s
 	@$(BIN)/python bench/run.py --quick $(BENCH_ARGS)
 
+dashboards: $(DEV) ## Write deploy/grafana/dashboards anew from tools/dashboards
+	@$(BIN)/python tools/dashboards/generate.py
+
 docs: $(RUNTIME) ## Write docs/configuration.md, its schema and docs/metrics.md anew
 	@$(BIN)/neurogate settings --markdown > docs/configuration.md
 	@$(BIN)/neurogate settings --json-schema > docs/neurogate.schema.json
@@ -301,4 +304,4 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 
 .PHONY: tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
 	kind-create kind-load deploy undeploy status demo-k8s logs-gateway logs-worker kind-delete k8s-render \
-	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench bench-quick docs proto proto-check proto-baseline lock clean
+	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench bench-quick dashboards docs proto proto-check proto-baseline lock clean
