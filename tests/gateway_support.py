@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,6 +32,7 @@ from neurogate.operations import OPERATIONS
 from neurogate.telemetry.access_log import Entry
 from neurogate.testing.connections import FakeClient
 from neurogate.testing.workers import FakeCall
+from trace_support import Spans, tracer_into
 
 CHAT = "/v1/chat/completions"
 DIALECTS = {path: dialects()[path] for path in ("/prompt", CHAT, "/v1/completions")}
@@ -71,6 +72,7 @@ class Edge:
         config: GatewayConfig,
         tasks: asyncio.TaskGroup,
         on_failure: Callable[[Flight], None] = lambda _: None,
+        spans: Spans | None = None,
     ) -> None:
         self.data_plane = data_plane
         self.metrics = GatewayMetrics()
@@ -94,6 +96,7 @@ class Edge:
                 bodies=self.bodies,
                 metrics=self.metrics,
                 settings=config.gateway,
+                tracer=tracer_into(spans) if spans is not None else None,
                 in_flight=self.in_flight,
                 explainer=self.explainer,
                 loop=loop,
@@ -125,11 +128,20 @@ class Edge:
 
 @asynccontextmanager
 async def edge(
-    workers: int = 1, *, up: bool = True, on_failure: Callable[[Flight], None] = lambda _: None, **settings: Any
+    workers: int = 1,
+    *,
+    up: bool = True,
+    on_failure: Callable[[Flight], None] = lambda _: None,
+    spans: Spans | None = None,
+    rigged: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Edge]:
-    """Hot endpoints; afterwards no request is held anywhere, and no task, timer or memory."""
-    async with rig(workers, up=up) as data_plane, asyncio.TaskGroup() as tasks:
-        made = Edge(data_plane, gateway_config(**settings), tasks, on_failure)
+    """Hot endpoints; afterwards no request is held anywhere, and no task, timer or memory.
+
+    With `spans` requests are traced into them; `rigged` are further words for the data plane.
+    """
+    async with rig(workers, up=up, **(rigged or {})) as data_plane, asyncio.TaskGroup() as tasks:
+        made = Edge(data_plane, gateway_config(**settings), tasks, on_failure, spans)
         yield made
         await turns()
     assert made.bodies.held == 0

@@ -295,6 +295,7 @@ class GrpcEdge:
             peer=served.peer,
             forwarded_for=served.forwarded_for,
             request_id=rpc.request_id,
+            traceparent=served.traceparent,
             key_id=served.caller.key_id,
             model=served.model,
             usage=usage,

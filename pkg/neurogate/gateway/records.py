@@ -14,6 +14,7 @@ from neurogate.gateway.response import CLIENT_GONE
 from neurogate.gateway.served import Served
 from neurogate.inference import Usage
 from neurogate.telemetry.access_log import AccessLog, Entry
+from neurogate.telemetry.trace_context import trace_id_of
 
 _PROMPT_BYTES_MAX = 32 * 1024
 
@@ -82,6 +83,7 @@ class Recorder:
         peer: str,
         forwarded_for: bytes = b"",
         request_id: str = "",
+        traceparent: str = "",
         key_id: str = "",
         model: str = "",
         usage: Usage | None = None,
@@ -105,6 +107,7 @@ class Recorder:
                 status=status,
                 key_id=key_id,
                 request_id=request_id,
+                trace_id=trace_id_of(traceparent),
                 model=model,
                 prompt_tokens=usage.prompt_tokens if usage is not None else None,
                 completion_tokens=usage.completion_tokens if usage is not None else None,
@@ -131,6 +134,7 @@ class Recorder:
             peer=served.peer,
             forwarded_for=served.headers.forwarded_for,
             request_id=served.request_id,
+            traceparent=served.traceparent,
             key_id=served.caller.key_id,
             model=served.model,
             usage=response.usage if response is not None else None,

@@ -41,6 +41,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: int
     key_id: str = ""
     request_id: str = ""
+    trace_id: str = ""
+    """Of its trace context, sampled or not; empty without one."""
     model: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -145,6 +147,7 @@ def json_line(entry: Entry, *, prompts: bool = False) -> bytes:
         "path": _path(entry.path),
         "status": entry.status,
         "request_id": clean(entry.request_id),
+        "trace_id": entry.trace_id,
         "model": clean(entry.model),
         "prompt_tokens": entry.prompt_tokens,
         "completion_tokens": entry.completion_tokens,

@@ -59,6 +59,7 @@ def test_json_is_everything_but_the_prompt() -> None:
         "path": "/v1/chat/completions",
         "status": 200,
         "request_id": "req-42",
+        "trace_id": "",
         "model": "tiny",
         "prompt_tokens": 3,
         "completion_tokens": 5,
