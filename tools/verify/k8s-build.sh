@@ -24,8 +24,16 @@ work=$base/work
 apt=$work/apt
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$bin"
 cd "$work"
-say "installing Go"
-apt-get install -y -qq --no-install-recommends golang-go gcc libc6-dev golang-github-modern-go-reflect2-dev >/dev/null
+packages=(golang-go gcc libc6-dev golang-github-modern-go-reflect2-dev)
+missing=()
+for package in "${packages[@]}"; do
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} != 0 ]; then
+  apt-get -qq update
+  # Their services are not started: RUNLEVEL 1 is no level that they run in.
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
 source=$(awk '/^URIs/ {print $2; exit}' /etc/apt/sources.list.d/debian.sources)
 echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $source bookworm main" > "$apt/src.list"
 options=(-o "Dir::Etc::SourceList=$apt/src.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::lists=$apt/lists"
@@ -45,7 +53,7 @@ rm -rf src/vendor/github.com/modern-go/reflect2
 cp -r /usr/share/gocode/src/github.com/modern-go/reflect2 src/vendor/github.com/modern-go/reflect2
 
 jobs=${JOBS:-2}
-export GOPATH="$work/gopath" GO111MODULE=off GOFLAGS="" GOCACHE="$work/gocache" GOMAXPROCS="$jobs"
+export GOGC=400 GOPATH="$work/gopath" GO111MODULE=off GOFLAGS="" GOCACHE="$work/gocache" GOMAXPROCS="$jobs"
 cd gopath/src/k8s.io/kubernetes
 say "generating its OpenAPI definitions"
 go build -p "$jobs" -o "$work/openapi-gen" k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen

@@ -14,8 +14,16 @@ run=$(cd "$run" && pwd)
 cd "$run"
 echo "$namespace" > namespace
 
-apt-get install -y -qq --no-install-recommends \
-  etcd-server containerd runc containernetworking-plugins iptables iproute2 socat conntrack openssl curl >/dev/null
+packages=(etcd-server containerd runc containernetworking-plugins iptables iproute2 socat conntrack openssl curl)
+missing=()
+for package in "${packages[@]}"; do
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} != 0 ]; then
+  apt-get -qq update
+  # Their services are not started: RUNLEVEL 1 is no level that they run in.
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
 
 ip netns add "$namespace"
 ip -n "$namespace" link set lo up
