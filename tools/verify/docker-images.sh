@@ -59,6 +59,7 @@ for each in prometheus alertmanager; do
   fresh $each.Dockerfile
   mv build/$each.Dockerfile build/Dockerfile
   cp "$program" build/$each
+  cp -r monitoring/usr/share/prometheus build/share
   build "$image"
 done
 
