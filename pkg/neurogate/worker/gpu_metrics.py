@@ -84,8 +84,18 @@ class GpuMetrics(Collector):
             self._gpus = ()
         elif looking is self._looking:
             self._looking = None
-            self._looked_at = now = self._loop.time()
-            self._take(looking.result(), now)
+            self._looked_at = self._loop.time()
+            self.take(looking.result())
+
+    def take(self, gpus: tuple[Gpu, ...]) -> None:
+        """Count what they have used; called with every look."""
+        now = self._loop.time()
+        self._gpus = gpus
+        for gpu in gpus:
+            self._energy.setdefault((gpu.index, gpu.name), _Energy()).seen(gpu, now)
+        self._minute.append((now, sum(used.joules for used in self._energy.values()), self._tokens()))
+        while len(self._minute) > 1 and self._minute[1][0] <= now - _MINUTE_S:
+            self._minute.popleft()
 
     def collect(self) -> Iterable[Metric]:
         """Asked by the registry. Without GPUs there is nothing, not even the names."""
@@ -116,14 +126,6 @@ class GpuMetrics(Collector):
             catalog.GPU_JOULES_PER_TOKEN,
         )
         return [metric.family() for metric in metrics]
-
-    def _take(self, gpus: tuple[Gpu, ...], now: float) -> None:
-        self._gpus = gpus
-        for gpu in gpus:
-            self._energy.setdefault((gpu.index, gpu.name), _Energy()).seen(gpu, now)
-        self._minute.append((now, sum(used.joules for used in self._energy.values()), self._tokens()))
-        while len(self._minute) > 1 and self._minute[1][0] <= now - _MINUTE_S:
-            self._minute.popleft()
 
     def _joules_per_token(self) -> float | None:
         if not self._minute:
