@@ -61,6 +61,7 @@ TlsCa = Annotated[
 ]
 WorkerId = Annotated[str, typer.Argument(help="Its id, as `neurogate workers` shows it.")]
 DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_OPS_URL = "http://127.0.0.1:9091"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -185,6 +186,22 @@ def workers(
     from neurogate.cli import ask
 
     raise typer.Exit(ask.workers(url, json=json, key=key, tls_ca=tls_ca))
+
+
+@app.command()
+def top(
+    url: Annotated[str, typer.Option(help="Base URL of a gateway's ops port (METRICS_PORT).")] = DEFAULT_OPS_URL,
+    admin_key: Annotated[
+        str, typer.Option(help="Admin key, where it has one. [NEUROGATE_ADMIN_KEY]", show_default=False)
+    ] = "",
+    once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one picture as JSON and end.")] = False,
+    tls_ca: TlsCa = "",
+) -> None:
+    """Show what a gateway and its workers are doing now, until q or Ctrl-C."""
+    from neurogate.cli import top as command
+
+    raise typer.Exit(command.main(command.Source(url, admin_key, tls_ca), once=once, json=json))
 
 
 @app.command()

@@ -1,0 +1,174 @@
+"""A picture of a fleet as text: what `neurogate top` draws, within whatever room the terminal has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from neurogate.gateway.in_flight import Row
+from neurogate.gateway.live.picture import Happening, Picture, Points, WorkerNow
+
+_BARS = "▁▂▃▄▅▆▇█"
+_POINTS = 20
+"""Of a history: the latest third of it."""
+
+_STATES = {
+    "ready": ("green", "●"),
+    "resting": ("cyan", "◐"),
+    "ejected": ("yellow", "▲"),
+    "half_open": ("yellow", "◆"),
+    "open": ("red", "✖"),
+    "not_ready": ("yellow", "○"),
+    "cordoned": ("cyan", "■"),
+    "draining": ("cyan", "▼"),
+    "unreachable": ("red", "✖"),
+}
+_BREAKERS = {"closed": "green", "half-open": "yellow", "open": "red"}
+_PHASES = {"decode": "green", "queue": "yellow", "pick": "yellow", "resume": "red", "prefill": "cyan", "whole": "cyan"}
+_KINDS = {"retry": "cyan", "resume": "yellow", "broken": "red", "failure": "red"}
+
+_WORKERS_MIN = 3
+
+
+def view(picture: Picture, *, height: int, stale: str = "") -> RenderableType:
+    """The picture in at most `height` lines; `stale` is what is wrong with the connection that it came by."""
+    room = max(0, height - 8)
+    workers_max = max(_WORKERS_MIN, min(len(picture.workers), room // 2))
+    rest = max(0, room - min(len(picture.workers), workers_max))
+    recent_max = min(len(picture.recent), max(2, rest // 3))
+    requests_max = max(0, rest - recent_max)
+    parts: list[RenderableType] = [_head(picture), _totals(picture)]
+    if stale:
+        parts.append(Text(stale, style="bold red", no_wrap=True, overflow="ellipsis"))
+    parts.append(_workers(picture.workers, workers_max, picture.workers_more))
+    if requests_max and picture.requests:
+        parts.append(_requests(picture.requests, requests_max, picture.fleet.in_flight))
+    if recent_max:
+        parts.append(_recent(picture.recent[:recent_max], picture.at))
+    return Group(*parts)
+
+
+def _head(picture: Picture) -> Text:
+    word, style = (
+        ("draining", "cyan") if picture.draining else ("ready", "green") if picture.ready else ("not ready", "red")
+    )
+    return Text.assemble(
+        ("NeuroGate ", "bold"),
+        (f"{picture.gateway} ", "dim"),
+        (f"{picture.version} ", "dim"),
+        (word, f"bold {style}"),
+        (f"  up {seconds(picture.uptime_s)}", "dim"),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _totals(picture: Picture) -> Text:
+    fleet = picture.fleet
+    states = "  ".join(
+        f"{_STATES.get(state, ('', '?'))[1]} {count} {_plain(state)}" for state, count in fleet.states.items()
+    )
+    ttft = f"first token {seconds(fleet.ttft_p50_s)} (p95 {seconds(fleet.ttft_p95_s)})" if fleet.ttft_p50_s else ""
+    told = (
+        f"{fleet.in_flight} in flight, {fleet.queued} queued",
+        f"{fleet.requests_per_s:.1f} requests/s",
+        f"{fleet.tokens_per_s:.0f} tokens/s",
+        ttft,
+        states or "no workers",
+    )
+    return Text("   ".join(filter(None, told)), no_wrap=True, overflow="ellipsis")
+
+
+def _workers(workers: Sequence[WorkerNow], limit: int, more: int) -> Table:
+    table = _table("worker", "state", "breaker", ">slots", ">held", ">queued", ">tokens/s", "last 20 s", "model", "why")
+    top = max((point or 0.0 for worker in workers for point in worker.history), default=0.0)
+    for worker in workers[:limit]:
+        style, shape = _STATES.get(worker.state, ("", "?"))
+        slots = f"{worker.slots_busy}/{worker.slots_total}" if worker.slots_total else "-"
+        table.add_row(
+            worker.id,
+            Text(f"{shape} {_plain(worker.state)}", style=style),
+            Text(worker.breaker, style=_BREAKERS.get(worker.breaker, "")),
+            slots,
+            str(worker.in_flight),
+            str(worker.queued),
+            f"{worker.tokens_per_s:.0f}",
+            sparkline(worker.history, top),
+            worker.models[0] if worker.models else "-",
+            worker.why,
+        )
+    hidden = max(0, len(workers) - limit) + more
+    if hidden:
+        table.add_row(Text(f"and {hidden} more", style="dim"))
+    return table
+
+
+def _requests(requests: Sequence[Row], limit: int, total: int) -> Table:
+    table = _table(f"request ({total})", "phase", ">age", "worker", ">attempts", ">tokens", "model", "key")
+    for request in requests[:limit]:
+        table.add_row(
+            request.id,
+            Text(request.phase, style=_PHASES.get(request.phase, "")),
+            seconds(request.age_s),
+            request.worker or "-",
+            str(request.attempts),
+            str(request.tokens) if request.stream else "-",
+            request.model or "default",
+            request.key_id or "-",
+        )
+    return table
+
+
+def _recent(happenings: Sequence[Happening], now: float) -> Table:
+    table = _table("lately", "worker", "what", "request", ">ago")
+    for happening in happenings:
+        times = f", {happening.count} times" if happening.count > 1 else ""
+        table.add_row(
+            Text(happening.kind, style=_KINDS.get(happening.kind, "dim")),
+            happening.worker or "-",
+            _plain(happening.reason) + times,
+            happening.request_id or "-",
+            seconds(max(0.0, now - happening.at)),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Columns by their names; `>` stands before those whose figures end at the right."""
+    table = Table(box=None, pad_edge=False, expand=True, header_style="dim", title_justify="left")
+    for column in columns:
+        table.add_column(
+            column.lstrip(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if column in {"why", "what"} else None,
+        )
+    return table
+
+
+def sparkline(points: Points, top: float) -> str:
+    """The latest points as bars of which `top` is the highest; a blank where nobody looked."""
+    shown = points[-_POINTS:]
+    high = max(top, 1.0)
+    bars = (" " if point is None else _BARS[min(7, int(point / high * 7.99))] for point in shown)
+    return "".join(bars).rjust(_POINTS)
+
+
+def seconds(value: float | None) -> str:
+    """A time as people say it."""
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    minutes, left_s = divmod(int(value), 60)
+    return f"{minutes} min {left_s} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _plain(word: str) -> str:
+    return word.replace("_", " ")
