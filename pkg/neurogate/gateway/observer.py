@@ -51,11 +51,12 @@ class FleetObserver:
 
     def state_changed(self, worker_id: str, state: WorkerState, why: str) -> None:
         """A worker is in another state."""
+        comes = worker_id not in self._told and state is WorkerState.READY
         before = self._told.get(worker_id, WorkerState.UNREACHABLE)
         if state in {WorkerState.HALF_OPEN, before}:
             return
         self._told[worker_id] = state
-        if (before, state) not in _TRIFLES:
+        if (before, state) not in _TRIFLES and not comes:
             self._note("worker", worker_id, f"{state}: {why}" if why else str(state))
         if (before, state) in _TRIFLES:
             log = _log.debug

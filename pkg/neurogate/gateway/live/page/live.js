@@ -35,7 +35,6 @@ const KINDS = {
   resume: ["warn", "up", "resumed"],
   broken: ["bad", "bolt", "broken"],
   failure: ["bad", "cross", "failed"],
-  worker: ["idle", "ring", "worker"],
 };
 const SHAPES = {
   disc: [["circle", { cx: 6, cy: 6, r: 5 }]],
@@ -85,7 +84,7 @@ const look = (looks, name) => looks[name] || ["idle", "ring", String(name)];
 function number(value, digits = 0) {
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
-const rate = (value) => number(value, value < 10 ? 1 : 0);
+const rate = (value) => number(value, value > 0 && value < 10 ? 1 : 0);
 
 function seconds(value) {
   if (value === null || value === undefined) return "–";
@@ -289,10 +288,10 @@ const workers = new Table(
   "workers",
   [
     { id: "id", title: "Worker", key: (worker) => `${worker.id} ${worker.address}`, value: (worker) => worker.id, draw: (worker) => name(worker.id) },
-    { id: "state", title: "State", place: "first-line", value: (worker) => STATE_ORDER.indexOf(worker.state), draw: (worker) => word(look(STATES, worker.state)) },
+    { id: "state", title: "State", place: "first-line", value: (worker) => STATE_ORDER.indexOf(worker.state), shows: (worker) => [worker.state, worker.why], draw: stateOf },
     { id: "breaker", title: "Breaker", value: (worker) => worker.breaker, draw: (worker) => word(look(BREAKERS, worker.breaker)) },
     { id: "slots", title: "Slots", number: true, value: (worker) => worker.slots_busy / (worker.slots_total || 1), shows: (worker) => [worker.slots_busy, worker.slots_total],
-      draw: (worker) => (worker.slots_total ? element("span", { class: "bar" }, bar(worker.slots_busy, worker.slots_total), `${worker.slots_busy}/${worker.slots_total}`) : "–") },
+      draw: (worker) => (worker.slots_total ? element("span", { class: "bar" }, bar(worker.slots_busy, worker.slots_total), element("b", {}, `${worker.slots_busy}/${worker.slots_total}`)) : "–") },
     { id: "in_flight", title: "In flight", number: true, value: (worker) => worker.in_flight },
     { id: "queued", title: "Queued", number: true, value: (worker) => worker.queued },
     { id: "tokens", title: "Tokens/s", number: true, place: "whole-line", value: (worker) => worker.tokens_per_s, shows: (worker, top) => [worker.history, top],
@@ -303,6 +302,12 @@ const workers = new Table(
   ],
   { sort: "id", down: false, details: workerDetails },
 );
+
+function stateOf(worker) {
+  const state = word(look(STATES, worker.state));
+  if (!worker.why || worker.state === "ready") return state;
+  return element("span", { class: "reason" }, state, element("span", { class: "cut quiet", title: worker.why }, worker.why));
+}
 
 const age = (value) => (value === null ? "never" : value < 1.5 ? "now" : `${seconds(value)} ago`);
 
@@ -331,7 +336,7 @@ const PHASE_ORDER = Object.keys(PHASES);
 const requests = new Table(
   "requests",
   [
-    { id: "id", title: "Request", key: (request) => request.id, value: (request) => request.id, draw: (request) => name(request.id) },
+    { id: "id", title: "Request", key: (request) => request.id, value: (request) => request.id, draw: (request) => element("span", { class: "name mono", title: request.id }, request.id) },
     { id: "phase", title: "Phase", place: "first-line", value: (request) => PHASE_ORDER.indexOf(request.phase), draw: (request) => word(look(PHASES, request.phase)) },
     { id: "age", title: "Age", number: true, value: (request) => request.age_s, shows: (request) => seconds(request.age_s), draw: (request) => seconds(request.age_s) },
     { id: "worker", title: "Worker", value: (request) => request.worker, draw: (request) => cut(request.worker) },
@@ -352,16 +357,23 @@ function requestDetails(request, place) {
   ]));
 }
 
-// Recent trouble
+// Recent events
+
+// A worker's state is told by its own shape, everything else by its kind's.
+function happened(happening) {
+  if (happening.kind !== "worker") return [word(look(KINDS, happening.kind)), happening.reason.replaceAll("_", " ")];
+  const [state, ...why] = happening.reason.split(": ");
+  return [word(look(STATES, state)), why.join(": ")];
+}
 
 function showRecent(happenings, now) {
   by("recent-empty").hidden = happenings.length > 0;
   by("recent-list").replaceChildren(...happenings.map((happening) => {
     const times = happening.count > 1 ? ` × ${happening.count}` : "";
-    const where = happening.worker ? `${happening.worker}: ` : "";
+    const [kind, reason] = happened(happening);
     const line = element("li", {},
-      word(look(KINDS, happening.kind)),
-      element("span", { class: "what" }, `${where}${happening.reason.replaceAll("_", " ")}${times}`),
+      kind,
+      element("span", { class: "what" }, [happening.worker, reason].filter(Boolean).join(": ") + times),
       element("time", { class: "when", datetime: new Date(happening.at * 1000).toISOString() }, age(Math.max(0, now - happening.at))));
     if (happening.request_id) line.append(element("span", { class: "which mono" }, happening.request_id));
     return line;
