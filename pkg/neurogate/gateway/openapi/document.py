@@ -15,6 +15,7 @@ from neurogate import __version__
 from neurogate.gateway.openapi import answers
 from neurogate.gateway.openapi.administration import SCHEME, TAG, admin_paths
 from neurogate.gateway.openapi.answers import ANSWERS, ERRORS, Schema
+from neurogate.gateway.openapi.headers import ANSWER_HEADERS, REFERENCES, REQUEST_HEADERS
 from neurogate.gateway.openapi.requests import enriched
 from neurogate.operations import Ending, Family, Operation
 
@@ -101,6 +102,7 @@ def document(
                 **{name: enriched(name, schema) for name, schema in components.items()},
                 **{_error_name(family): schema for family, schema in ERRORS.items()},
             },
+            "parameters": REQUEST_HEADERS,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "api_key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
@@ -125,17 +127,12 @@ def _operation(operation: Operation, body: type[msgspec.Struct], answer: type[ms
             "required": True,
             "content": {"application/json": {"schema": {"$ref": _REF.format(name=body.__name__)}}},
         },
+        "parameters": REFERENCES,
         "responses": {
-            "200": {"description": "The answer.", "content": content, "headers": _headers()},
+            "200": {"description": "The answer.", "content": content, "headers": ANSWER_HEADERS},
             **{str(status): _failure(operation.family, told) for status, told in _FAILURES.items()},
             **_early(),
         },
-    }
-
-
-def _headers() -> dict[str, Any]:
-    return {
-        "X-Request-Id": {"description": "The request's id, in the gateway's logs too.", "schema": {"type": "string"}}
     }
 
 

@@ -66,6 +66,8 @@ def _operation(document: Mapping[str, Any], method: str, path: str, operation: M
     if body:
         schema = _resolved(document, body["content"]["application/json"]["schema"])
         parts.append("<h4>Body (more fields pass through)</h4>" + _fields(document, schema))
+    if operation.get("parameters"):
+        parts.append("<h4>Headers</h4>" + _headers(document, operation["parameters"]))
     parts.append("<h4>Answers</h4><table>")
     for status, answer in operation["responses"].items():
         types = ", ".join(answer.get("content", ()))
@@ -75,6 +77,17 @@ def _operation(document: Mapping[str, Any], method: str, path: str, operation: M
         )
     parts.append("</table></details>")
     return "".join(parts)
+
+
+def _headers(document: Mapping[str, Any], references: Iterable[Mapping[str, str]]) -> str:
+    known = document["components"]["parameters"]
+    rows = (known[reference["$ref"].rsplit("/", 1)[-1]] for reference in references)
+    cells = (
+        f'<tr><td><code>{escape(row["name"])}</code></td><td class="note">{escape(_words(row["schema"]))}</td>'
+        f"<td>{escape(row['description'])}</td></tr>"
+        for row in rows
+    )
+    return f"<table>{''.join(cells)}</table>"
 
 
 def _fields(document: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
