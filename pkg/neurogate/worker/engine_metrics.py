@@ -41,6 +41,8 @@ _OLLAMAS: tuple[GaugeOf | CounterOf, ...] = (
 )
 _FRESH_S = 1.0
 _TIMEOUT_S = 1.5
+_AT_ONCE_BYTES = 16 * 1024
+"""A millisecond or two of parsing; llama.cpp's are a tenth of that."""
 
 _log = structlog.get_logger("neurogate.worker")
 
@@ -74,7 +76,7 @@ class EngineMetrics(Collector):
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
                     self.figures = await self._engine.figures()
-                    self._families = await asyncio.to_thread(_parsed, self.figures.text) if self.figures.text else ()
+                    self._families = await _read(self.figures.text)
             except Exception as error:  # noqa: BLE001 - whatever an engine says, the worker's own metrics are told
                 self.figures, self._families = Figures(), ()
                 self._say(f"{type(error).__name__}: {error}")
@@ -154,6 +156,11 @@ def _copied(counter: Counter, metric: CounterOf) -> CounterMetricFamily:
             if sample.name.endswith("_total"):
                 family.add_metric([sample.labels[label] for label in metric.labels], sample.value)
     return family
+
+
+async def _read(text: bytes) -> tuple[Metric, ...]:
+    """The same as `_parsed`; a long text does not hold up anybody's tokens."""
+    return _parsed(text) if len(text) <= _AT_ONCE_BYTES else await asyncio.to_thread(_parsed, text)
 
 
 def _parsed(text: bytes) -> tuple[Metric, ...]:
