@@ -122,6 +122,22 @@ def test_concurrent_units_come_back_when_a_request_ends(server: RedisServer):
     run_real(main())
 
 
+def test_what_a_key_has_used_of_its_month_is_told_as_redis_told_it_last(server: RedisServer):
+    """For metrics: nobody is asked for it, so another gateway's requests show with the next one here."""
+
+    async def main() -> None:
+        async with gateway(server) as one, gateway(server, seed=2) as other:
+            alice = caller(tokens_per_month=1000)
+            assert (one.month_used(alice), one.month_used(caller("bob"))) == (None, None)
+            (await one.reserve(alice, 100)).settle(100)
+            assert one.month_used(alice) == 0.1
+            await told(one)
+            (await other.reserve(alice, 200)).settle(200)
+            assert (one.month_used(alice), other.month_used(alice)) == (0.1, 0.3)
+
+    run_real(main())
+
+
 def test_a_months_budget_survives_a_restart_of_the_gateways(server: RedisServer):
     async def main() -> None:
         alice = caller(tokens_per_month=1000)
