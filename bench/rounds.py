@@ -111,7 +111,7 @@ class Run:
             running = peer.start(Stage(Path(directory), engine.port))
             began = time.monotonic()
             try:
-                self._wait_until_it_answers(running)
+                wait_until_it_answers(running)
                 if running.processes:
                     self.told[peer.name]["startup_s"].append(round(time.monotonic() - began, 4))
                 connections = 16 if peer.capacity is None else peer.capacity.connections
@@ -126,24 +126,6 @@ class Run:
             finally:
                 running.stop()
 
-    @staticmethod
-    def _wait_until_it_answers(running: Running) -> None:
-        request = CLOSED.request(running.headers).partition(b"\r\n\r\n")[2]
-        until = time.monotonic() + _START_S
-        while time.monotonic() < until:
-            running.check()
-            connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
-            try:
-                connection.request("POST", PATH, request, {"content-type": "application/json", **running.headers})
-                if connection.getresponse().status == 200:
-                    return
-            except OSError:
-                pass
-            finally:
-                connection.close()
-            time.sleep(0.005)
-        raise NotMeasuredError(f"it does not answer after {_START_S} s")
-
     def _idle(self, runnings: dict[str, Running]) -> None:
         """What each uses while nobody asks it anything."""
         families = {(name, role): pids for name, told in runnings.items() for role, pids in told.families().items()}
@@ -156,6 +138,25 @@ class Run:
     def _fail(self, round_: int, what: str, peer: Peer, error: NotMeasuredError) -> None:
         self.samples.append({"round": round_, "workload": what, "peer": peer.name, "error": str(error)})
         _say(f"{peer.name}, {what}: {error}")
+
+
+def wait_until_it_answers(running: Running, patience_s: float = _START_S) -> None:
+    """Return when a request is answered. Raises NotMeasuredError when that takes too long."""
+    request = CLOSED.request(running.headers).partition(b"\r\n\r\n")[2]
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        running.check()
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        try:
+            connection.request("POST", PATH, request, {"content-type": "application/json", **running.headers})
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.005)
+    raise NotMeasuredError(f"it does not answer after {patience_s:g} s")
 
 
 def _names(peer: Peer, workloads: Sequence[Workload]) -> set[str]:

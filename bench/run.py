@@ -37,7 +37,7 @@ _FILES = 20_000
 def main() -> int:
     """Measure, write and compare."""
     arguments = _arguments()
-    _raise_file_limit()
+    raise_file_limit()
     name = "quick" if arguments.quick else "latest"
     chosen = _workloads(arguments)
     peers = [peer for peer in everybody.peers(arguments.tree) if not arguments.peers or peer.name in arguments.peers]
@@ -106,7 +106,7 @@ def _workloads(arguments: argparse.Namespace) -> list[workloads.Workload]:
     return [found[name] for name in arguments.workloads]
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """A thousand streams are two thousand connections of a gateway."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)

@@ -65,7 +65,7 @@ class Workload:
         fields: dict[str, object] = {
             "model": "bench",
             "messages": [{"role": "user", "content": f"{pattern}{filler}{_QUESTION}"}],
-            "max_tokens": self.tokens or 32,
+            "max_tokens": self.tokens or 1,
         }
         if self.streamed:
             fields["stream"] = True

@@ -71,10 +71,13 @@ def run(
     raise NotMeasuredError("the load ended without a word")
 
 
-def run_count(workload: Workload, count: int, *, port: int, headers: Mapping[str, str], timeout_s: float) -> Seen:
-    """Send so many requests, and no more. Raises NotMeasuredError."""
+def run_count(
+    workload: Workload, count: int, *, port: int, headers: Mapping[str, str], timeout_s: float, lenient: bool = False
+) -> Seen:
+    """Send so many requests, and no more; `lenient` is for another engine than ours. Raises NotMeasuredError."""
     with _request_file(workload, headers) as file:
         command = _command(workload, port, file, ["--count", count, "--ramp", workload.ramp_s])
+        command += ["--any"] if lenient else []
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout_s)
         except subprocess.SubprocessError as error:

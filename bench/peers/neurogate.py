@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache import NotMeasuredError
@@ -13,13 +13,14 @@ from peers.peer import Capacity, Running, Stage, free_port, spawn
 CHECKOUT = Path(__file__).parents[2]
 KEY = "bench-key"
 
-_FEATURES = {
+FEATURES = {
     "API_KEYS": KEY,
     "NEUROGATE_REQUESTS_PER_MINUTE": "1000000000",
     "NEUROGATE_TOKENS_PER_MINUTE": "1000000000000",
     "NEUROGATE_CONCURRENT_PER_KEY": "1000000",
     "NEUROGATE_ACCESS_LOG": "access.log",
 }
+"""What people turn on: keys, limits, access log. Metrics are always on."""
 _TRACED = {"NEUROGATE_TRACES": "otlp", "NEUROGATE_TRACE_RATIO": "0.01"}
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -29,12 +30,23 @@ class NeuroGate:
 
     capacity: Capacity | None = None
 
-    def __init__(self, name: str, tree: Path, gateway: Mapping[str, str], *, traced: bool = False) -> None:
-        """`gateway` is added to the gateway's environment."""
+    def __init__(
+        self,
+        name: str,
+        tree: Path,
+        gateway: Mapping[str, str],
+        *,
+        worker: Mapping[str, str] | None = None,
+        traced: bool = False,
+        under: Sequence[str | Path] = (),
+    ) -> None:
+        """`gateway` and `worker` are added to their environments; `under` is a command that runs the gateway's."""
         self.name = name
         self._tree = tree
         self._gateway = dict(gateway)
+        self._worker = dict(worker or {})
         self._traced = traced
+        self._under = under
         own = tree / ".venv/bin/python"
         self._python = own if own.exists() else Path(sys.executable)
 
@@ -69,6 +81,7 @@ class NeuroGate:
             GRPC_PORT=str(grpc_port),
             METRICS_PORT="0",
             NEUROGATE_WORKER_MAX_REQUESTS="4096",
+            **self._worker,
         )
         wait_until_taken(grpc_port, worker)
         traced = {**_TRACED, _ENDPOINT: f"http://127.0.0.1:{stage.engine_port}"} if self._traced else {}
@@ -76,7 +89,7 @@ class NeuroGate:
         gateway = spawn(
             stage,
             "gateway",
-            [self._python, "-m", "neurogate", "gateway"],
+            [*self._under, self._python, "-m", "neurogate", "gateway"],
             **own,
             **self._gateway,
             **traced,
@@ -103,8 +116,8 @@ class NeuroGate:
 def variants(tree: Path = CHECKOUT) -> list[NeuroGate]:
     """As people run it (keys, limits, metrics, access log), the same with 1 % of requests traced, and bare."""
     return [
-        NeuroGate("neurogate", tree, _FEATURES),
-        NeuroGate("neurogate-traced", tree, _FEATURES, traced=True),
+        NeuroGate("neurogate", tree, FEATURES),
+        NeuroGate("neurogate-traced", tree, FEATURES, traced=True),
         NeuroGate("neurogate-bare", tree, {}),
     ]
 
