@@ -93,11 +93,8 @@ def test_the_runbook_has_no_section_of_an_alert_that_there_is_not() -> None:
 
 def test_queries_of_the_runbook_ask_for_what_there_is() -> None:
     known = told() | recorded() | KNOWN_ELSEWHERE | {"process_cpu_seconds_total"}
-    queries = [
-        line
-        for block in re.findall(r"^```\n(.*?)^```", RUNBOOK, re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
-    ]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", RUNBOOK, re.MULTILINE | re.DOTALL)
+    queries = [line for language, block in blocks if not language for line in block.splitlines()]
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known}
 
     assert len(queries) > len(ALERTS)
