@@ -105,7 +105,7 @@ def main(source: Source, *, once: bool, json: bool) -> int:
         print(asyncio.run(source.picture()).decode())
     elif once or not console.is_terminal:
         picture = read(asyncio.run(source.picture()))
-        console.print(view(picture, height=10_000))
+        console.print(view(picture, width=console.size.width, height=10_000))
     else:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_live(source, console))
@@ -144,7 +144,8 @@ class Screen:
     def redraw(self) -> None:
         """Draw what there is, within what room there is now."""
         if self._picture is not None:
-            self._draw(view(self._picture, height=self._console.size.height, stale=self._stale))
+            width, height = self._console.size
+            self._draw(view(self._picture, width=width, height=height, stale=self._stale))
 
 
 async def follow(source: Source, screen: Screen, *, retry_s: float = _RETRY_S) -> None:

@@ -32,9 +32,15 @@ _KINDS = {"retry": "cyan", "resume": "yellow", "broken": "red", "failure": "red"
 
 _WORKERS_MIN = 3
 
+_WIDE, _MIDDLING = 110, 80
+"""Columns from which on all is told of workers, and all but model and reason."""
 
-def view(picture: Picture, *, height: int, stale: str = "") -> RenderableType:
-    """The picture in at most `height` lines; `stale` is what is wrong with the connection that it came by."""
+
+def view(picture: Picture, *, width: int, height: int, stale: str = "") -> RenderableType:
+    """The picture in `width` columns and at most `height` lines; what is least wanted goes where that is little.
+
+    `stale` is what is wrong with the connection that it came by.
+    """
     room = max(0, height - 8)
     workers_max = max(_WORKERS_MIN, min(len(picture.workers), room // 2))
     rest = max(0, room - min(len(picture.workers), workers_max))
@@ -43,9 +49,9 @@ def view(picture: Picture, *, height: int, stale: str = "") -> RenderableType:
     parts: list[RenderableType] = [_head(picture), _totals(picture)]
     if stale:
         parts.append(Text(stale, style="bold red", no_wrap=True, overflow="ellipsis"))
-    parts.append(_workers(picture.workers, workers_max, picture.workers_more))
+    parts.append(_workers(picture.workers, workers_max, picture.workers_more, width))
     if requests_max and picture.requests:
-        parts.append(_requests(picture.requests, requests_max, picture.fleet.in_flight))
+        parts.append(_requests(picture.requests, requests_max, picture.fleet.in_flight, width))
     if recent_max:
         parts.append(_recent(picture.recent[:recent_max], picture.at))
     return Group(*parts)
@@ -82,13 +88,15 @@ def _totals(picture: Picture) -> Text:
     return Text("   ".join(filter(None, told)), no_wrap=True, overflow="ellipsis")
 
 
-def _workers(workers: Sequence[WorkerNow], limit: int, more: int) -> Table:
-    table = _table("worker", "state", "breaker", ">slots", ">held", ">queued", ">tokens/s", "last 20 s", "model", "why")
+def _workers(workers: Sequence[WorkerNow], limit: int, more: int, width: int) -> Table:
+    columns = ["worker", "state", "breaker", ">slots", ">held", ">queued", ">tokens/s", "last 20 s", "model", "why"]
+    columns = columns[: 10 if width >= _WIDE else 8 if width >= _MIDDLING else 4]
+    table = _table(*columns)
     top = max((point or 0.0 for worker in workers for point in worker.history), default=0.0)
     for worker in workers[:limit]:
         style, shape = _STATES.get(worker.state, ("", "?"))
         slots = f"{worker.slots_busy}/{worker.slots_total}" if worker.slots_total else "-"
-        table.add_row(
+        cells = (
             worker.id,
             Text(f"{shape} {_plain(worker.state)}", style=style),
             Text(worker.breaker, style=_BREAKERS.get(worker.breaker, "")),
@@ -100,16 +108,19 @@ def _workers(workers: Sequence[WorkerNow], limit: int, more: int) -> Table:
             worker.models[0] if worker.models else "-",
             worker.why,
         )
+        table.add_row(*cells[: len(columns)])
     hidden = max(0, len(workers) - limit) + more
     if hidden:
         table.add_row(Text(f"and {hidden} more", style="dim"))
     return table
 
 
-def _requests(requests: Sequence[Row], limit: int, total: int) -> Table:
-    table = _table(f"request ({total})", "phase", ">age", "worker", ">attempts", ">tokens", "model", "key")
+def _requests(requests: Sequence[Row], limit: int, total: int, width: int) -> Table:
+    columns = [f"request ({total})", "phase", ">age", "worker", ">attempts", ">tokens", "model", "key"]
+    columns = columns[: 8 if width >= _MIDDLING else 4]
+    table = _table(*columns)
     for request in requests[:limit]:
-        table.add_row(
+        cells = (
             request.id,
             Text(request.phase, style=_PHASES.get(request.phase, "")),
             seconds(request.age_s),
@@ -119,6 +130,7 @@ def _requests(requests: Sequence[Row], limit: int, total: int) -> Table:
             request.model or "default",
             request.key_id or "-",
         )
+        table.add_row(*cells[: len(columns)])
     return table
 
 

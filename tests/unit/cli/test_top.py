@@ -20,7 +20,7 @@ from top_support import ops_port, picture, worker
 
 def drawn(shown: Picture, *, width: int = 160, height: int = 50, stale: str = "") -> str:
     console = Console(file=io.StringIO(), width=width, height=height)
-    console.print(view(shown, height=height, stale=stale))
+    console.print(view(shown, width=width, height=height, stale=stale))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -50,6 +50,13 @@ def test_it_fits_into_the_terminal(width: int, height: int) -> None:
 
     assert len(lines) <= max(height, 15)
     assert all(len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("width", [50, 80, 110])
+def test_names_are_whole_however_narrow_it_is(width: int) -> None:
+    lines = drawn(picture(worker(12), worker(13)), width=width).splitlines()
+    assert any(line.startswith("worker-12 ") for line in lines)
+    assert any(line.startswith("req-0 ") for line in lines)
 
 
 def test_what_has_no_room_is_counted() -> None:
