@@ -26,9 +26,9 @@ exemplars of the histograms by model and of request durations; Prometheus keeps 
   theirs; of the models that are, `neurogate_gateway_model_workers` is the fewest.
 - Nothing is counted for each token in a gateway. The gap between tokens is told twice: a worker observes each
   (`neurogate_worker_inter_token_latency_seconds`), a gateway the mean of each answer.
-- **An engine's own metrics** are on its worker's port as well, under their names with `_` for `:`: `llamacpp_*` of
-  llama.cpp (of a `llama-server` that was started with `--metrics`), `vllm_*` of vLLM. An engine that does not answer
-  in time has none in that scrape.
+- **An engine's own metrics** are on its worker's port as well, under their names with `_` for `:` and `_total` for
+  counters that lack it: `llamacpp_*` of llama.cpp (of a `llama-server` that was started with `--metrics`), `vllm_*` of
+  vLLM. An engine that does not answer in time has none in that scrape.
 - Energy is the GPU's own count, or else its power over the time between scrapes; scrape often where only power is
   told.
 

@@ -18,8 +18,10 @@ from neurogate.telemetry import catalog
 from neurogate.testing.engines import HANG, ScriptedEngine
 from neurogate.virtual_time import run
 from neurogate.worker.engine_metrics import EngineMetrics, OllamaMetrics
+from neurogate.worker.gpu import Nvml
 from neurogate.worker.metrics import WorkerMetrics
-from worker_support import progress
+from neurogate.worker.outside_metrics import OutsideMetrics
+from worker_support import Setup, progress
 
 LLAMACPP = b"""\
 # HELP llamacpp:prompt_tokens_total Number of prompt tokens processed.
@@ -197,6 +199,31 @@ def test_requests_of_an_ollama_are_told_under_the_names_of_the_first_neurogate()
         assert made.value("ollama_completion_tokens_total", model="tiny") == 5
 
     run(main())
+
+
+class OllamaLike(ScriptedEngine):
+    """An engine that says that it is an Ollama."""
+
+    @property
+    def kind(self) -> str:
+        return "ollama"
+
+
+@pytest.mark.parametrize(("engine", "shown"), [(OllamaLike, 1), (ScriptedEngine, None)])
+def test_only_a_worker_of_an_ollama_has_its_metrics(engine: type[ScriptedEngine], shown: int | None) -> None:
+    def no_library() -> Nvml:
+        raise ImportError("No module named 'pynvml'")
+
+    async def main() -> None:
+        setup = Setup(engine())
+        loop = asyncio.get_running_loop()
+        outside = OutsideMetrics(setup.engine, setup.worker, setup.metrics, loop=loop, load=no_library)
+        await outside.refresh()
+        assert setup.metrics.registry.get_sample_value("ollama_up") == shown
+        assert "neurogate_gpu" not in generate_latest(setup.metrics.registry).decode()
+        outside.close()
+
+    asyncio.run(main())
 
 
 def test_all_names_of_ollamas_are_declared() -> None:
