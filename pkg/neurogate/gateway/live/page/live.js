@@ -464,9 +464,9 @@ function tellStale() {
     banner.hidden = true;
     return;
   }
-  tellLink("bad", "cross", "stale");
-  const old = lastAt ? `What you see is ${seconds(Math.round((Date.now() - lastAt) / 1000))} old. ` : "";
-  const words = `${old}${trouble || "The gateway says nothing"}; trying again.`;
+  // How old it is changes every second: beside the alert, which would be read out each time.
+  tellLink("bad", "cross", lastAt ? `${seconds(Math.round((Date.now() - lastAt) / 1000))} old` : "no picture");
+  const words = `${lastAt ? "What you see is old. " : ""}${trouble || "The gateway says nothing"}; trying again.`;
   if (banner.textContent !== words) banner.textContent = words;
   banner.hidden = false;
 }
