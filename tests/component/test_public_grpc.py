@@ -44,6 +44,7 @@ from neurogate.rpc import keyless_calls
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.status import status_of, trailers_of
 from real_loop import eventually, run_real
+from trace_support import SAMPLED, TRACE_ID, Spans, tracer_into
 
 Code = grpc.StatusCode
 ASK = llm_pb2.PromptRequest(prompt="Why is the sky blue?", max_tokens=12, temperature=0.0)
@@ -125,6 +126,27 @@ def test_a_stream_comes_token_by_token_and_only_its_last_message_is_done() -> No
             assert (last.model, last.finish_reason) == ("tiny", "length")
             assert {message.request_id for message in messages} == {"r-1"}
             assert dict(await call.initial_metadata())["x-request-id"] == "r-1"
+
+    run_real(main())
+
+
+def test_a_traced_call_is_a_span_and_tells_its_client() -> None:
+    async def main() -> None:
+        spans = Spans()
+        async with served() as found:
+            found.made.gateway.grpc._tracer = tracer_into(spans)
+            calling = found.llm.GenerateText(ASK, metadata=(BEARER, ("traceparent", SAMPLED), ("tracestate", "a=1")))
+            answer = await calling
+            head = dict(await calling.initial_metadata())
+            with refused(Code.INVALID_ARGUMENT):
+                await found.llm.GenerateText(llm_pb2.PromptRequest(), metadata=(BEARER, ("traceparent", SAMPLED)))
+
+        good, bad = spans.of("llm.v1.LLMService/GenerateText")
+        assert head["traceresponse"] == f"00-{TRACE_ID}-{good.span_id}-01"
+        assert spans.one("attempt").parent_id == good.span_id
+        assert (good.attributes["rpc.response.status_code"], good.error) == ("OK", None)
+        assert good.attributes["gen_ai.usage.output_tokens"] == answer.completion_tokens
+        assert (bad.attributes["rpc.response.status_code"], bad.error) == ("INVALID_ARGUMENT", None)
 
     run_real(main())
 

@@ -37,6 +37,7 @@ from neurogate.engines.llama_server import LlamaServerEngine
 from neurogate.engines.ollama import OllamaEngine
 from neurogate.engines.openai import OpenAIEngine
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
+from neurogate.telemetry.concern import about
 
 DONE = b"data: [DONE]\n\n"
 
@@ -245,6 +246,23 @@ def test_a_model_that_is_not_there_stays_a_404(body: bytes) -> None:
             assert (reply.status, await read(reply.body)) == (404, body)
 
     asyncio.run(go())
+
+
+def test_the_engine_is_told_the_trace_context_of_the_request() -> None:
+    """As it is in the worker; without one there is no such header."""
+
+    async def main() -> None:
+        async with connected(http_answer(b"{}")) as (server, engine):
+            with about("req-7", "00-" + "a" * 32 + "-" + "b" * 16 + "-01"):
+                async with engine.forward(chat_call()) as reply:
+                    await read(reply.body)
+            async with engine.forward(chat_call()) as reply:
+                await read(reply.body)
+            traced, plain = (headers for _, headers, _ in server.requests)
+            assert traced["traceparent"] == "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+            assert "traceparent" not in plain
+
+    asyncio.run(main())
 
 
 def test_only_body_path_and_request_id_reach_the_engine_with_the_workers_own_key() -> None:

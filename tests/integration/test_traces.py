@@ -56,6 +56,8 @@ def test_a_resumed_request_is_one_trace_from_gateway_to_engine() -> None:
         spans = receiver.wait_for("attempt", "attempt", "resume", "call", "decode", trace_id=request.trace_id)
         assert {span.trace_id for span in receiver.spans} == {request.trace_id}
         assert receiver.requests[0]["x-scope"] == "team a"
+        said = cluster.gateway.wait_for("stream broke, another worker continues it")
+        assert (said["trace_id"], said["worker"]) == (request.trace_id, seen.worker)
 
     first, second = sorted((span for span in spans if span.name == "attempt"), key=lambda span: span.start_ns)
     resume, call = one(spans, "resume"), one(spans, "call")
