@@ -73,7 +73,7 @@ def _without_engine(report: Report, docker: Docker) -> None:
 
 def _cuda(report: Report, docker: Docker) -> None:
     """The Dockerfile's steps, on a base that has no CUDA: that much can be known without a GPU."""
-    base = os.environ.get("LLAMA_IMAGE", "debian:bookworm-slim")
+    base = os.environ.get("LLAMA_IMAGE", "python:3.12-slim")
     command = ["make", "docker-cuda", f"DOCKER_TAG={TAG}", "REGISTRY=", f"LLAMA_IMAGE={base}"]
     if _built(report, docker, f"make docker-cuda on {base}", command):
         done = _in(docker, f"neurogate-worker-cuda:{TAG}", "neurogate", "check", "--process", "worker")
