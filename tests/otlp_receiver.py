@@ -1,4 +1,4 @@
-"""A receiver of OTLP over HTTP, as small as can be: what collectors, Jaeger and Tempo get, kept for tests to look at."""
+"""A receiver of OTLP over HTTP, as small as can be: what a collector, Jaeger or Tempo gets, for tests to look at."""
 
 from __future__ import annotations
 
