@@ -101,7 +101,7 @@ class NeuroGate:
             PORT_HEALTH="-1",
         )
         headers = {"authorization": f"Bearer {KEY}"} if "API_KEYS" in self._gateway else {}
-        return Running(port, {"gateway": gateway, "worker": worker}, headers)
+        return Running(port, {"gateway": gateway, "worker": worker}, headers, stage.directory)
 
     def _settings(self) -> str:
         return subprocess.run(

@@ -45,6 +45,8 @@ class Running:
     """By role: `gateway`, and `worker` where there is one."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """What a request needs besides."""
+    directory: Path | None = None
+    """Where its logs are."""
 
     def families(self) -> dict[str, list[int]]:
         """The processes of each role, children included."""
@@ -54,7 +56,12 @@ class Running:
         """Raise NotMeasuredError when one of them has ended."""
         for role, process in self.processes.items():
             if process.poll() is not None:
-                raise NotMeasuredError(f"its {role} ended with {process.returncode}")
+                raise NotMeasuredError(f"its {role} ended with {process.returncode}: {self._last_words(role)}")
+
+    def _last_words(self, role: str) -> str:
+        log = None if self.directory is None else self.directory / f"{role}.log"
+        lines = log.read_text(errors="replace").split("\n") if log is not None and log.exists() else []
+        return " / ".join([line.strip() for line in lines if line.strip()][-3:])[-400:]
 
     def stop(self) -> None:
         """End its processes and wait for them; those that do not listen are killed."""

