@@ -28,6 +28,9 @@ _SMOOTHING = 0.3
 _LOOK_S = 0.2
 PAUSE_S = 0.5
 """A timer later than that says that the process did not run, and nothing about its engine."""
+STOPPED_S = 2.0
+"""One later than that, that it was stopped: what the engine said waits in the socket. Less is the time that others took
+from it, which is not counted; a busy machine must not keep a silent engine for ever."""
 _OWN_STEPS = 2
 """How often an engine's counter can be seen to grow for a canary: its prompt, its token."""
 WEDGED = "the engine answers but generates nothing"
@@ -236,8 +239,9 @@ class Canary:
                     if not asking.cancelled():
                         return self._learned(asking.result(), alone=alone)
                     began = waits_since = loop.time()  # it gave way to a user, whose progress counts from here
-            if loop.time() > now + look_s + PAUSE_S:
-                waits_since, alone = loop.time(), False  # it was us who slept: the token may wait in the socket
+            late_s = loop.time() - now - look_s
+            if late_s > PAUSE_S:
+                waits_since, alone = (loop.time() if late_s > STOPPED_S else waits_since + late_s), False
             if around.life() != life or (self._asking is None and around.work() != work):
                 return Verdict(Outcome.ALIVE, seconds=loop.time() - began)
             if around.work() != work:

@@ -268,6 +268,20 @@ class Stalls:
         for held in self._held:
             held.moved_at, held.paced = now, (now, held.seen)
 
+    def lose(self, seconds: float, now: float) -> None:
+        """So much of the time until now did not pass for us, and says nothing about the engine."""
+
+        def later(since: float) -> float:
+            return min(now, since + seconds)
+
+        self._worked_at, self._computed_at = later(self._worked_at), later(self._computed_at)
+        self._left_at, self.lived_at = later(self._left_at), later(self.lived_at)
+        self._idle_since += seconds
+        self._fewer_since += seconds
+        self._settled_at = now + _SETTLING_S
+        for held in self._held:
+            held.moved_at, held.paced = later(held.moved_at), (later(held.paced[0]), held.paced[1])
+
     def sweep(self, now: float, seen: Observation) -> list[Stall]:
         """Look at all of them, on an engine that was last seen so; those that are stuck."""
         self._look(now)

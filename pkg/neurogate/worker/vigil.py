@@ -14,7 +14,7 @@ import structlog
 
 from neurogate.channel import End, EndCode
 from neurogate.engines.engine import Engine, Observation
-from neurogate.worker.canary import PAUSE_S, Canary, Outcome, Verdict
+from neurogate.worker.canary import PAUSE_S, STOPPED_S, Canary, Outcome, Verdict
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.pace import Pace
 from neurogate.worker.stalls import Held, Stalls
@@ -219,10 +219,13 @@ class Vigil:
         while True:
             due_at = loop.time() + _SWEEP_S
             await asyncio.sleep(_SWEEP_S)
-            if loop.time() > due_at + PAUSE_S:  # it was us who slept: what the engine said waits in the socket
+            late_s = loop.time() - due_at
+            if late_s > STOPPED_S:
                 self._stalls.restart(loop.time())
-            else:
-                self.sweep()
+                continue
+            if late_s > PAUSE_S:
+                self._stalls.lose(late_s, loop.time())
+            self.sweep()
 
     async def _ask_always(self) -> None:
         while True:

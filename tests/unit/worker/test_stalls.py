@@ -375,6 +375,27 @@ def test_a_pause_of_the_worker_restarts_the_clocks() -> None:
     run(main())
 
 
+def test_a_machine_that_is_always_late_does_not_keep_a_silent_engine_for_ever() -> None:
+    """What it lost of its time is not counted; the rest is."""
+
+    async def main() -> None:
+        engine = ScriptedEngine(observation=TELLS, replies=lambda _: stream(b"data: {}\n\n", HANG))
+        async with watching(engine, canary_interval_s=0, stall_decode_s=15) as watched, asyncio.TaskGroup() as tasks:
+            await asyncio.sleep(7)
+            asked = tasks.create_task(watched.asked({"stream": True}, timeout_s=None))
+            late_s = 0.0
+            began = watched.loop.time()
+            while not asked.done():
+                await asyncio.sleep(0.8)
+                watched.pause(0.9)
+                late_s += 0.9
+                assert watched.loop.time() < began + 120
+            assert asked.result().code in {EndCode.BROKEN, EndCode.UNAVAILABLE}
+            assert watched.loop.time() - began - late_s > 3
+
+    run(main())
+
+
 def test_tokens_that_waited_out_a_pause_say_nothing_about_the_engines_speed() -> None:
     async def main() -> None:
         bench = Bench()
