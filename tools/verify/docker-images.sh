@@ -21,7 +21,8 @@ fresh() { rm -rf build && mkdir build && cp -r "$here/stand-ins/$1" build/; }
 if ! there debian:bookworm-slim; then
   said "making debian:bookworm-slim"
   fresh debian.clean
-  mmdebstrap -q --variant=minbase --aptopt='APT::Install-Recommends "false"' --include=ca-certificates,netbase,tzdata,wget \
+  mmdebstrap -q --variant=minbase --aptopt='APT::Install-Recommends "false"' \
+    --include=ca-certificates,netbase,tzdata,usr-is-merged,wget --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --customize-hook="$dir/build/debian.clean" bookworm build/base.tar

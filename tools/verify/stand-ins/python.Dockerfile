@@ -13,7 +13,6 @@ RUN apt-get -qq update \
     && ln -sf python3.12 /usr/local/bin/python \
     && python -m ensurepip >/dev/null \
     && ln -sf pip3 /usr/local/bin/pip \
-    && rm -rf /usr/local/lib/python3.12/ensurepip/_bundled \
     && find /usr/local -name __pycache__ -prune -exec rm -rf {} + \
     && python -B -c "import ctypes, lzma, sqlite3, ssl"
 CMD ["python3"]
