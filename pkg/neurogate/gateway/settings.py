@@ -36,7 +36,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, env("NEUROGATE_HOST", "Address the HTTP and ops ports listen on.")] = "0.0.0.0"
     http_port: Annotated[int, env("HTTP_PORT", "HTTP API port.", ge=0, le=65535)] = 8080
     metrics_port: Annotated[
-        int, env("METRICS_PORT", "Ops port: /metrics, /telemetry, /vitals, /health, /ready, /dashboard.", ge=0, le=65535)
+        int,
+        env("METRICS_PORT", "Ops port: /metrics, /telemetry, /vitals, /health, /ready, /dashboard.", ge=0, le=65535),
     ] = 9091
     worker_addresses: Annotated[
         tuple[str, ...],
