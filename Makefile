@@ -119,6 +119,9 @@ verify-deploy: $(DEV) $(VERIFY) ## Climb the whole ladder: linters, Terraform, P
 verify-quick: $(DEV) $(VERIFY) ## Its first three rungs, which make check runs too
 	@$(BIN)/python tools/verify/ladder.py --to prometheus
 
+verify-prometheus: $(DEV) ## A real Prometheus and Alertmanager over a live fleet; every rule and panel must have an answer
+	@$(BIN)/python tools/verify/prometheus.py
+
 verify-tools: $(VERIFY) ## Install the linters of the deployment, in an environment of their own
 
 $(VERIFY): tools/verify/requirements.lock
@@ -304,4 +307,4 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 
 .PHONY: tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
 	kind-create kind-load deploy undeploy status demo-k8s logs-gateway logs-worker kind-delete k8s-render \
-	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-tools chaos soak bench bench-quick dashboards docs proto proto-check proto-baseline lock clean
+	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-prometheus verify-tools chaos soak bench bench-quick dashboards docs proto proto-check proto-baseline lock clean
