@@ -68,14 +68,14 @@ kubectl=("${inside[@]}" "${KUBECTL:-kubectl}" --kubeconfig "$run/kc")
 start etcd etcd --data-dir "$run/etcd" --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
   --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
   --initial-cluster default=http://127.0.0.1:2380 --log-level warn --unsafe-no-fsync
-wait_for 30 etcd "${inside[@]}" curl -sf http://127.0.0.1:2379/health
+wait_for 90 etcd "${inside[@]}" curl -sf http://127.0.0.1:2379/health
 
 start api "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --advertise-address=$address \
   --secure-port=16443 "--cert-dir=$run/certs" --service-cluster-ip-range=10.96.0.0/16 --token-auth-file=tokens.csv \
   --authorization-mode=RBAC --service-account-key-file=sa.pub --service-account-signing-key-file=sa.key \
   --service-account-issuer=https://kubernetes.default.svc --api-audiences=https://kubernetes.default.svc \
   --allow-privileged=true --kubelet-preferred-address-types=InternalIP
-wait_for 60 kube-apiserver "${kubectl[@]}" get --raw /readyz
+wait_for 180 kube-apiserver "${kubectl[@]}" get --raw /readyz
 
 start kcm "$bin/kube-controller-manager" "--kubeconfig=$run/kc" --bind-address=127.0.0.1 --leader-elect=false \
   --service-account-private-key-file=sa.key --root-ca-file=certs/apiserver.crt
@@ -105,7 +105,7 @@ state = "$run/ctd/state"
     conf_dir = "$run/cni"
 END
 start ctd containerd --config "$run/ctd.toml"
-wait_for 30 containerd ctr -a "$run/ctd/containerd.sock" version
+wait_for 90 containerd ctr -a "$run/ctd/containerd.sock" version
 
 start proxy "$bin/kube-proxy" "--kubeconfig=$run/kc" --proxy-mode=iptables --cluster-cidr=10.244.0.0/16 \
   --hostname-override=node1 --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
@@ -114,5 +114,5 @@ start kubelet "$bin/kubelet" "--kubeconfig=$run/kc" --hostname-override=node1 --
   "--root-dir=$run/kubelet" --authorization-mode=AlwaysAllow --anonymous-auth=true --pod-cidr=10.244.0.0/24 \
   --eviction-hard= --image-gc-high-threshold=100 --resolv-conf= --runtime-cgroups=/ --kubelet-cgroups=/
 ready() { "${kubectl[@]}" get node node1 | grep -q ' Ready'; }
-wait_for 90 "the node" ready
+wait_for 240 "the node" ready
 "${kubectl[@]}" get nodes >&2

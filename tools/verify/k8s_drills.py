@@ -75,7 +75,7 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 def rolled(node: Node, workload: str) -> None:
     """Wait until a workload is as it should be. Raises RuntimeError."""
-    node.ask("rollout", "status", workload, "--timeout=240s", timeout_s=260)
+    node.ask("rollout", "status", workload, "--timeout=400s", timeout_s=420)
 
 
 def seen_by(node: Node, gateway: str) -> dict[str, str]:

@@ -162,7 +162,7 @@ def deploy(report: Report, node: Node, run: Path, *, prometheus: bool) -> list[d
     for batch in (namespace, list(volumes(run, model=model if real else None)), others):
         node.ask("apply", "-f", "-", given=yaml.safe_dump_all(batch))
     for workload in ("deployment/neurogate-gateway", "statefulset/neurogate-worker"):
-        done = node.try_kubectl("rollout", "status", workload, "--timeout=240s", timeout_s=260)
+        done = node.try_kubectl("rollout", "status", workload, "--timeout=400s", timeout_s=420)
         if done.returncode:
             report.failed(f"{workload} becomes ready", f"{done.stderr.strip()}\n{k8s_drills.troubles(node)}")
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -279,3 +280,16 @@ def test_links_with_certificates_are_told_to_both_ends(render: ModuleType, helm:
         mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
         assert config["link_tls"]["cert"] == f"{mounts['link-tls']}/tls.crt"
         assert {"name": "link-tls", "secret": {"secretName": "link", "defaultMode": 0o440}} in pod["volumes"]
+
+
+def test_dashboards_name_the_data_source_that_grafana_is_given():
+    found = {each["metadata"]["name"]: each["data"] for each in objects("overlays/kind") if each["kind"] == "ConfigMap"}
+    (source,) = yaml.safe_load(found["neurogate-grafana"]["datasource.yaml"])["datasources"]
+    assert source["url"] == "http://neurogate-prometheus:9090"
+    dashboards = [data for name, data in found.items() if name.startswith("neurogate-dashboard-")]
+    assert len(dashboards) >= 4
+    for data in dashboards:
+        (text,) = data.values()
+        assert json.loads(text)["title"]
+        assert f'"{source["uid"]}"' in text
+        assert len(text) < 200_000, "kubectl apply keeps a copy in an annotation, which holds 256 KB"
