@@ -46,7 +46,7 @@ class Cost:
     report_us: float
     """The same, for one worker's second."""
     request_us: float
-    """CPU for an unstreamed request, 64 at once."""
+    """CPU for an unstreamed request, 64 at once, without what the idle fleet costs meanwhile; so are the next two."""
     token_us: float
     """CPU for a token, of 200 streams at 20 a second spread over all workers, their beginnings included."""
     scrape_ms: float
@@ -66,11 +66,11 @@ def measure(workers: int, processes: int) -> Cost:
             idle_s = _cpu_s(running, lambda: time.sleep(10)) / 10
             rss_mib = memory_of(running.families()["gateway"]).rss_mib
             _ask(running, 500)
-            request_s = _cpu_s(running, lambda: _ask(running, _REQUESTS)) / _REQUESTS
-            token_s = _cpu_s(running, lambda: _stream(running)) / (_STREAMS * _TOKENS)
+            request_s = _cpu_s(running, lambda: _ask(running, _REQUESTS), idle_s) / _REQUESTS
+            token_s = _cpu_s(running, lambda: _stream(running), idle_s) / (_STREAMS * _TOKENS)
             url = f"http://127.0.0.1:{ops_port}/metrics"
             size = len(_get(url))
-            scrape_s = _cpu_s(running, lambda: [_get(url) for _ in range(_SCRAPES)]) / _SCRAPES
+            scrape_s = _cpu_s(running, lambda: [_get(url) for _ in range(_SCRAPES)], idle_s) / _SCRAPES
         finally:
             running.stop()
     return Cost(
@@ -156,12 +156,12 @@ def _checked(seen: client.Seen) -> None:
         raise SystemExit(f"scale: {seen.bad} answers were bad: {seen.told['sample']}")
 
 
-def _cpu_s(running: Running, work: Callable[[], object]) -> float:
-    """CPU seconds of the gateway while something is done."""
+def _cpu_s(running: Running, work: Callable[[], object], idle_s: float = 0.0) -> float:
+    """CPU seconds of the gateway while something is done, less what it uses each second anyway."""
     pids = running.families()["gateway"]
-    before = cpu_of(pids)
+    before, began = cpu_of(pids), time.monotonic()
     work()
-    return seconds_between(before, cpu_of(pids))
+    return seconds_between(before, cpu_of(pids)) - idle_s * (time.monotonic() - began)
 
 
 def _get(url: str) -> bytes:
