@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from steady_load import SteadyLoad
+from steady_load import SteadyLoad  # type: ignore[import-not-found]  # tests are not type-checked
 
 
 async def main() -> None:
