@@ -55,7 +55,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         str, env("NEUROGATE_MODEL", "A model's name, or for llamacpp also a path to a GGUF file or a hub reference.")
     ] = ""
     threads: Annotated[
-        int, env("NEUROGATE_ENGINE_THREADS", "CPU threads of a managed engine; 0 takes every core.", ge=0)
+        int, env("NEUROGATE_ENGINE_THREADS", "CPU threads of a managed engine; 0 takes every core it may use.", ge=0)
     ] = 0
     slots: Annotated[
         int,
