@@ -96,8 +96,9 @@ class RestartPolicy:
                 why = f"{oom.ADVICE}: " if death.out_of_memory else ""
                 raise EngineFatalError(f"the engine cannot start: {why}{death.last_words or _SILENT}")
             if self._failed_starts >= STARTS_MAX:
+                words = death.last_words or _SILENT
                 raise EngineFatalError(
-                    f"the engine died {STARTS_MAX} times before it was ready; last, {death}: {death.last_words or _SILENT}"
+                    f"the engine died {STARTS_MAX} times before it was ready; last, {death}: {words}"
                 )
         if death.ready_s is not None and death.ready_s >= HEALTHY_S:
             self._delay_s = 0.0
