@@ -62,7 +62,7 @@ def main() -> int:
         "machine": machine.facts(),
         "peers": run.told,
         "workloads": run.described(),
-        "picks": None if arguments.no_picks else json.loads(json.dumps(picks.measure(3 if arguments.quick else 5))),
+        "picks": None if arguments.no_picks else json.loads(json.dumps(picks.measure(2 if arguments.quick else 5))),
         "left_out": run.left_out,
         "samples": run.samples,
     }
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     if arguments.quick and not arguments.peers:
         arguments.peers = list(_QUICK_PEERS)
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 3)
-    arguments.limit = arguments.limit or (80 if arguments.quick else float("inf") if arguments.whole else 870)
+    arguments.limit = arguments.limit or (78 if arguments.quick else float("inf") if arguments.whole else 840)
     arguments.tree = arguments.tree.resolve()
     return arguments
 

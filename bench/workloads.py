@@ -41,6 +41,8 @@ class Workload:
     warm_s: float = 0.5
     ramp_s: float = 0.0
     """Time over which connections begin."""
+    drain_s: float = 2.0
+    """Time for what is under way at the end to end by itself; the rest is cut."""
     core: bool = True
     """Measured in every round, else in one."""
     idle: bool = False
@@ -93,6 +95,7 @@ def stream(tokens: int, tokens_per_s: float, streams: int, *, core: bool = False
         ramp_s=ramp,
         warm_s=ramp + 0.4,
         seconds=seconds,
+        drain_s=2.0 if tokens / tokens_per_s < 5 else 0.0,
         core=core,
     )
 
@@ -124,6 +127,7 @@ IDLE = Workload(
     ramp_s=1.0,
     warm_s=1.8,
     seconds=1.0,
+    drain_s=0.0,
     idle=True,
 )
 MANY = stream(64, 50, 400, core=True)
@@ -147,11 +151,8 @@ DEFAULT = (
 )
 """Each of the values that matter, once; `every` has all their combinations."""
 
-QUICK = (
-    replace(CLOSED, seconds=2.0),
-    replace(OPEN, seconds=2.0),
-    replace(MANY, seconds=2.0),
-    replace(SOME, seconds=2.0),
+QUICK = tuple(
+    replace(workload, seconds=1.2, warm_s=workload.ramp_s + 0.3, drain_s=0.0) for workload in (CLOSED, OPEN, MANY, SOME)
 )
 
 

@@ -52,7 +52,7 @@ def run(
 ) -> Seen:
     """Load a port, and tell when the measured seconds begin and when they end. Raises NotMeasuredError."""
     options = ["--seconds", workload.seconds, "--warm", workload.warm_s, "--rate", workload.rate]
-    options += ["--ramp", workload.ramp_s, "--drain", _drain_s(workload), "--seed", seed]
+    options += ["--ramp", workload.ramp_s, "--drain", workload.drain_s, "--seed", seed]
     with _request_file(workload, headers) as file:
         command = _command(workload, port, file, options)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -83,11 +83,6 @@ def run_count(
         except subprocess.SubprocessError as error:
             raise NotMeasuredError(f"the load did not end well: {error}") from error
     return Seen(json.loads(done.stdout))
-
-
-def _drain_s(workload: Workload) -> float:
-    """Time for streams to end by themselves; long ones are cut."""
-    return 2.0 if workload.tokens / workload.tokens_per_s < 5 else 0.0
 
 
 @contextmanager
