@@ -30,13 +30,13 @@ DATASOURCE_UID = "neurogate-prometheus"
 TAG = "neurogate"
 WIDTH = 24
 
-TOKENS_PER_SECOND = "suffix: tok/s"
+TOKENS_PER_SECOND = "suffix:tok/s"
 REQUESTS_PER_SECOND = "reqps"
 EVENTS_PER_SECOND = "eps"
 SECONDS = "s"
 SHARE = "percentunit"
 COUNT = "short"
-TOKENS = "suffix: tokens"
+TOKENS = "suffix:tokens"
 
 _SOURCE = dash.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _REFRESH_ON_TIME = dash.VariableRefresh.ON_TIME_RANGE_CHANGED
@@ -87,22 +87,28 @@ def lines(
     height: int = 8,
     limits: Sequence[Limit] = (),
     stacked: bool = False,
-    points: bool = False,
+    steps: bool = False,
     colors: Mapping[str, str] | None = None,
     maximum: float | None = None,
 ) -> Panel:
-    """Values over time. `limits` are drawn as dashed lines, `colors` are by the names of series."""
+    """Values over time. `limits` are dashed lines, `colors` go by the names of series, `steps` is for counts."""
+    # A table of many series would leave no room for their lines.
+    few = not any("{{" in each.legend for each in queries)
     legend = (
-        common.VizLegendOptions().display_mode(model.LegendDisplayMode.TABLE).placement(model.LegendPlacement.BOTTOM)
+        common.VizLegendOptions()
+        .display_mode(model.LegendDisplayMode.TABLE if few else model.LegendDisplayMode.LIST)
+        .placement(model.LegendPlacement.BOTTOM)
+        .show_legend(show_legend=True)
+        .calcs(["lastNotNull", "max"] if few else [])
     )
-    legend = legend.show_legend(show_legend=True).calcs(["lastNotNull", "max"])
     panel = (
         timeseries.Panel()
         .legend(legend)
         .tooltip(common.VizTooltipOptions().mode(model.TooltipDisplayMode.MULTI).sort(model.SortOrder.DESCENDING))
         .line_width(1)
         .fill_opacity(35 if stacked else 8)
-        .show_points(model.VisibilityMode.ALWAYS if points else model.VisibilityMode.NEVER)
+        .show_points(model.VisibilityMode.NEVER)
+        .line_interpolation(model.LineInterpolation.STEP_AFTER if steps else model.LineInterpolation.LINEAR)
         .min(0)
     )
     if stacked:
@@ -196,7 +202,7 @@ def bars(
         .orientation(model.VizOrientation.HORIZONTAL)
         .display_mode(model.BarGaugeDisplayMode.BASIC)
         .value_mode(model.BarGaugeValueMode.COLOR)
-        .name_placement(model.BarGaugeNamePlacement.AUTO)
+        .name_placement(model.BarGaugeNamePlacement.TOP)
         .sizing(model.BarGaugeSizing.AUTO)
         .thresholds(_thresholds(limits, first="green" if limits else "blue"))
         .min(0)
@@ -277,10 +283,11 @@ def _lay_out(board: dashboard.Dashboard, rows: Sequence[Row]) -> None:
             panel.builder.id(number_).grid_pos(dash.GridPos(h=panel.height, w=panel.width, x=left, y=top))
             number_, left, highest = number_ + 1, left + panel.width, max(highest, panel.height)
             placed.append(panel.builder)
-        top += highest
         if row.closed:
             for builder in placed:
                 head.with_panel(builder)
+        else:
+            top += highest
         board.with_row(head)
         if not row.closed:
             for builder in placed:

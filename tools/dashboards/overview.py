@@ -211,7 +211,7 @@ def _requests() -> list[Panel]:
                 )
                 for window in ("5m", "1h", "6h")
             ],
-            unit="suffix: x",
+            unit="suffix:x",
             limits=[Limit(1, "yellow"), Limit(6, "orange"), Limit(14.4, "red")],
         ),
     ]
@@ -236,6 +236,7 @@ def _workers() -> list[Panel]:
             height=7,
             stacked=True,
             colors=WORKER_COLORS,
+            steps=True,
         ),
         lines(
             "Retries, resumes and hedges",

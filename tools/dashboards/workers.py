@@ -111,7 +111,7 @@ def _seen() -> list[Panel]:
                 ),
             ],
             unit=EVENTS_PER_SECOND,
-            width=16,
+            width=24,
         ),
     ]
 

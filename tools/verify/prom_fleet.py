@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -100,9 +101,18 @@ class Process:
 class Fleet:
     """The processes; a context manager that leaves none behind."""
 
-    def __init__(self, folder: Path, otlp: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        otlp: str,
+        *,
+        faults: tuple[str, str, str] = FAULTS,
+        gateway: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.asked: Counter[str] = Counter()
         """Answers by status, streams by how they ended."""
+        self._faults = faults
+        self._settings = gateway
         self._folder = folder
         self._otlp = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp, "NEUROGATE_TRACES": "otlp"}
         self._workers: list[Process] = []
@@ -124,7 +134,13 @@ class Fleet:
             keys.write_text(KEYS)
             keys.chmod(0o600)
             addresses = ",".join(f"127.0.0.1:{ports['grpc_port']}" for ports in self._ports)
-            environment = {**GATEWAY, **self._otlp, "WORKER_ADDRESSES": addresses, "AUTH_KEYS_FILE": str(keys)}
+            environment = {
+                **GATEWAY,
+                **self._otlp,
+                **self._settings,
+                "WORKER_ADDRESSES": addresses,
+                "AUTH_KEYS_FILE": str(keys),
+            }
             self._gateway = Process((*NEUROGATE, "gateway"), self._folder / "gateway.log", environment)
             listens = self._gateway.said("gateway listens")
             self.url = f"http://127.0.0.1:{listens['http_port']}"
@@ -165,7 +181,7 @@ class Fleet:
             group.create_task(self._odd(client, stopping))
 
     def _worker(self, index: int, where: dict[str, str]) -> Process:
-        environment = {**WORKER, **self._otlp, **where, "NEUROGATE_SIM_FAULTS": FAULTS[index]}
+        environment = {**WORKER, **self._otlp, **where, "NEUROGATE_SIM_FAULTS": self._faults[index]}
         return Process((*NEUROGATE, "worker"), self._folder / f"worker-{index}.log", environment)
 
     async def _client(self, client: httpx.AsyncClient, rng: random.Random, stopping: asyncio.Event) -> None:
