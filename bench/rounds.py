@@ -29,8 +29,7 @@ from workloads import CLOSED, MANY, PATH, Workload
 
 _START_S = 120
 _IDLE_S = 2.0
-_ASIDE = {"neurogate-bare": (CLOSED, MANY), "neurogate-traced": (CLOSED, MANY)}
-"""Variants are measured where they can differ."""
+_ASIDE = {name: (CLOSED.name, MANY.name) for name in ("neurogate-bare", "neurogate-traced")}
 
 
 class Run:
@@ -91,7 +90,7 @@ class Run:
 
     def _turn(self, round_: int, workload: Workload, runnings: dict[str, Running], engine: MockEngine) -> None:
         for peer in self._order(round_):
-            if peer.name not in runnings or workload.name not in _names(peer, self._workloads):
+            if peer.name not in runnings or not _is_for(workload, peer):
                 continue
             if self.elapsed_s + workload.warm_s + workload.seconds > self._limit_s:
                 self.left_out.append(f"{workload.name}, {peer.name}, round {round_ + 1}")
@@ -159,8 +158,11 @@ def wait_until_it_answers(running: Running, patience_s: float = _START_S) -> Non
     raise NotMeasuredError(f"it does not answer after {patience_s:g} s")
 
 
-def _names(peer: Peer, workloads: Sequence[Workload]) -> set[str]:
-    return {workload.name for workload in _ASIDE.get(peer.name, workloads)}
+def _is_for(workload: Workload, peer: Peer) -> bool:
+    """Variants are measured where they can differ, and who takes a part of a load only, under the most important ones."""
+    if peer.name in _ASIDE:
+        return workload.name in _ASIDE[peer.name]
+    return workload.core or peer.capacity is None
 
 
 def _line(sample: cell.Sample) -> str:

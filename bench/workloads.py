@@ -37,12 +37,12 @@ class Workload:
     """At least."""
     fresh: bool = False
     """A connection for each request."""
-    seconds: float = 3.0
+    seconds: float = 2.0
     warm_s: float = 0.5
     ramp_s: float = 0.0
     """Time over which connections begin."""
-    drain_s: float = 2.0
-    """Time for what is under way at the end to end by itself; the rest is cut."""
+    drain_s: float = 1.0
+    """Time for what is under way at the end to end by itself; the rest is cut, as streams are."""
     core: bool = True
     """Measured in every round, else in one."""
     idle: bool = False
@@ -83,7 +83,7 @@ class Workload:
         return f"POST {PATH} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-def stream(tokens: int, tokens_per_s: float, streams: int, *, core: bool = False, seconds: float = 3.0) -> Workload:
+def stream(tokens: int, tokens_per_s: float, streams: int, *, core: bool = False) -> Workload:
     """So many streams at once, each beginning anew when it ends."""
     ramp = min(2.0, tokens / tokens_per_s, 0.2 + streams / 500)
     return Workload(
@@ -94,8 +94,7 @@ def stream(tokens: int, tokens_per_s: float, streams: int, *, core: bool = False
         tokens_per_s=tokens_per_s,
         ramp_s=ramp,
         warm_s=ramp + 0.4,
-        seconds=seconds,
-        drain_s=2.0 if tokens / tokens_per_s < 5 else 0.0,
+        drain_s=0.0,
         core=core,
     )
 
