@@ -34,7 +34,7 @@ class SpanExporter(Protocol):
     """Where spans go; used by one thread, but for `close`."""
 
     def export(self, spans: Sequence[Span]) -> str:
-        """Hand spans on. May block. Gives why they are lost; empty when they arrived."""
+        """Hand spans on. May block. Gives why they are lost; empty when they arrived. An exception is a reason too."""
         ...
 
     def close(self) -> None:
@@ -132,11 +132,17 @@ class SpanWriter:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             self._under_way = len(batch)
-            self._told(self._exporter.export(batch), len(batch))
+            self._told(self._export(batch), len(batch))
             self._under_way = 0
         if self._full:
             self._full = False
             _log.warning("spans were lost", lost_in_all=self.lost)
+
+    def _export(self, batch: Sequence[Span]) -> str:
+        try:
+            return self._exporter.export(batch)
+        except Exception as error:  # noqa: BLE001 - a bug costs this batch; without the thread all that follow were lost
+            return f"{type(error).__name__}: {error}"
 
     def _told(self, why: str, count: int) -> None:
         if why:

@@ -102,6 +102,40 @@ def test_a_receiver_that_refuses_costs_spans_and_is_told_of_once() -> None:
     assert logs[0]["reason"] == "no"
 
 
+class Faulty(Exporter):
+    """Raises on its first batch."""
+
+    def export(self, spans: Sequence[Span]) -> str:
+        if not super().export(spans) and len(self.batches) == 1:
+            raise ValueError("boom")
+        return ""
+
+
+def test_an_exporter_that_raises_costs_its_batch_and_not_the_thread() -> None:
+    lost: list[int] = []
+    exporter = Faulty()
+    writer = SpanWriter(exporter, on_loss=lost.append, gather_s=60)
+    writer.start()
+    with capture_logs() as logs:
+        writer.put([span("a")] * 600)  # in two batches
+        writer.close()
+    assert ([len(batch) for batch in exporter.batches], lost, writer.lost) == ([512, 88], [512], 512)
+    assert events(logs) == ["spans are lost: the receiver does not take them", "the receiver takes spans again"]
+    assert logs[0]["reason"] == "ValueError: boom"
+
+
+def test_a_span_that_cannot_be_exported_is_told_of_with_its_fault() -> None:
+    lost: list[int] = []
+    out = io.StringIO()
+    writer = SpanWriter(ConsoleExporter(resource("svc", "host:1"), out), on_loss=lost.append)
+    with capture_logs() as logs:
+        for trace_id in ("no number", TRACE_ID):
+            writer.put([span(trace_id=trace_id)])
+            writer._export_all()
+    assert (lost, len(out.getvalue().splitlines())) == ([1], 1)
+    assert logs[0]["reason"].startswith("ValueError: ")
+
+
 def test_more_than_there_is_room_for_is_lost_and_told_of_once() -> None:
     lost: list[int] = []
     writer = SpanWriter(Exporter(), on_loss=lost.append, waiting_max=3)
