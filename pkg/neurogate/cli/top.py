@@ -21,6 +21,7 @@ from neurogate.cli.top_view import view
 from neurogate.config import environment
 from neurogate.errors import NeuroGateError
 from neurogate.gateway.live.picture import Picture
+from neurogate.telemetry.access_log import clean
 from neurogate.tls.trust import advice, trusting
 
 _TIMEOUT_S = 5.0
@@ -84,7 +85,7 @@ class Source:
             raise NeuroGateError(
                 f"{self.url} is not the ops port of a gateway: give that with --url (METRICS_PORT, 9091 unless set)"
             )
-        raise NeuroGateError(str(message or f"{self.url} answered with {answer.status_code}"))
+        raise NeuroGateError(clean(str(message or f"{self.url} answered with {answer.status_code}")))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

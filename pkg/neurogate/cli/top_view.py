@@ -1,4 +1,7 @@
-"""A picture of a fleet as text: what `neurogate top` draws, within whatever room the terminal has."""
+"""A picture of a fleet as text: what `neurogate top` draws, within whatever room the terminal has.
+
+Clients, workers and gateways chose the words in it: none of them is markup here, nor steers the terminal.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from rich.text import Text
 
 from neurogate.gateway.in_flight import Row
 from neurogate.gateway.live.picture import Happening, Picture, Points, WorkerNow
+from neurogate.telemetry.access_log import clean
 
 _BARS = "▁▂▃▄▅▆▇█"
 _POINTS = 20
@@ -48,7 +52,7 @@ def view(picture: Picture, *, width: int, height: int, stale: str = "") -> Rende
     requests_max = max(0, rest - recent_max)
     parts: list[RenderableType] = [_head(picture), _totals(picture)]
     if stale:
-        parts.append(Text(stale, style="bold red", no_wrap=True, overflow="ellipsis"))
+        parts.append(Text(clean(stale), style="bold red", no_wrap=True, overflow="ellipsis"))
     parts.append(_workers(picture.workers, workers_max, picture.workers_more, width))
     if requests_max and picture.requests:
         parts.append(_requests(picture.requests, requests_max, picture.fleet.in_flight, width))
@@ -63,8 +67,8 @@ def _head(picture: Picture) -> Text:
     )
     return Text.assemble(
         ("NeuroGate ", "bold"),
-        (f"{picture.gateway} ", "dim"),
-        (f"{picture.version} ", "dim"),
+        (f"{clean(picture.gateway)} ", "dim"),
+        (f"{clean(picture.version)} ", "dim"),
         (word, f"bold {style}"),
         (f"  up {seconds(picture.uptime_s)}", "dim"),
         no_wrap=True,
@@ -97,16 +101,16 @@ def _workers(workers: Sequence[WorkerNow], limit: int, more: int, width: int) ->
         style, shape = _STATES.get(worker.state, ("", "?"))
         slots = f"{worker.slots_busy}/{worker.slots_total}" if worker.slots_total else "-"
         cells = (
-            worker.id,
-            Text(f"{shape} {_plain(worker.state)}", style=style),
-            Text(worker.breaker, style=_BREAKERS.get(worker.breaker, "")),
-            slots,
-            str(worker.in_flight),
-            str(worker.queued),
-            f"{worker.tokens_per_s:.0f}",
-            sparkline(worker.history, top),
-            worker.models[0] if worker.models else "-",
-            worker.why,
+            _cell(worker.id),
+            _cell(f"{shape} {_plain(worker.state)}", style),
+            _cell(worker.breaker, _BREAKERS.get(worker.breaker, "")),
+            _cell(slots),
+            _cell(str(worker.in_flight)),
+            _cell(str(worker.queued)),
+            _cell(f"{worker.tokens_per_s:.0f}"),
+            _cell(sparkline(worker.history, top)),
+            _cell(worker.models[0] if worker.models else "-"),
+            _cell(worker.why),
         )
         table.add_row(*cells[: len(columns)])
     hidden = max(0, len(workers) - limit) + more
@@ -121,14 +125,14 @@ def _requests(requests: Sequence[Row], limit: int, total: int, width: int) -> Ta
     table = _table(*columns)
     for request in requests[:limit]:
         cells = (
-            request.id,
-            Text(request.phase, style=_PHASES.get(request.phase, "")),
-            seconds(request.age_s),
-            request.worker or "-",
-            str(request.attempts),
-            str(request.tokens) if request.stream else "-",
-            request.model or "default",
-            request.key_id or "-",
+            _cell(request.id),
+            _cell(request.phase, _PHASES.get(request.phase, "")),
+            _cell(seconds(request.age_s)),
+            _cell(request.worker or "-"),
+            _cell(str(request.attempts)),
+            _cell(str(request.tokens) if request.stream else "-"),
+            _cell(request.model or "default"),
+            _cell(request.key_id or "-"),
         )
         table.add_row(*cells[: len(columns)])
     return table
@@ -139,11 +143,11 @@ def _recent(happenings: Sequence[Happening], now: float) -> Table:
     for happening in happenings:
         times = f", {happening.count} times" if happening.count > 1 else ""
         table.add_row(
-            Text(happening.kind, style=_KINDS.get(happening.kind, "dim")),
-            happening.worker or "-",
-            _plain(happening.reason) + times,
-            happening.request_id or "-",
-            seconds(max(0.0, now - happening.at)),
+            _cell(happening.kind, _KINDS.get(happening.kind, "dim")),
+            _cell(happening.worker or "-"),
+            _cell(_plain(happening.reason) + times),
+            _cell(happening.request_id or "-"),
+            _cell(seconds(max(0.0, now - happening.at))),
         )
     return table
 
@@ -182,5 +186,9 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {left_s} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def _cell(words: str, style: str = "") -> Text:
+    return Text(clean(words), style=style)
+
+
 def _plain(word: str) -> str:
-    return word.replace("_", " ")
+    return clean(word).replace("_", " ")

@@ -14,6 +14,7 @@ from neurogate.cli import top
 from neurogate.cli.top_view import seconds, sparkline, view
 from neurogate.errors import NeuroGateError
 from neurogate.gateway.live.picture import Picture
+from neurogate.telemetry.access_log import clean
 from real_loop import run_real
 from top_support import ops_port, picture, worker
 
@@ -64,6 +65,27 @@ def test_what_has_no_room_is_counted() -> None:
     assert "and 27 more" in drawn(shown, height=24)
 
 
+@pytest.mark.parametrize("evil", ["\x1b]0;gone\x07\x1b[2J", "[/x]", "[link=http://evil]", "[red]", "two\nlines"])
+def test_words_of_others_are_neither_markup_nor_steer_the_terminal(evil: str) -> None:
+    shown = picture(worker(id=evil, state=evil, breaker=evil, why=evil, models=(evil,)), gateway=evil, version=evil)
+    rows = [msgspec.structs.replace(row, id=evil, model=evil, key_id=evil, worker=evil) for row in shown.requests]
+    recent = [
+        msgspec.structs.replace(each, kind=evil, worker=evil, reason=evil, request_id=evil) for each in shown.recent
+    ]
+    fleet = msgspec.structs.replace(shown.fleet, states={evil: 1})
+    shown = msgspec.structs.replace(shown, requests=tuple(rows), recent=tuple(recent), fleet=fleet)
+    console = Console(file=io.StringIO(), width=600, force_terminal=True, color_system=None)
+
+    console.print(view(shown, width=600, height=50, stale=evil))
+
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert text.count(clean(evil)) == 17
+    assert len(text.splitlines()) == 9
+
+
 def test_an_old_picture_says_so() -> None:
     assert "stale: gone" in drawn(picture(), stale="stale: gone")
 
@@ -103,6 +125,7 @@ def test_the_key_may_come_from_the_environment_but_not_as_a_digest(monkeypatch: 
         (401, b"{}", "--admin-key"),
         (404, b"{}", "METRICS_PORT"),
         (503, b'{"message": "20 look already"}', "20 look already"),
+        (503, b'{"message": "\\u001b]0;gone"}', r"^\\x1b\]0;gone$"),
         (500, b"oops", "answered with 500"),
     ],
 )
