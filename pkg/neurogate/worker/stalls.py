@@ -10,8 +10,7 @@ judged by its phase, and by whether the engine does anything at all:
 | decode  | `decode_s` without a token; `prefill_s` while the engine works or computes a prompt                     |
 | any     | tokens that come more rarely than one in `decode_s`, over a minute                                      |
 |         | `prefill_s` in which the engine had nothing to do: it does not know of this one                         |
-|         | `prefill_s` in which it had fewer than are held here: it does not know of one, nor we of which, so the  |
-|         | one that was silent for the longest is given up                                                         |
+|         | `prefill_s`, and the engine has fewer than it must have: then it is the one silent for the longest      |
 
 While prompts are computed, `prefill_s` is longer where the engine needs longer for a step of them (see pace): what it
 does shows only between two steps.
@@ -52,6 +51,10 @@ _SETTLING_S = 2.0
 _TRICKLE_S = 60.0
 """Over which a stream's rate is looked at."""
 _TOOLS = b'"tools"'
+_ARRIVED_S = 3.0
+"""After so long a request has reached the engine; what it tells is not older."""
+_DOUBTS = 2
+"""So many looks at an engine that has too few, with none between that shows them all, are no slip of its counts."""
 
 
 class Phase(enum.Enum):
@@ -72,6 +75,7 @@ class Held:
         "_quiet",
         "_time",
         "began_at",
+        "doubts",
         "end",
         "job",
         "moved_at",
@@ -90,6 +94,8 @@ class Held:
         """Tokens it had then."""
         self.paced = (now, 0)
         """Since when its rate is looked at, and the tokens it had then."""
+        self.doubts = 0
+        """Looks at the engine that showed it to have lost one, and most likely this."""
         self.end: End | None = None
         """How it was cut short; None when it was not."""
         self._model = model
@@ -184,7 +190,9 @@ class Stalls:
         self._worked_at = self._computed_at = now
         self._settled_at = now
         self._left_tokens, self._left_at = 0, now
-        self._idle_since = self._fewer_since = math.inf
+        self._idle_since = math.inf
+        self._last_look: tuple[int | None, list[tuple[Held, int, bool]]] = (None, [])
+        """How many requests the engine knew of, and what was held: each one's tokens, and whether it had arrived."""
         self.lived_at = now
         """When the engine last showed any life."""
 
@@ -220,11 +228,34 @@ class Stalls:
         if not for_canary:
             self.lived_at = self._worked_at = now
 
-    def told(self, now: float, *, known: int | None) -> None:
-        """The engine says that it knows of so many requests of users, or (None) does not say that."""
-        self._idle_since = min(self._idle_since, now) if known is not None and known <= 0 else math.inf
-        fewer = known is not None and known < len(self._held)
-        self._fewer_since = min(self._fewer_since, now) if fewer else math.inf
+    def told(self, now: float, *, known: int | None, canaries: int = 0) -> None:
+        """The engine says that it knows of so many requests, or (None) does not say; some of them may be canaries."""
+        idle = known is not None and known <= canaries
+        self._idle_since = min(self._idle_since, now) if idle else math.inf
+        self._doubt()
+        if known is None or known >= len(self._held):
+            for held in self._held:
+                held.doubts = 0
+        arrived = now - _ARRIVED_S
+        self._last_look = (known, [(held, held.job.emitted, held.began_at <= arrived) for held in self._held])
+
+    def _doubt(self) -> None:
+        """Judge the look before this one by what has become of the requests since.
+
+        Those that had arrived and are held still were with the engine, and those whose tokens came before and after.
+        If it knew of fewer, it has lost one.
+        """
+        known, looked = self._last_look
+        if known is None or known >= len(looked):
+            return
+        present = [
+            (held, tokens)
+            for held, tokens, arrived in looked
+            if held in self._held and not held.blocked and (arrived or 0 < tokens < held.job.emitted)
+        ]
+        silent = [held for held, tokens in present if held.job.emitted == tokens]
+        if known < len(present) and silent:
+            min(silent, key=lambda held: held.moved_at).doubts += 1
 
     def prompts(self) -> list[Held]:
         """Those without a token, in order of their arrival."""
@@ -264,9 +295,10 @@ class Stalls:
         """Nobody has looked for a while: whatever came meanwhile is still to be seen, and all clocks begin anew."""
         self._worked_at = self._computed_at = self._left_at = self.lived_at = now
         self._settled_at = now + _SETTLING_S
-        self._idle_since = self._fewer_since = math.inf
+        self._idle_since = math.inf
+        self._last_look = (None, [])
         for held in self._held:
-            held.moved_at, held.paced = now, (now, held.seen)
+            held.moved_at, held.paced, held.doubts = now, (now, held.seen), 0
 
     def lose(self, seconds: float, now: float) -> None:
         """So much of the time until now did not pass for us, and says nothing about the engine."""
@@ -277,7 +309,6 @@ class Stalls:
         self._worked_at, self._computed_at = later(self._worked_at), later(self._computed_at)
         self._left_at, self.lived_at = later(self._left_at), later(self.lived_at)
         self._idle_since += seconds
-        self._fewer_since += seconds
         self._settled_at = now + _SETTLING_S
         for held in self._held:
             held.moved_at, held.paced = later(held.moved_at), (later(held.paced[0]), held.paced[1])
@@ -298,6 +329,8 @@ class Stalls:
                 held.moved_at, held.paced = now, (now, held.seen)
             elif (forgotten_s := now - max(self._idle_since, held.moved_at)) >= self._prefill_s:
                 found.append(_silent(held, Phase.DECODE if held.job.emitted else Phase.PREFILL, forgotten_s))
+            elif held.doubts >= _DOUBTS and now - held.moved_at >= self._prefill_s:
+                found.append(_silent(held, Phase.DECODE if held.job.emitted else Phase.PREFILL, now - held.moved_at))
             elif held.job.emitted:
                 if long:  # a stream has a token a step then
                     held.paced = (now, held.seen)
@@ -313,16 +346,7 @@ class Stalls:
                     found.append(_silent(held, phase, idle_s))
                 elif phase is Phase.PREFILL and not held.quiet and waited_s >= hard_s:
                     found.append(_silent(held, phase, waited_s))
-        return found or self._lost(now)
-
-    def _lost(self, now: float) -> list[Stall]:
-        """Of those that the engine may have lost, which has fewer than are held, the longest silent one."""
-        silent = [held for held in self._held if now - max(self._fewer_since, held.moved_at) >= self._prefill_s]
-        if not silent:
-            return []
-        self._fewer_since = now  # for each that is lost it takes as long again
-        held = min(silent, key=lambda held: held.moved_at)
-        return [_silent(held, Phase.DECODE if held.job.emitted else Phase.PREFILL, now - held.moved_at)]
+        return found
 
     def _look(self, now: float) -> None:
         """Take notice of what went on since the last look."""
@@ -331,7 +355,7 @@ class Stalls:
             if held.job.emitted != held.seen:
                 if not held.seen or now < self._settled_at:
                     held.paced = (now, held.job.emitted)
-                held.seen, held.moved_at = held.job.emitted, now
+                held.seen, held.moved_at, held.doubts = held.job.emitted, now, 0
                 moved = True
                 since, tokens = held.paced
                 if now - since >= _PACED_S:

@@ -144,8 +144,7 @@ class Vigil:
             if before is not None and seen.work_done != before:
                 self._stalls.worked(now, for_canary=between)
         own = self.canary.asks or self.canary.last_at > self._seen_at
-        known = _known(seen)
-        self._stalls.told(now, known=None if known is None else known - own)
+        self._stalls.told(now, known=_known(seen), canaries=own)
         if seen.ready:
             self._tells = seen.work_done is not None
         elif self._seen.ready:
