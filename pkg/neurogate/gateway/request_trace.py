@@ -129,6 +129,7 @@ class RequestTrace:
         "_looked_at",
         "_path",
         "_resumes",
+        "_sought",
         "_stream",
         "_trace",
         "_under_way",
@@ -147,6 +148,7 @@ class RequestTrace:
         self._waits_since: float | None = None
         self._broke_at: float | None = None
         self._broken_worker = ""
+        self._sought = False
         self._worker = ""
         self._first_at: float | None = None
         self._finish_reason = ""
@@ -173,6 +175,7 @@ class RequestTrace:
         """A worker is looked for."""
         self._path, self._stream = call.path, call.stream
         self._looked_at = now = self._trace.now()
+        self._sought = self._broke_at is not None
         self._waited(now)
 
     def waits(self) -> None:
@@ -211,7 +214,7 @@ class RequestTrace:
         now = self._trace.now()
         failed = end is not None and (end.code is not EndCode.ANSWERED or end.http_status >= 500)
         if failed and attempt.first_at is not None:
-            self._broke_at, self._broken_worker = now, worker_id
+            self._broke_at, self._broken_worker, self._sought = now, worker_id, False
         if end is not None and end.finish_reason:
             self._finish_reason = end.finish_reason
         attributes: dict[str, Value] = {
@@ -274,7 +277,7 @@ class RequestTrace:
         if ticket is not None:
             turn_at = ticket.turn_at or now
             trace.add("queue", ticket.queued_at, turn_at, attributes={"neurogate.waits_for": "turn"})
-        if self._broke_at is not None and self._broke_at < now:  # else nobody was waited for
+        if self._sought and request.broken:  # else nobody was to go on, or the client had everything, or has left
             self._add_resume(now, {}, error="it was not continued")
         attributes |= {
             **genai.asked(path, PROVIDER, request.model),
@@ -312,4 +315,4 @@ class RequestTrace:
         if self._broke_at is not None:
             broken = {"neurogate.broken_worker_id": self._broken_worker}
             self._trace.add("resume", self._broke_at, now, attributes=attributes | broken, error=error)
-            self._broke_at = None
+            self._broke_at, self._sought = None, False

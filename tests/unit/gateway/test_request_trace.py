@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
 from dataplane_support import RESUMES, turns
 from gateway_support import CHAT, chat, edge
-from neurogate.channel import End, EndCode
+from neurogate.channel import Call, End, EndCode
 from neurogate.dataplane.dispatch import DispatchLimits
+from neurogate.edge.admission import Ticket
+from neurogate.edge.caller import ANYBODY, Caller
+from neurogate.gateway.request_trace import RequestTrace
 from neurogate.inference import Usage
-from neurogate.telemetry.spans import Kind
-from neurogate.telemetry.trace_context import parse
+from neurogate.telemetry.spans import Ids, Kind, Trace
+from neurogate.telemetry.trace_context import TraceContext, parse
 from neurogate.testing.recovery import PlainRecovery
 from neurogate.virtual_time import run
-from trace_support import CALLER_SPAN, SAMPLED, TRACE_ID, UNSAMPLED, Spans
+from trace_support import CALLER_SPAN, SAMPLED, TRACE_ID, UNSAMPLED, WALL_NS, Spans
 
 GOOD = End(http_status=200, usage=Usage(3, 4, 2), finish_reason="stop")
 ROOT = f"POST {CHAT}"
@@ -26,6 +30,19 @@ TRACED = [
     ("user-agent", "curl/8"),
     ("x-request-id", "r-1"),
 ]
+
+
+class OverWhole:
+    """A request whose client has its whole answer."""
+
+    caller: Caller = ANYBODY
+    model = ""
+    status = 200
+    ticket: Ticket | None = None
+    request_id = "r-1"
+    broken = False
+    failure = ""
+    usage: Usage | None = None
 
 
 def test_a_request_is_a_span_with_its_pick_and_its_attempt() -> None:
@@ -191,6 +208,58 @@ def test_a_stream_that_nobody_continues_ends_in_an_error() -> None:
         assert (queue.attributes["neurogate.waits_for"], spans.lasted_s("queue")) == ("worker", 4)
         assert (root.error, root.attributes["error.type"]) == ("stream_broken", "stream_broken")
         assert root.attributes["http.response.status_code"] == 200
+
+    run(main())
+
+
+@pytest.mark.parametrize("took_s", [0.0, 0.001])
+def test_a_whole_answer_whose_worker_is_lost_at_its_end_was_not_to_be_continued(took_s: float) -> None:
+    """The client had everything: only the attempt failed, however long the end of the request took."""
+    now = 0.0
+    spans = Spans()
+    trace = RequestTrace(
+        Trace(TraceContext(TRACE_ID, "", True), spans.put, ids=Ids(random.Random(1)), now=lambda: now, wall_ns=WALL_NS)
+    )
+    trace.looks(Call(CHAT, b"{}", stream=True, deadline=60), (), None)
+    trace.asked("worker-0")
+    now = 1.0
+    trace.answered("worker-0")
+    trace.left("worker-0", End(EndCode.LINK_LOST, message="it is gone"))
+    now += took_s
+    trace.over_http(OverWhole(), CHAT, {})
+    assert [(span.name, span.error) for span in spans] == [("pick", None), ("attempt", "it is gone"), (ROOT, None)]
+
+
+def test_a_stream_that_breaks_and_may_not_be_continued_has_no_gap() -> None:
+    async def main() -> None:
+        spans = Spans()
+        async with edge(spans=spans) as made:
+            task = made.ask(chat(headers=TRACED))
+            await turns()
+            made.data_plane.worker().calls[-1].chunk(b"one ")
+            made.data_plane.worker().die()
+            await task
+        assert [span.name for span in spans] == ["pick", "attempt", ROOT]
+        assert spans.one(ROOT).error == "stream_broken"
+
+    run(main())
+
+
+def test_a_client_that_leaves_while_its_stream_is_to_be_continued_ends_no_gap_in_an_error() -> None:
+    async def main() -> None:
+        spans = Spans()
+        rigged = {"recovery": PlainRecovery(), "resumes": {"worker-0": RESUMES}}
+        async with edge(spans=spans, rigged=rigged) as made:
+            client = chat(headers=TRACED)
+            task = made.ask(client)
+            await turns()
+            made.data_plane.worker().calls[-1].chunk(b"one ")
+            made.data_plane.worker().die()
+            await asyncio.sleep(1)
+            client.connection.lose()
+            await task
+        assert (spans.of("resume"), spans.lasted_s("queue")) == ([], 1)
+        assert spans.one(ROOT).error is None
 
     run(main())
 
