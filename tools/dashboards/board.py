@@ -33,6 +33,7 @@ WIDTH = 24
 TOKENS_PER_SECOND = "suffix:tok/s"
 REQUESTS_PER_SECOND = "reqps"
 EVENTS_PER_SECOND = "eps"
+EVENTS_PER_MINUTE = "suffix:/min"
 SECONDS = "s"
 SHARE = "percentunit"
 COUNT = "short"
@@ -50,6 +51,16 @@ class Query:
     legend: str = ""
     exemplar: bool = False
     """Whether the traces of single requests are drawn as well."""
+
+
+def events(metric: str, labels: str, by: str = "") -> str:
+    """How many there were in the last minute, of what is rare.
+
+    A series of such a counter often begins with its first event. rate() sees no change in that, and shows nothing.
+    """
+    total = f"sum by ({by}) ({metric}{{{labels}}})" if by else f"sum({metric}{{{labels}}})"
+    before = total.replace("})", "} offset 1m)")
+    return f"clamp_min({total} - ({before} or 0 * {total}), 0)"
 
 
 @dataclass(frozen=True)
@@ -90,10 +101,14 @@ def lines(
     steps: bool = False,
     colors: Mapping[str, str] | None = None,
     maximum: float | None = None,
+    at_least: float | None = None,
 ) -> Panel:
-    """Values over time. `limits` are dashed lines, `colors` go by the names of series, `steps` is for counts."""
+    """Values over time, on an axis up to `maximum`, or up to `at_least` and further.
+
+    `limits` are dashed lines, `colors` go by the names of series, `steps` is for counts.
+    """
     # A table of many series would leave no room for their lines.
-    few = not any("{{" in each.legend for each in queries)
+    few = len(queries) < 3 and not any("{{" in each.legend for each in queries)
     legend = (
         common.VizLegendOptions()
         .display_mode(model.LegendDisplayMode.TABLE if few else model.LegendDisplayMode.LIST)
@@ -115,6 +130,8 @@ def lines(
         panel.stacking(common.StackingConfig().mode(model.StackingMode.NORMAL))
     if maximum is not None:
         panel.max(maximum)
+    if at_least is not None:
+        panel.axis_soft_max(at_least)
     if limits:
         panel.thresholds(_thresholds(limits))
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(model.GraphThresholdsStyleMode.DASHED))
@@ -277,6 +294,7 @@ def _lay_out(board: dashboard.Dashboard, rows: Sequence[Row]) -> None:
         number_, top = number_ + 1, top + 1
         left = highest = 0
         placed = []
+        start = top
         for panel in row.panels:
             if left + panel.width > WIDTH:
                 left, top, highest = 0, top + highest, 0
@@ -286,6 +304,7 @@ def _lay_out(board: dashboard.Dashboard, rows: Sequence[Row]) -> None:
         if row.closed:
             for builder in placed:
                 head.with_panel(builder)
+            top = start
         else:
             top += highest
         board.with_row(head)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from board import (
     COUNT,
-    EVENTS_PER_SECOND,
+    EVENTS_PER_MINUTE,
     GATEWAY,
     KEY,
     REQUESTS_PER_SECOND,
@@ -18,6 +18,7 @@ from board import (
     State,
     bars,
     build,
+    events,
     lines,
     states,
 )
@@ -97,22 +98,20 @@ def _refused() -> list[Panel]:
     return [
         lines(
             "Limits hit",
-            "Requests refused by a limit: requests or tokens a minute, requests at once, the month's budget,"
+            "In the last minute: requests refused by a limit of requests or tokens a minute, requests at once,"
+            " the month's budget,"
             " connections"
             " or requests of one address.",
-            [
-                Query(
-                    f"sum by (limit) (rate(neurogate_gateway_limits_hit_total{{{ON}}}[$__rate_interval]))", "{{limit}}"
-                )
-            ],
-            unit=EVENTS_PER_SECOND,
+            [Query(events("neurogate_gateway_limits_hit_total", ON, "limit"), "{{limit}}")],
+            unit=EVENTS_PER_MINUTE,
         ),
         lines(
             "Shed for load",
-            "Requests refused because the queue was full, their turn did not come in time (timeout) or would not have"
+            "In the last minute: requests refused because the queue was full, their turn did not come in time"
+            " (timeout) or would not have"
             " (too_long), all workers were busy, or there was none.",
-            [Query(f"sum by (reason) (rate(neurogate_gateway_sheds_total{{{ON}}}[$__rate_interval]))", "{{reason}}")],
-            unit=EVENTS_PER_SECOND,
+            [Query(events("neurogate_gateway_sheds_total", ON, "reason"), "{{reason}}")],
+            unit=EVENTS_PER_MINUTE,
         ),
         lines(
             "Time in the queue, p95, by how it ended",
@@ -138,16 +137,17 @@ def _clients() -> list[Panel]:
         ),
         lines(
             "Clients that were closed",
-            "Connections without a request that could be handed on, by the status they got, and requests cancelled"
+            "In the last minute: connections without a request that could be handed on, by the status they"
+            " got, and requests cancelled"
             " because their client read too slowly.",
             [
                 Query(
-                    f"sum by (status) (rate(neurogate_gateway_http_refusals_total{{{ON}}}[$__rate_interval]))",
+                    events("neurogate_gateway_http_refusals_total", ON, "status"),
                     "refused: {{status}}",
                 ),
-                Query(f"sum(rate(neurogate_gateway_slow_clients_total{{{ON}}}[$__rate_interval]))", "read too slowly"),
+                Query(events("neurogate_gateway_slow_clients_total", ON), "read too slowly"),
             ],
-            unit=EVENTS_PER_SECOND,
+            unit=EVENTS_PER_MINUTE,
         ),
         states(
             "Store of shared limits",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from board import (
     COUNT,
-    EVENTS_PER_SECOND,
+    EVENTS_PER_MINUTE,
     GATEWAY,
     MODEL,
     REQUESTS_PER_SECOND,
@@ -17,6 +17,7 @@ from board import (
     Row,
     State,
     build,
+    events,
     lines,
     number,
     states,
@@ -212,6 +213,7 @@ def _requests() -> list[Panel]:
                 for window in ("5m", "1h", "6h")
             ],
             unit="suffix:x",
+            at_least=2,
             limits=[Limit(1, "yellow"), Limit(6, "orange"), Limit(14.4, "red")],
         ),
     ]
@@ -240,21 +242,22 @@ def _workers() -> list[Panel]:
         ),
         lines(
             "Retries, resumes and hedges",
-            "Requests that moved to another worker before their first byte (retry), streams continued"
+            "In the last minute: requests that moved to another worker before their first byte (retry),"
+            " streams continued"
             " elsewhere after it"
             " (resumed; refused ones were broken), and second attempts beside a late first one (hedge).",
             [
-                Query(f"sum(rate(neurogate_gateway_retries_total{{{ON}}}[$__rate_interval]))", "retried"),
+                Query(events("neurogate_gateway_retries_total", ON), "retried"),
                 Query(
-                    f"sum by (outcome) (rate(neurogate_gateway_resumes_total{{{ON}}}[$__rate_interval]))",
+                    events("neurogate_gateway_resumes_total", ON, "outcome"),
                     "stream {{outcome}}",
                 ),
                 Query(
-                    f"sum by (outcome) (rate(neurogate_gateway_hedges_total{{{ON}}}[$__rate_interval]))",
+                    events("neurogate_gateway_hedges_total", ON, "outcome"),
                     "hedge {{outcome}}",
                 ),
             ],
-            unit=EVENTS_PER_SECOND,
+            unit=EVENTS_PER_MINUTE,
         ),
         lines(
             "Tokens by worker",

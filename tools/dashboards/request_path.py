@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from board import (
     COUNT,
+    EVENTS_PER_MINUTE,
     EVENTS_PER_SECOND,
     GATEWAY,
     MODEL,
@@ -13,6 +14,7 @@ from board import (
     Query,
     Row,
     build,
+    events,
     lines,
     words,
 )
@@ -148,18 +150,19 @@ def _attempts() -> list[Panel]:
         ),
         lines(
             "Attempt: why requests moved on",
-            "Attempts that failed before their first byte, by reason, and streams that broke after it.",
+            "In the last minute: attempts that failed before their first byte, by reason, and streams that"
+            " broke after it.",
             [
                 Query(
-                    f"sum by (reason) (rate(neurogate_gateway_retries_total{{{ON}}}[$__rate_interval]))",
+                    events("neurogate_gateway_retries_total", ON, "reason"),
                     "retry: {{reason}}",
                 ),
                 Query(
-                    f"sum by (outcome) (rate(neurogate_gateway_resumes_total{{{ON}}}[$__rate_interval]))",
+                    events("neurogate_gateway_resumes_total", ON, "outcome"),
                     "stream {{outcome}}",
                 ),
             ],
-            unit=EVENTS_PER_SECOND,
+            unit=EVENTS_PER_MINUTE,
         ),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from board import (
     COUNT,
+    EVENTS_PER_MINUTE,
     EVENTS_PER_SECOND,
     GATEWAY,
     NODE,
@@ -19,6 +20,7 @@ from board import (
     Row,
     State,
     build,
+    events,
     lines,
     states,
 )
@@ -83,34 +85,34 @@ def _seen() -> list[Panel]:
         ),
         lines(
             "Retries and broken streams, by the worker they left",
-            "Requests that moved away from a worker: before their first byte, or in the middle of a stream.",
+            "In the last minute: requests that moved away from a worker, before their first byte, or in the"
+            " middle of a stream.",
             [
                 Query(
-                    f"sum by (worker, reason) (rate(neurogate_gateway_retries_total{{{SEEN}}}[$__rate_interval]))",
+                    events("neurogate_gateway_retries_total", SEEN, "worker, reason"),
                     "{{worker}} retry: {{reason}}",
                 ),
                 Query(
-                    f"sum by (worker, outcome) (rate(neurogate_gateway_resumes_total{{{SEEN}}}[$__rate_interval]))",
+                    events("neurogate_gateway_resumes_total", SEEN, "worker, outcome"),
                     "{{worker}} stream {{outcome}}",
                 ),
             ],
-            unit=EVENTS_PER_SECOND,
+            unit=EVENTS_PER_MINUTE,
         ),
         lines(
             "Breakers' transitions and probes",
-            "Times breakers came into a state, and canaries that were sent while they were open.",
+            "In the last minute: times breakers came into a state, and canaries that were sent while they were open.",
             [
                 Query(
-                    f"sum by (worker, to) (rate(neurogate_gateway_circuit_breaker_transitions_total{{{SEEN}}}"
-                    "[$__rate_interval]))",
+                    events("neurogate_gateway_circuit_breaker_transitions_total", SEEN, "worker, to"),
                     "{{worker}} to {{to}}",
                 ),
                 Query(
-                    f"sum by (worker, outcome) (rate(neurogate_gateway_probes_total{{{SEEN}}}[$__rate_interval]))",
+                    events("neurogate_gateway_probes_total", SEEN, "worker, outcome"),
                     "{{worker}} probe: {{outcome}}",
                 ),
             ],
-            unit=EVENTS_PER_SECOND,
+            unit=EVENTS_PER_MINUTE,
             width=24,
         ),
     ]
@@ -205,15 +207,14 @@ def _own() -> list[Panel]:
         ),
         lines(
             "Failed requests by kind",
-            "What the engine, or the way to it, did to requests.",
+            "In the last minute: what the engine, or the way to it, did to requests.",
             [
                 Query(
-                    "sum by (instance, error_type) (rate("
-                    f"neurogate_worker_engine_request_errors_total{{{OWN}}}[$__rate_interval]))",
+                    events("neurogate_worker_engine_request_errors_total", OWN, "instance, error_type"),
                     "{{instance}} {{error_type}}",
                 )
             ],
-            unit=EVENTS_PER_SECOND,
+            unit=EVENTS_PER_MINUTE,
         ),
     ]
 
@@ -233,6 +234,7 @@ def _engines() -> list[Panel]:
             "Restarts of managed engines since their workers started.",
             [Query(f"neurogate_worker_engine_restarts{{{OWN}}}", "{{instance}}")],
             unit=COUNT,
+            at_least=1,
         ),
         lines(
             "Deaths by cause",
@@ -271,14 +273,15 @@ def _engines() -> list[Panel]:
         ),
         lines(
             "Stalled requests",
-            "Requests that were cut because nothing came of them any more, by the phase they were in.",
+            "In the last minute: requests that were cut because nothing came of them any more, by the phase"
+            " they were in.",
             [
                 Query(
-                    f"sum by (instance, phase) (rate(neurogate_worker_stalls_total{{{OWN}}}[$__rate_interval]))",
+                    events("neurogate_worker_stalls_total", OWN, "instance, phase"),
                     "{{instance}} {{phase}}",
                 )
             ],
-            unit=EVENTS_PER_SECOND,
+            unit=EVENTS_PER_MINUTE,
         ),
     ]
 

@@ -146,6 +146,15 @@ def test_what_is_a_rate_has_a_unit_by_the_second(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_counts_a_minute_has_a_unit_by_the_minute_and_nothing_else_has(name: str) -> None:
+    for panel in panels(name):
+        exprs = [target["expr"] for target in panel.get("targets", ())]
+        by_the_minute = bool(exprs) and all("offset 1m" in expr for expr in exprs)
+
+        assert by_the_minute == (panel.get("fieldConfig", {}).get("defaults", {}).get("unit") == "suffix:/min")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_dashboards_lead_to_each_other_and_to_the_runbook(name: str) -> None:
     links = board(name)["links"]
 

@@ -23,7 +23,7 @@ from prom_fleet import Fleet, folder  # noqa: E402
 from prom_server import Receiver, Servers  # noqa: E402
 
 STEP_S = 2
-FAULTS = ("error=0.1", "", "")
+FAULTS = ("error=0.08,slow_after=52,token_every=3", "", "")
 GATEWAY = {"NEUROGATE_BALANCER": "least_requests", "NEUROGATE_MAX_QUEUE": "30"}
 """A fleet on a usual day: one engine fails now and then, and a worker dies."""
 
