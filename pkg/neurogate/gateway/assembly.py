@@ -358,8 +358,7 @@ class Gateway:
         ]
 
     def _failed(self, flight: Flight) -> None:
-        exchange = flight.exchange
-        self.recent.note("failure", exchange.worker_id if exchange else "", flight.failure, flight.request_id)
+        self.recent.note("failure", flight.worker_id, flight.failure, flight.request_id)
 
     def _endpoints(self, config: GatewayConfig) -> dict[str, ASGIApp]:
         """Endpoints hold their bounds: a reload puts others into their places, and a request keeps the one it met."""

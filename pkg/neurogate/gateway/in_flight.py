@@ -51,6 +51,11 @@ class Flight(Protocol):
         ...
 
     @property
+    def worker_id(self) -> str:
+        """Who was asked last, once it is over; empty when nobody was."""
+        ...
+
+    @property
     def proxied(self) -> bool:
         """It passes through to a worker, and becomes no exchange."""
         ...

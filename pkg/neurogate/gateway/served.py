@@ -84,6 +84,11 @@ class Served:
         return self.response.exchange if self.response is not None else None
 
     @property
+    def worker_id(self) -> str:
+        """Who was asked last, once it is over; empty when nobody was."""
+        return self.response.worker_id if self.response is not None else ""
+
+    @property
     def failure(self) -> str:
         """The code of the error that it ended with; empty without one."""
         return (self.response.problem if self.response is not None else "") or self.problem

@@ -82,6 +82,7 @@ def test_failures_are_told_and_clients_mistakes_are_not() -> None:
 
             assert [flight.failure for flight in failed] == ["engine_failed", "stream_broken"]
             assert [flight.status for flight in failed] == [502, 200]
+            assert [flight.worker_id for flight in failed] == ["worker-0", "worker-0"]
 
     virtual_time.run(main())
 
@@ -95,7 +96,7 @@ def test_a_request_that_never_became_an_exchange_tells_why() -> None:
             await turns()
             await made.ask(chat())
 
-            assert [(flight.failure, flight.exchange) for flight in failed] == [("queue_full", None)]
+            assert [(each.failure, each.exchange, each.worker_id) for each in failed] == [("queue_full", None, "")]
             made.data_plane.worker().calls[0].end(End(http_status=200))
             await first
 
