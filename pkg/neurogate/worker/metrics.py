@@ -10,7 +10,7 @@ from neurogate.endpoint import WorkerReport
 from neurogate.telemetry import catalog
 from neurogate.telemetry.counting import Histograms
 from neurogate.telemetry.metric_settings import MetricSettings
-from neurogate.telemetry.names import Names
+from neurogate.telemetry.names import OTHER, Names
 from neurogate.telemetry.process_metrics import ProcessMetrics
 from neurogate.worker.state_metrics import StateMetrics
 
@@ -27,7 +27,7 @@ class WorkerMetrics:
         """`settings` bound the values of labels; `process` has the metrics that every process has, and the registry."""
         self.process = process or ProcessMetrics("worker")
         self.registry = registry = self.process.registry
-        self.models = Names(settings.models_max)
+        self.models = Names(settings.models_max, self._forget_model)
         """Those that may be values of the label `model`."""
         self.inference_duration = Histograms(catalog.WORKER_DURATION, registry)
         self.time_to_first_token = Histograms(catalog.WORKER_TTFT, registry)
@@ -45,6 +45,7 @@ class WorkerMetrics:
         self._state = StateMetrics(self.models)
         registry.register(self._state)
         self._by_model: dict[str, ModelMetrics] = {}
+        self._failed_forgotten = 0
 
     def show(
         self, report: Callable[[], WorkerReport], *, active: Callable[[], int], connected: Callable[[], bool]
@@ -59,7 +60,8 @@ class WorkerMetrics:
     def failed_total(self) -> int:
         """Requests that failed so far."""
         samples = (sample for family in self.errors.collect() for sample in family.samples)
-        return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
+        told = sum(sample.value for sample in samples if sample.name.endswith("_total"))
+        return int(told) + self._failed_forgotten
 
     def of_model(self, model: str) -> ModelMetrics:
         """The metrics of one model's requests."""
@@ -71,6 +73,16 @@ class WorkerMetrics:
                 found = self._by_model[name] = ModelMetrics(self, name)
         return found
 
+    def _forget_model(self, name: str) -> None:
+        metrics = self._by_model.pop(name, None)
+        if metrics is None:  # it was told of, and never asked for
+            return
+        for series in (self.inference_duration, self.time_to_first_token, self.inter_token_latency):
+            series.forget(lambda labels: labels[0] == name)
+        for counter in (self.tokens_generated, self.prompt_tokens, self.continued):
+            counter.remove(name)
+        self._failed_forgotten += metrics.forget()
+
 
 class ModelMetrics:
     """One model's children of the worker's metrics, looked up by label once instead of at every token."""
@@ -78,6 +90,7 @@ class ModelMetrics:
     __slots__ = (
         "_ends",
         "_errors",
+        "_failures",
         "_model",
         "_requests",
         "continued",
@@ -93,12 +106,25 @@ class ModelMetrics:
         self._requests = metrics.requests
         self._errors = metrics.errors
         self._ends: dict[str, Counter] = {}
+        self._failures: dict[str, int] = {}
         self.inference_duration = metrics.inference_duration.of(model)
         self.time_to_first_token = metrics.time_to_first_token.of(model)
         self.inter_token_latency = metrics.inter_token_latency.of(model)
         self.prompt_tokens = metrics.prompt_tokens.labels(model)
         self.tokens_generated = metrics.tokens_generated.labels(model)
         self.continued = metrics.continued.labels(model)
+
+    def forget(self) -> int:
+        """Drop the series of ends and failures. Gives the failures; a request that goes on ends as one of `other`."""
+        for status in self._ends:
+            self._requests.remove(self._model, status)
+        for error_type in self._failures:
+            self._errors.remove(self._model, error_type)
+        failed = sum(self._failures.values())
+        self._model = OTHER
+        self._ends.clear()
+        self._failures.clear()
+        return failed
 
     def ended(self, status: str) -> None:
         """A request ended so: an HTTP status, or how it failed."""
@@ -109,4 +135,5 @@ class ModelMetrics:
 
     def failed(self, error_type: str) -> None:
         """A request failed so."""
+        self._failures[error_type] = self._failures.get(error_type, 0) + 1
         self._errors.labels(self._model, error_type).inc()
