@@ -8,11 +8,12 @@ engine that does not answer in time has no metrics this time, and the scrape goe
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+import prometheus_client
 import structlog
-from prometheus_client import Counter
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -22,6 +23,7 @@ from neurogate.engines.engine import Figures
 from neurogate.model_names import LATEST
 from neurogate.telemetry import catalog
 from neurogate.telemetry.metric import CounterOf, GaugeOf
+from neurogate.telemetry.names import OTHER
 from neurogate.worker.metrics import WorkerMetrics
 
 _PREFIXES = ("llamacpp:", "vllm:")
@@ -97,7 +99,7 @@ class EngineMetrics(Collector):
 
 
 class OllamaMetrics(Collector):
-    """Metrics made for an Ollama."""
+    """Metrics made for an Ollama. Sizes of models without series of their own are told together."""
 
     def __init__(
         self, metrics: WorkerMetrics, *, report: Callable[[], WorkerReport], figures: Callable[[], Figures]
@@ -121,9 +123,12 @@ class OllamaMetrics(Collector):
         yield info
         installed = catalog.OLLAMA_MODEL_INSTALLED.family()
         names = {model.name for model in report.models}
+        sizes: Counter[str] = Counter()
         for model in report.models:
             if model.name + LATEST not in names:  # the same model under another name
-                installed.add_metric([models.of(model.name)], model.size_bytes)
+                sizes[models.of(model.name)] += model.size_bytes
+        for name, size in sizes.items():
+            installed.add_metric([name], size)
         yield installed
         yield from self._loaded()
         yield _copied(self._metrics.requests, catalog.OLLAMA_REQUESTS)
@@ -139,16 +144,21 @@ class OllamaMetrics(Collector):
         memory = catalog.OLLAMA_MODEL_LOADED.family()
         on_gpu = catalog.OLLAMA_MODEL_VRAM.family()
         expires = catalog.OLLAMA_MODEL_EXPIRES.family()
+        sizes: Counter[str] = Counter()
+        gpu_sizes: Counter[str] = Counter()
         for model in self._figures().loaded:
-            name = [self._metrics.models.of(model.name)]
-            memory.add_metric(name, model.size_bytes)
-            on_gpu.add_metric(name, model.gpu_bytes)
-            if model.expires_at is not None:
-                expires.add_metric(name, model.expires_at)
+            name = self._metrics.models.of(model.name)
+            sizes[name] += model.size_bytes
+            gpu_sizes[name] += model.gpu_bytes
+            if model.expires_at is not None and name != OTHER:
+                expires.add_metric([name], model.expires_at)
+        for name, size in sizes.items():
+            memory.add_metric([name], size)
+            on_gpu.add_metric([name], gpu_sizes[name])
         yield from (memory, on_gpu, expires)
 
 
-def _copied(counter: Counter, metric: CounterOf) -> CounterMetricFamily:
+def _copied(counter: prometheus_client.Counter, metric: CounterOf) -> CounterMetricFamily:
     """What a counter of ours says, under another name."""
     family = metric.family()
     for found in counter.collect():

@@ -15,6 +15,7 @@ from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.engines.engine import Figures, LoadedModel
 from neurogate.inference import Usage
 from neurogate.telemetry import catalog
+from neurogate.telemetry.metric_settings import MetricSettings
 from neurogate.testing.engines import HANG, ScriptedEngine
 from neurogate.virtual_time import run
 from neurogate.worker.engine_metrics import EngineMetrics, OllamaMetrics
@@ -158,8 +159,14 @@ REPORT = WorkerReport(
 class OllamaWorker:
     """A worker's metrics over an Ollama."""
 
-    def __init__(self, report: WorkerReport = REPORT, figures: Figures = Figures()) -> None:  # noqa: B008 - frozen
-        self.metrics = WorkerMetrics()
+    def __init__(
+        self,
+        report: WorkerReport = REPORT,
+        figures: Figures = Figures(),  # noqa: B008 - frozen
+        *,
+        models_max: int = 100,
+    ) -> None:
+        self.metrics = WorkerMetrics(MetricSettings(models_max=models_max))
         self.metrics.registry.register(OllamaMetrics(self.metrics, report=lambda: report, figures=lambda: figures))
 
     def value(self, metric: str, /, **labels: str) -> float | None:
@@ -178,6 +185,24 @@ def test_an_ollama_has_metrics_of_what_its_api_tells() -> None:
     assert made.value("ollama_model_vram_bytes", model="tiny:latest") == 2 << 30
     assert made.value("ollama_model_expires_timestamp_seconds", model="tiny:latest") == 1_767_323_045
     assert made.value("ollama_model_expires_timestamp_seconds", model="other:latest") is None
+
+
+def test_models_without_series_of_their_own_are_told_together() -> None:
+    models = tuple(ServedModel(f"m{number}:latest", True, 0, size_bytes=100 + number) for number in range(4))
+    loaded = tuple(LoadedModel(f"m{number}:latest", 10 + number, 5, 1_767_323_045.0) for number in range(3))
+    made = OllamaWorker(WorkerReport(engine_kind="ollama", models=models), Figures(loaded=loaded), models_max=1)
+    told = [
+        line for line in generate_latest(made.metrics.registry).decode().splitlines() if line[:13] == "ollama_model_"
+    ]
+    assert told == [
+        'ollama_model_installed_bytes{model="m0:latest"} 100.0',
+        'ollama_model_installed_bytes{model="other"} 306.0',
+        'ollama_model_loaded_bytes{model="m0:latest"} 10.0',
+        'ollama_model_loaded_bytes{model="other"} 23.0',
+        'ollama_model_vram_bytes{model="m0:latest"} 5.0',
+        'ollama_model_vram_bytes{model="other"} 10.0',
+        'ollama_model_expires_timestamp_seconds{model="m0:latest"} 1.767323045e+09',
+    ]
 
 
 def test_an_ollama_that_does_not_answer_is_down_and_tells_nothing_else() -> None:
