@@ -22,6 +22,7 @@ from neurogate.gateway.assembly import Gateway
 from neurogate.gateway.reload import Reloader
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.telemetry import logging
+from neurogate.testing.connections import FakeClient
 from real_loop import eventually, run_real
 
 
@@ -158,6 +159,43 @@ def test_whatever_says_that_it_reloads_is_followed_by_somebody() -> None:
         followed = Gateway(gateway_config(), rng=random.Random(1), now_ns=lambda: 1).reloader.followed
         reloads = {key for key, setting in settings_of(GatewayConfig).items() if setting.reloads}
         assert reloads - listeners - read_anew == followed - listeners
+
+    run_real(main())
+
+
+def test_no_viewer_of_the_live_page_outlives_its_admin_key(tmp_path: Path) -> None:
+    file = tmp_path / "n.yaml"
+    file.write_text("admin: {admin_key: [the-first-admin-key]}")
+
+    async def main() -> None:
+        effective = Source(GatewayConfig, base=gateway_config(), path=str(file)).read()
+        made = Gateway(effective.config, rng=random.Random(1), now_ns=lambda: 1, effective=effective)
+
+        def look(key: str) -> FakeClient:
+            return FakeClient("/dashboard/events", method="GET", headers=[("authorization", f"Bearer {key}")])
+
+        async with asyncio.TaskGroup() as tasks:
+            showing = tasks.create_task(made.live.run())
+            client = look("the-first-admin-key")
+            asked = tasks.create_task(client.ask(made.ops_app))
+            await eventually(lambda: bool(client.chunks))
+            file.write_text("gateway: {retries: 4}\nadmin: {admin_key: [the-first-admin-key]}")
+            await made.reloader.reload("test")
+            assert made.live.viewers == 1
+
+            file.write_text("admin: {admin_key: [another-admin-key]}")
+            await made.reloader.reload("test")
+            await asked
+
+            assert client.complete
+            assert (await look("the-first-admin-key").ask(made.ops_app)).status == 401
+            again = look("another-admin-key")
+            asked = tasks.create_task(again.ask(made.ops_app))
+            await eventually(lambda: bool(again.chunks))
+            again.leave()
+            await asked
+            made.live.stop()
+            await showing
 
     run_real(main())
 

@@ -234,7 +234,8 @@ def follow_edge(
 
 
 def follow_live(reloader: Reloader, *, hub: Hub, explainer: Explainer) -> None:
-    """Who may look, and ask why."""
+    """Who may look, and ask why. Who looks was let in with a key that may be none any more, or with none."""
+    reloader.subscribe(["admin.admin_key"], lambda _: hub.send_away())
     reloader.subscribe(
         ["live.live_viewers_max"], lambda config: hub.configure(viewers_max=config.live.live_viewers_max)
     )

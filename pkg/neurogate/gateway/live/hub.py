@@ -94,6 +94,11 @@ class Hub:
         finally:
             self._viewers.discard(viewer)
 
+    def send_away(self) -> None:
+        """End the streams of those who look now: whoever still may comes back."""
+        for viewer in self._viewers:
+            viewer.close()
+
     async def run(self) -> None:
         """Show pictures, until `stop`."""
         try:
@@ -111,8 +116,7 @@ class Hub:
         """Tell every viewer that there will be no more pictures, those who come as well. Idempotent."""
         self._stopped.set()
         self._wanted.set()
-        for viewer in self._viewers:
-            viewer.close()
+        self.send_away()
 
     async def _somebody_looks(self) -> bool:
         """Wait until somebody does; False when it is over."""

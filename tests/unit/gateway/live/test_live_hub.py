@@ -52,6 +52,19 @@ def test_nobody_looking_costs_nothing() -> None:
     virtual_time.run(main())
 
 
+def test_who_is_sent_away_may_come_back() -> None:
+    async def main() -> None:
+        async with running() as (hub, _):
+            with hub.viewer() as viewer:
+                assert await viewer.next() == b"1"
+                hub.send_away()
+                assert await viewer.next() is None
+            with hub.viewer() as again:
+                assert await again.next() == b"2"
+
+    virtual_time.run(main())
+
+
 def test_every_viewer_gets_the_one_picture_of_the_second() -> None:
     async def main() -> None:
         async with running() as (hub, painter):
