@@ -204,9 +204,13 @@ def test_a_watch_that_breaks_in_the_middle_of_a_line_is_an_error_and_the_line_is
         ("watch", 200, "<html>\n", "is not what Kubernetes says"),
         ("watch", 200, '{"type": "ERROR", "object": {"code": 500, "message": "oops"}}\n', "answered 500 oops"),
         ("watch", 200, '{"type": "ERROR", "object": {}}\n', "answered 500$"),
+        ("list", 200, b'{"metadata":{"resourceVersion":"\xff"}}', "is not what Kubernetes says"),
+        ("watch", 200, b'{"type":"ADDED","object":{"metadata":{"name":"\xff"}}}\n', "is not what Kubernetes says"),
+        ("list", 200, '{"a":' + "[" * 100_000, "is not what Kubernetes says"),
+        ("list", 500, b'{"message":"\xff"}', "answered 500$"),
     ],
 )
-def test_what_is_no_answer_is_told_with_what_to_change(verb: str, status: int, body: str, said: str):
+def test_what_is_no_answer_is_told_with_what_to_change(verb: str, status: int, body: str | bytes, said: str):
     async def main() -> None:
         async with FakeKubernetes() as kubernetes:
             kubernetes.refuses[verb] = (status, body)
@@ -331,6 +335,21 @@ def test_the_token_is_read_again_each_time_and_whoever_is_asked_must_be_who_the_
             with pytest.raises(SourceUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
                 await asked.slices()
             assert [token for _, _, token in kubernetes.asked] == ["one", "one", "two"]
+
+    run_real(main())
+
+
+def test_a_token_that_is_half_written_or_a_url_that_is_none_is_told(tmp_path: Path):
+    (account(tmp_path) / "token").write_bytes(b"one\xc3")
+    in_pod = {"kubernetes_host": "::1", "kubernetes_port": 6443, "kubernetes_account": str(tmp_path)}
+
+    async def main() -> None:
+        with pytest.raises(SourceUnavailableError, match="token holds no token: it is not ASCII"):
+            await KubernetesApi(SOURCE, DiscoverySettings(**in_pod), rng=random.Random(1)).slices()
+        for url in ("http://a\x01b", f"http://{'a' * 64}.example"):
+            settings = DiscoverySettings(kubernetes_url=url)
+            with pytest.raises(SourceUnavailableError):
+                await KubernetesApi(SOURCE, settings, rng=random.Random(1)).slices()
 
     run_real(main())
 

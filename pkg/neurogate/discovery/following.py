@@ -1,4 +1,7 @@
-"""Follows all sources at once, each in a task of its own, and puts what they find on the list."""
+"""Follows all sources at once, each in a task of its own, and puts what they find on the list.
+
+A source that breaks costs nobody but itself: what it found stays, and it is followed anew by a new resolver.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from collections.abc import Callable, Sequence
 from neurogate.discovery.listed import ListedResolver
 from neurogate.discovery.resolver import Resolver, SourceObserver
 from neurogate.discovery.sources import Source
+
+BROKEN_PAUSE_S = 5.0
+"""How long a source that broke is left alone."""
 
 Make = Callable[[Source], Resolver]
 
@@ -60,10 +66,17 @@ class Following:
                 await self._changed.wait()
 
     async def _follow(self, source: Source) -> None:
-        async for endpoints in self._make(source).watch():
-            self._listed.offer(source.text, endpoints)
-            self._silent.discard(source.text)
-            self._tell_heard()
+        while True:
+            try:
+                async for endpoints in self._make(source).watch():
+                    self._listed.offer(source.text, endpoints)
+                    self._silent.discard(source.text)
+                    self._tell_heard()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end a gateway that serves
+                self._observer.broke(source.text, error)
+                await asyncio.sleep(BROKEN_PAUSE_S)
+            else:
+                return
 
     def _tell_heard(self) -> None:
         if not self._silent:

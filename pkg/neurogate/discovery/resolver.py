@@ -39,6 +39,13 @@ class SourceObserver(Protocol):
         """No answer came; the workers that were found before stay."""
         ...
 
+    def broke(self, source: str, error: Exception) -> None:
+        """It ended with an error that nobody expected, which is a fault of this program's; it is asked anew soon.
+
+        The workers that were found before stay, as when it failed.
+        """
+        ...
+
     def forgotten(self, source: str) -> None:
         """It is not asked any more, and its workers are off the list."""
         ...

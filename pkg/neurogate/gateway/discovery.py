@@ -44,12 +44,23 @@ class DiscoveryLog:
 
     def failed(self, source: str, reason: str) -> None:
         """No answer came."""
-        self._up.labels(source).set(0)
-        self._answers.labels(source, "failed").inc()
-        if self._reasons.get(source) != reason:
-            self._reasons[source] = reason
+        if self._is_news(source, reason):
             kept = self._counts.get(source, 0)
             _log.warning("workers not found: those of before stay", source=source, reason=reason, workers=kept)
+
+    def broke(self, source: str, error: Exception) -> None:
+        """It is asked anew after a fault of this program's."""
+        reason = f"{type(error).__name__}: {error}"
+        if self._is_news(source, reason):
+            kept = self._counts.get(source, 0)
+            _log.error("a source of workers broke: those of before stay", source=source, workers=kept, exc_info=error)
+
+    def _is_news(self, source: str, reason: str) -> bool:
+        """Count a failure; whether its reason is another one than that of the last."""
+        self._up.labels(source).set(0)
+        self._answers.labels(source, "failed").inc()
+        before, self._reasons[source] = self._reasons.get(source), reason
+        return before != reason
 
     def forgotten(self, source: str) -> None:
         """It is not asked any more."""

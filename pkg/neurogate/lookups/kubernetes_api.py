@@ -24,6 +24,7 @@ from neurogate.discovery.settings import DiscoverySettings
 from neurogate.discovery.slices import EndpointSlice, Metadata
 from neurogate.discovery.sources import KubernetesSource
 from neurogate.errors import ConfigError
+from neurogate.prompt_api import UNDECODABLE
 
 if TYPE_CHECKING:
     import httpx
@@ -143,20 +144,26 @@ class KubernetesApi:
                 ) as response,
             ):
                 yield response
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError) as error:
             reason = str(error) or type(error).__name__
             raise SourceUnavailableError(f"{urls.shown(self._url)}: {reason}") from error
 
     def _credentials(self) -> tuple[dict[str, str], ssl.SSLContext | bool]:
-        """The token, never told over plain HTTP, and whom to trust. Raises OSError."""
+        """The token, never told over plain HTTP, and whom to trust. Raises OSError and SourceUnavailableError."""
         if not self._url.startswith("https:"):
             return {}, False
         authority = self._account / "ca.crt"
         trust = ssl.create_default_context(cafile=str(authority) if authority.exists() else None)
         # Clusters' own authorities are often older than what Python 3.13 is strict about.
         trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        token = self._account / "token"
-        return ({"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}), trust
+        file = self._account / "token"
+        if not file.exists():
+            return {}, trust
+        try:
+            token = file.read_text(encoding="ascii").strip()
+        except ValueError as error:  # for example while it is being written
+            raise SourceUnavailableError(f"{file} holds no token: it is not ASCII") from error
+        return {"Authorization": f"Bearer {token}"}, trust
 
     def _refuse(self, status: int, body: bytes, verb: str) -> None:
         """Raise for what is no success."""
@@ -173,7 +180,7 @@ class KubernetesApi:
             )
         try:
             message = msgspec.json.decode(body, type=_Status).message
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             message = ""
         raise SourceUnavailableError(f"{urls.shown(self._url)} answered {status} {message}".rstrip())
 
@@ -181,7 +188,7 @@ class KubernetesApi:
 def _own_namespace(account: Path, source: str) -> str:
     try:
         return (account / "namespace").read_text().strip()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"NEUROGATE_DISCOVERY: {source!r} names no namespace, and there is none in {account}: "
             "write kubernetes:NAMESPACE/SERVICE, or set NEUROGATE_KUBERNETES_ACCOUNT"
@@ -212,5 +219,5 @@ async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 def _decoded(body: bytes | msgspec.Raw, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise SourceUnavailableError(f"the API server's answer is not what Kubernetes says: {error}") from error

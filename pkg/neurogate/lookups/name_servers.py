@@ -34,7 +34,7 @@ class NameServers:
             answer = await resolver.resolve(name, kind, search=True, lifetime=ASK_TIMEOUT_S, raise_on_no_answer=False)
         except NXDOMAIN:
             return Answer((), NOBODY_TTL_S)
-        except (DNSException, OSError) as error:
+        except (DNSException, OSError, ValueError) as error:
             raise SourceUnavailableError(f"{kind} of {name}: {_reason(error)}") from error
         if answer.rrset is None:
             return Answer((), NOBODY_TTL_S)

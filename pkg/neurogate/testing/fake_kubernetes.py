@@ -27,7 +27,7 @@ class FakeKubernetes:
         self.versions = versions
         self.token = ""
         """The one that is taken; empty takes everybody."""
-        self.refuses: dict[str, tuple[int, str]] = {}
+        self.refuses: dict[str, tuple[int, str | bytes]] = {}
         """(status, body) in place of an answer, by verb: list, watch."""
         self.asked: list[tuple[str, str, str]] = []
         """(verb, API version, token) of every question."""
@@ -71,8 +71,8 @@ class FakeKubernetes:
         if self.token and token != self.token:
             return web.json_response({"kind": "Status", "code": 401, "message": "Unauthorized"}, status=401)
         if verb in self.refuses:
-            status, text = self.refuses[verb]
-            return web.Response(status=status, text=text)
+            status, body = self.refuses[verb]
+            return web.Response(status=status, body=body.encode() if isinstance(body, str) else body)
         if request.match_info["namespace"] != self._namespace:
             return web.json_response({"kind": "EndpointSliceList", "metadata": {"resourceVersion": "1"}, "items": None})
         return await self._watch(request) if verb == "watch" else self._list()

@@ -35,6 +35,10 @@ class RecordingSourceObserver:
         """Remember a failure."""
         self.heard.append(("failed", source, reason))
 
+    def broke(self, source: str, error: Exception) -> None:
+        """Remember a fault."""
+        self.heard.append(("broke", source, str(error)))
+
     def forgotten(self, source: str) -> None:
         """Remember that it is not asked any more."""
         self.heard.append(("forgotten", source, ""))

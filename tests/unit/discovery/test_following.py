@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from neurogate.discovery.following import Following
+from neurogate.discovery.following import BROKEN_PAUSE_S, Following
 from neurogate.discovery.listed import ListedResolver
 from neurogate.discovery.resolver import Resolver
 from neurogate.discovery.sources import DnsSource, Source
@@ -96,6 +96,40 @@ def test_a_source_that_stays_is_asked_anew_and_its_workers_stay_until_it_answers
             made.resolvers["dns:a:1"].publish(Endpoint("a-1", "a1:1"))
             await asyncio.sleep(0.01)
             assert made.addresses == {"listed:1", "a1:1"}
+
+    run(main())
+
+
+def test_a_source_that_breaks_ends_nothing_keeps_its_workers_and_is_followed_anew():
+    class Broken(ManualResolver):
+        async def watch(self) -> AsyncIterator[tuple[Endpoint, ...]]:
+            yield (Endpoint("a-0", "a0:1"),)
+            raise UnicodeError("bad byte")
+
+    async def main() -> None:
+        made = Made(A, B)
+        made.resolvers["dns:a:1"] = Broken()
+        async with made.running():
+            made.resolvers["dns:b:1"].publish(Endpoint("b-0", "b0:1"))
+            await asyncio.sleep(BROKEN_PAUSE_S - 0.1)
+            assert made.addresses == {"listed:1", "a0:1", "b0:1"}
+            assert made.observer.heard == [("broke", "dns:a:1", "bad byte")]
+            made.resolvers["dns:a:1"] = ManualResolver()
+            made.resolvers["dns:a:1"].publish(Endpoint("a-1", "a1:1"))
+            await asyncio.sleep(0.2)
+            assert made.addresses == {"listed:1", "a1:1", "b0:1"}
+            assert made.made == ["dns:a:1", "dns:b:1", "dns:a:1"]
+
+    run(main())
+
+
+def test_a_source_whose_resolver_cannot_be_made_is_tried_again():
+    async def main() -> None:
+        made = Made(A)
+        made.following.configure(lambda _: 1 / 0, [A])  # type: ignore[arg-type,return-value]
+        async with made.running():
+            await asyncio.sleep(BROKEN_PAUSE_S * 3)
+            assert len(made.observer.heard) == 4
 
     run(main())
 

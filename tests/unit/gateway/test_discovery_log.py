@@ -41,6 +41,17 @@ def test_a_line_is_written_when_something_changes_and_every_answer_is_counted():
     assert heard.value("answers_total", outcome="failed") == 3
 
 
+def test_a_fault_of_the_program_is_logged_with_its_traceback_once_for_each_reason():
+    heard = Heard()
+    errors = [ValueError("one"), ValueError("one"), ValueError("two")]
+    with capture_logs() as logs:
+        for error in errors:
+            heard.log.broke(SOURCE, error)
+    assert [(log["log_level"], log["exc_info"]) for log in logs] == [("error", errors[0]), ("error", errors[2])]
+    assert heard.value("up") == 0
+    assert heard.value("answers_total", outcome="failed") == 3
+
+
 def test_a_source_that_is_not_asked_any_more_has_no_gauges():
     heard = Heard()
     heard.log.found(SOURCE, 2)
