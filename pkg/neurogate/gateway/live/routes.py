@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from neurogate.edge.admin_keys import AdminKeys
 from neurogate.gateway.live.camera import Camera
@@ -70,12 +70,17 @@ class PictureStream(Response):
         self._hub = hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve it."""
+        """Serve it; HEAD gets the head alone, which ends."""
+        head: Message = {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+        if scope["method"] == "HEAD":
+            await send(head)
+            await send({"type": "http.response.body", "body": b""})
+            return
         connection: Connection = scope["extensions"]["neurogate.connection"]
         try:
             with self._hub.viewer() as viewer:
                 connection.on_lost(viewer.close)
-                await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+                await send(head)
                 while (event := await viewer.next()) is not None:
                     async with asyncio.timeout(STALLED_S):
                         await send({"type": "http.response.body", "body": event, "more_body": True})

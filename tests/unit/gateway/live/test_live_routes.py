@@ -106,6 +106,20 @@ def test_events_are_pictures_until_the_client_leaves() -> None:
     virtual_time.run(main())
 
 
+@pytest.mark.parametrize("viewers_max", [0, 2])
+def test_head_of_the_events_is_the_head_alone_and_takes_nobodys_place(viewers_max: int) -> None:
+    async def main() -> None:
+        async with ops(viewers_max=viewers_max) as made:
+            client = FakeClient("/dashboard/events", method="HEAD")
+            await client.ask(made.app)
+
+            assert (client.status, client.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+            assert "content-length" not in client.headers
+            assert (client.complete, client.body, made.hub.viewers) == (True, b"", 0)
+
+    virtual_time.run(main())
+
+
 def test_a_viewer_that_reads_nothing_is_cut_off() -> None:
     async def main() -> None:
         async with ops() as made:
