@@ -28,7 +28,7 @@ INTERVAL_S = 1.0
 """Between two pictures."""
 
 _RATE_S = 5.0
-"""Over which requests are counted for their rate."""
+"""Over which requests are counted for their rate; 0 while no picture of that time is known."""
 
 
 class Camera:
@@ -126,7 +126,7 @@ class Camera:
     def _requests_per_s(self, now: float) -> float:
         came = self._came
         came.append((now, self._in_flight.total))
-        while came[0][0] < now - _RATE_S and len(came) > 2:
+        while came[0][0] < now - _RATE_S:
             came.popleft()
         began_at, before = came[0]
         return (came[-1][1] - before) / (now - began_at) if now > began_at else 0.0

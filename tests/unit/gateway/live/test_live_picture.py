@@ -112,6 +112,32 @@ def test_rates_are_of_the_last_seconds() -> None:
     virtual_time.run(main())
 
 
+def test_a_rate_is_none_of_a_pause_in_which_nobody_looked() -> None:
+    async def main() -> None:
+        async with edge() as made:
+            look = camera(made)
+
+            async def ask() -> None:
+                client = made.ask(chat())
+                await turns()
+                made.data_plane.worker().calls[-1].end(End(http_status=200))
+                await client
+
+            look.take()
+            await asyncio.sleep(1)
+            look.take()
+            for _ in range(30):
+                await ask()
+            await asyncio.sleep(60)
+            assert look.take().fleet.requests_per_s == 0.0
+
+            await ask()
+            await asyncio.sleep(1)
+            assert look.take().fleet.requests_per_s == 1.0
+
+    virtual_time.run(main())
+
+
 def test_what_is_shown_is_bounded_and_trouble_is_shown_first() -> None:
     async def main() -> None:
         async with edge(WORKERS_MAX + 10) as made:
