@@ -39,16 +39,37 @@ _NAMES = frozenset(
 """Fields that hold nothing but a secret."""
 
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,31}://)[^\s/@'\"<>]+@")
+_BEFORE = r"(?=[acpstx])(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+"""A name begins here; the `n` of a line feed that is shown as one does not belong to it.
+
+The names' first letters are looked at first: a long text takes a third of the time.
+"""
+
+_MARK = r"""(\\*['"][ \t]*,[ \t]*b?(?=\\*['"])|(?:\\*['"])?[ \t]*[:=][ \t]*(?:b(?=['"]))?)"""
+"""Between a name and its value. A comma only where both are in quotes: in a sentence it ends a thought."""
+
+_QUOTED = r"""(?P<quote>\\*['"])(?:(?!(?<!\\)(?P=quote)).)+"""
+"""A value up to the quote that it began with; one behind a backslash is part of it."""
+
+_HEADER = re.compile(
+    rf"{_BEFORE}((?:proxy-)?authorization|(?:set-)?cookie){_MARK}(?:{_QUOTED}|(?!\s|\\*['\"])[^\r\n]+)", re.IGNORECASE
+)
+"""Unquoted, they hold whatever the rest of the line is: parameters and more pairs, with any mark between them."""
+
 _NAMED = re.compile(
-    r"(?<![A-Za-z0-9])((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|api[-_ ]?key|admin[-_]key"
-    r"|password|passwd|secret|(?:access|auth)[-_]token|token)"
-    r"(['\"]?\s*[:=,]\s*(?:b(?=['\"]))?['\"]?)(?:(?:bearer|basic)\s+)?(?!\s|['\"])[^\s'\",;&)}\]]+",
+    rf"{_BEFORE}(x-api-key|api[-_ ]?key|admin[-_]key|password|passwd|secret|(?:access|auth)[-_]token|token){_MARK}"
+    rf"(?:{_QUOTED}|(?:(?:bearer|basic)[ \t]+)?(?!\s|\\*['\"])[^\s'\",;&)}}\]]+)",
     re.IGNORECASE,
 )
+_QUERY = re.compile(r"(?<=[?&])(key=)[^\s'\"&#]+", re.IGNORECASE)
+"""Google's APIs have their key there; elsewhere the word stands for what is no secret as well."""
+
 _SCHEME = re.compile(
     r"\b(bearer)\s+[A-Za-z0-9._~+/=-]{6,}|\b(basic)\s+(?=\S*[0-9=])[A-Za-z0-9+/]{8,}={0,2}", re.IGNORECASE
 )
-_SHAPES = re.compile(r"\b(?:sk|rk|pk)-[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{16,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
+_SHAPES = re.compile(
+    r"\b(?:sk|rk|pk)-[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bAIza[\w-]{35}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"
+)
 """Keys of well-known services, and JSON Web Tokens."""
 
 
@@ -75,7 +96,9 @@ class Mask:
         if self._known is not None:
             text = self._known.sub(MASK, text)
         text = _USERINFO.sub(rf"\1{MASK}@", text)
-        text = _NAMED.sub(rf"\1\2{MASK}", text)
+        text = _HEADER.sub(rf"\1\2\g<quote>{MASK}", text)
+        text = _NAMED.sub(rf"\1\2\g<quote>{MASK}", text)
+        text = _QUERY.sub(rf"\1{MASK}", text)
         text = _SCHEME.sub(lambda found: f"{found[1] or found[2]} {MASK}", text)
         return _SHAPES.sub(MASK, text)
 

@@ -52,6 +52,20 @@ def test_a_known_secret_is_masked_in_whatever_holds_it(value: object) -> None:
         f'{{"x-api-key": "{SECRET}"}}',
         f"Proxy-Authorization: Basic {SECRET}",
         f"Cookie: session={SECRET}",
+        f"Cookie: theme=dark; session={SECRET}",
+        f"set-cookie: theme=dark, session={SECRET}; Path=/",
+        f"Authorization: Digest username=bob, response={SECRET}",
+        f'authorization: Digest username="bob", response="{SECRET}"',
+        f"Authorization: AWS4-HMAC-SHA256 Credential=a/b, Signature={SECRET}",
+        f"{{'Authorization': 'Digest username=\"bob\", response=\"{SECRET}\"'}}",
+        f"(b'cookie', b'theme=dark; session={SECRET}')",
+        f'{{"headers": "{{\\"Cookie\\": \\"theme=dark; session={SECRET}\\"}}"}}',
+        f'{{"password": "a \\"b\\", {SECRET}"}}',
+        f'{{"text": "{{\\"password\\": \\"a\\\\\\"b {SECRET}\\"}}"}}',
+        f"b'GET / HTTP/1.1\\r\\nCookie: a=b; c={SECRET}\\r\\n'",
+        f'password="two words, {SECRET}"',
+        f"GET /x?key={SECRET} HTTP/1.1",
+        f"https://models.example/v1?alt=sse&key={SECRET}&x=1",
         f"GET /x?api_key={SECRET}&model=tiny",
         f"password={SECRET}",
         f"token: {SECRET}",
@@ -61,6 +75,7 @@ def test_a_known_secret_is_masked_in_whatever_holds_it(value: object) -> None:
         f"https://{SECRET}@models.example/x",
         "invalid key sk-abcdefghijklmnop1234",
         "hf_abcdefghijklmnop1234",
+        "the key AIzaSy-abcdefghijklmnop1234_6789012345x of a project",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0.c2lnbmF0dXJl",
         f'Traceback:\n  File "x.py", line 1\nError: 401 for Authorization: Bearer {SECRET}',
     ],
@@ -76,6 +91,11 @@ def test_what_stands_around_a_secret_stays() -> None:
     assert UNKNOWN.text(f"redis://user:{SECRET}@cache:6379/0 is gone") == "redis://********@cache:6379/0 is gone"
     assert UNKNOWN.text(f"GET /x?api_key={SECRET}&model=tiny") == "GET /x?api_key=********&model=tiny"
     assert UNKNOWN.text(f"Authorization: Bearer {SECRET}\nHost: x") == "Authorization: ********\nHost: x"
+    assert UNKNOWN.text(f"Cookie: a=b; c={SECRET}\r\nHost: x") == "Cookie: ********\r\nHost: x"
+    assert UNKNOWN.text(f"{{'cookie': 'a=b; c={SECRET}', 'host': 'x'}}") == "{'cookie': '********', 'host': 'x'}"
+    assert UNKNOWN.text(f'{{"token": "a \\" {SECRET}", "n": 1}}') == '{"token": "********", "n": 1}'
+    assert UNKNOWN.text(f"GET /x?key={SECRET}&model=tiny") == "GET /x?key=********&model=tiny"
+    assert UNKNOWN.text("password:\n  next: line") == "password:\n  next: line"
 
 
 @pytest.mark.parametrize("name", ["authorization", "Authorization", "api_key", "x-api-key", "password", "token"])
@@ -94,6 +114,11 @@ def test_a_field_that_can_be_nothing_else_is_masked_whole(name: str) -> None:
         "basic usage of the bearer of news",
         "http://collector:4318/v1/traces",
         "tokens a second, the secretary's token",
+        "no token, retrying in 5 s",
+        "neither a password, nor a cookie, nor an authorization header",
+        'there is no "token", but that is fine',
+        "key=alice, keys: 3, monkey=no",
+        "password=''",
         5,
         2.5,
         True,
