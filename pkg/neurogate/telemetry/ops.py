@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from neurogate.telemetry.scrape import Write, written
+
 Health = Callable[[], tuple[bool, Mapping[str, object]]]
 """Gives (well, what to say)."""
 
@@ -62,10 +64,10 @@ def build_app(
     async def vitals_endpoint(_: Request) -> Response:
         return said()
 
-    async def text(write: Callable[[CollectorRegistry], bytes], media_type: str) -> Response:
+    async def text(write: Write, media_type: str) -> Response:
         if refresh is not None:
             await refresh()
-        return Response(write(registry), media_type=media_type, headers=_NO_STORE)
+        return Response(await written(registry, write), media_type=media_type, headers=_NO_STORE)
 
     def said() -> Response:
         told = {**vitals(), "tasks": len(asyncio.all_tasks())}
