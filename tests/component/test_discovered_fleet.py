@@ -76,9 +76,9 @@ class Workers:
 
 
 @asynccontextmanager
-async def gateway(config: GatewayConfig) -> AsyncIterator[tuple[str, str]]:
+async def gateway(config: GatewayConfig, stopping: asyncio.Event | None = None) -> AsyncIterator[tuple[str, str]]:
     """(URL of the API, URL of the ops port) of a whole gateway."""
-    stopping, ports = asyncio.Event(), asyncio.get_running_loop().create_future()
+    stopping, ports = stopping or asyncio.Event(), asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(app.serve(config, stopping, on_ports=lambda *both: ports.set_result(both)))
         http, ops = await ports
@@ -181,6 +181,36 @@ def test_a_gateway_starts_without_its_source_and_finds_its_workers_when_it_is_th
             assert [log["event"] for log in told] == ["workers not found: those of before stay", "workers found"]
             assert "may not list endpointslices" in told[0]["reason"]
             assert "may not list endpointslices" in told[1]["after"]
+            workers.stop_all()
+
+    run_real(main(), timeout_s=60)
+
+
+def test_a_draining_gateway_still_finds_the_workers_that_its_requests_wait_for():
+    """As when a cluster replaces gateways and workers at once."""
+
+    async def main() -> None:
+        async with FakeKubernetes() as kubernetes, asyncio.TaskGroup() as tasks:
+            workers, stopping = Workers(kubernetes, tasks), asyncio.Event()
+            config = config_of(kubernetes, failfast_s=30, drain_timeout_s=30)
+            with capture_logs() as logs:
+                async with (
+                    gateway(config, stopping) as (url, ops),
+                    httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=40) as client,
+                    httpx.AsyncClient() as watching,
+                ):
+                    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
+                    asked = tasks.create_task(client.post("/v1/chat/completions", json=body))
+
+                    async def waits() -> bool:
+                        return "neurogate_gateway_active_requests 1.0" in (await watching.get(f"{ops}/metrics")).text
+
+                    await until(waits)
+                    stopping.set()
+                    await eventually(lambda: any(log["event"] == "taking no more connections" for log in logs))
+                    await workers.start("w-0")
+                    answer = await asked
+                    assert (answer.status_code, answer.headers["x-neurogate-worker"]) == (200, "w-0")
             workers.stop_all()
 
     run_real(main(), timeout_s=60)

@@ -96,14 +96,14 @@ async def serve(
             held.callback(before.close)
             offer = before.offer
         async with asyncio.TaskGroup() as tasks:
-            background = [*_follow_files(gateway, tasks), *_follow_fleet(gateway, tasks), _watch_loop(gateway, tasks)]
-            pool = tasks.create_task(gateway.pool.run(gateway.resolver), name="pool")
+            background = _follow_files(gateway, tasks)
+            serving = [*_follow_fleet(gateway, tasks), _watch_loop(gateway, tasks)]
             await _open_books(gateway)
             await _know_fleet(gateway)
             if before is not None:
                 await run_until(stopping, takeover.as_usable(gateway.pool, offer.usable), name="links")
                 if stopping.is_set():  # the one that runs goes on
-                    await _give_up(gateway, [*background, pool])
+                    await _give_up(gateway, [*background, *serving])
                     return
             private_ports = await private.start(tasks, offer)
             ports = await public.start(tasks, offer)
@@ -130,7 +130,8 @@ async def serve(
                 delay_s=settings.drain_delay_s if was_terminated(stopping) else 0.0,
                 grace_s=grace_s,
             )
-            pool.cancel()
+            for task in serving:
+                task.cancel()
             await _close_books(gateway)
             await private.stop(1)
     _log.info("gateway stopped")
@@ -157,8 +158,9 @@ def _follow_files(gateway: Gateway, tasks: asyncio.TaskGroup) -> list[asyncio.Ta
 
 
 def _follow_fleet(gateway: Gateway, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-    """What looks who the workers are, and how well they do."""
+    """What looks who the workers are, and how well they do: needed while there are requests, also when draining."""
     return [
+        tasks.create_task(gateway.pool.run(gateway.resolver), name="pool"),
         tasks.create_task(gateway.discovery.run(), name="discovery"),
         tasks.create_task(gateway.outliers.run(), name="outliers"),
     ]
