@@ -28,8 +28,17 @@ _FIGURES: tuple[tuple[GaugeOf, Callable[[Member], float]], ...] = (
 )
 """What adds up: workers without series of their own are told together."""
 
+_BREAKER_VALUES = {"closed": 0, "open": 1, "half-open": 2}
+
+_OWN: tuple[tuple[GaugeOf, Callable[[Member], float | None]], ...] = (
+    (catalog.GATEWAY_WORKER_LINKED, lambda member: member.linked),
+    (catalog.GATEWAY_BREAKERS, lambda member: _BREAKER_VALUES[member.breaker.state]),
+    (catalog.GATEWAY_WORKER_KV, lambda member: member.report.kv_used_ratio),
+)
+"""What does not: it is told of workers with series of their own; None is not told."""
+
 _ALL = (
-    catalog.GATEWAY_WORKER_KV,
+    *(metric for metric, _ in _OWN),
     *(metric for metric, _ in _FIGURES),
     catalog.GATEWAY_MODEL_WORKERS,
     catalog.GATEWAY_MODEL_TPS,
@@ -78,7 +87,8 @@ class FleetMetrics(Collector):
         members = {member.id: member for member in (*self._pool.leaving, *snapshot.members)}
         self._models.only(snapshot.models)
         named = [(self._workers.of(worker_id), member) for worker_id, member in members.items()]
-        yield _kv(named)
+        for metric, own in _OWN:
+            yield _told(metric, ((name, own(member)) for name, member in named))
         for metric, figure in _FIGURES:
             family = metric.family()
             for name, value in _summed((name, figure(member)) for name, member in named).items():
@@ -133,12 +143,11 @@ class LinkMetrics(Collector):
         return [catalog.GATEWAY_LINK_FRAMES.family(), catalog.GATEWAY_LINK_ITEMS.family()]
 
 
-def _kv(named: list[tuple[str, Member]]) -> GaugeMetricFamily:
-    family = catalog.GATEWAY_WORKER_KV.family()
-    for name, member in named:
-        ratio = member.report.kv_used_ratio
-        if ratio is not None and name != OTHER:
-            family.add_metric([name], ratio)
+def _told(metric: GaugeOf, values: Iterable[tuple[str, float | None]]) -> GaugeMetricFamily:
+    family = metric.family()
+    for name, value in values:
+        if value is not None and name != OTHER:
+            family.add_metric([name], value)
     return family
 
 

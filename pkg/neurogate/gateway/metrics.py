@@ -28,10 +28,8 @@ from neurogate.rpc.link_client import LinkCounts
 from neurogate.telemetry import catalog
 from neurogate.telemetry.counting import Counts, Histograms
 from neurogate.telemetry.metric_settings import MetricSettings
-from neurogate.telemetry.names import OTHER, UNKNOWN, Names
+from neurogate.telemetry.names import UNKNOWN, Names
 from neurogate.telemetry.process_metrics import ProcessMetrics
-
-_BREAKER_VALUES = {"closed": 0, "open": 1, "half-open": 2}
 
 _SHEDS = {
     QueueFullError: "full",
@@ -78,7 +76,6 @@ class GatewayMetrics:
         self._queue_waits = Histograms(catalog.GATEWAY_QUEUE_WAIT, registry)
         self._sheds = Counts(catalog.GATEWAY_SHEDS, registry)
         self._limits_hit = Counts(catalog.GATEWAY_LIMITS_HIT, registry)
-        self._breakers = catalog.GATEWAY_BREAKERS.on(registry)
         self._breaker_transitions = Counts(catalog.GATEWAY_BREAKER_TRANSITIONS, registry)
         self._probes = Counts(catalog.GATEWAY_PROBES, registry)
         self._refusals = Counts(catalog.GATEWAY_REFUSALS, registry)
@@ -90,7 +87,6 @@ class GatewayMetrics:
         self._lost_log_lines = catalog.GATEWAY_LOST_LOG_LINES.on(registry)
         self._slow_clients = catalog.GATEWAY_SLOW_CLIENTS.on(registry)
         self._config_reloads = Counts(catalog.GATEWAY_CONFIG_RELOADS, registry)
-        self._worker_up = catalog.GATEWAY_WORKER_LINKED.on(registry)
         self._known: Callable[[], Container[str]] = tuple
         self._default_of: Callable[[str], str] = lambda _: ""
         for kind in ("prompt", "completion"):
@@ -244,23 +240,7 @@ class GatewayMetrics:
 
     def breaker_changed(self, worker_id: str, state: str) -> None:
         """A breaker moved."""
-        name = self.workers.of(worker_id)
-        self._breaker_transitions.add((name, state))
-        if name != OTHER:
-            self._breakers.labels(name).set(_BREAKER_VALUES[state])
-
-    def worker_changed(self, worker_id: str, event: str) -> None:
-        """A worker came, went or is gone for good."""
-        name = self.workers.of(worker_id)
-        if name == OTHER:
-            return
-        if event == "removed":
-            self._breakers.remove(name)
-            self._worker_up.remove(name)
-        elif event in {"linked", "lost", "left", "added"}:
-            self._worker_up.labels(name).set(event == "linked")
-            if event == "added":
-                self._breakers.labels(name).set(0)
+        self._breaker_transitions.add((self.workers.of(worker_id), state))
 
     def _count_tokens(self, model: str, key: str, usage: Usage) -> None:
         prompt, completion = usage.prompt_tokens, usage.completion_tokens

@@ -42,7 +42,6 @@ class FleetObserver:
 
     def worker_changed(self, worker_id: str, event: str, detail: str) -> None:
         """A worker came, went or changed its mind. What it is then, its state tells."""
-        self._metrics.worker_changed(worker_id, event)
         if event == "added":
             _log.info("worker added", worker=worker_id, address=detail)
         elif event == "removed":

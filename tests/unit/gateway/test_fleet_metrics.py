@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from prometheus_client import generate_latest
 
 from dataplane_support import rig, turns
 from neurogate.dataplane.state import WorkerState
@@ -72,6 +73,68 @@ def test_models_have_the_workers_that_can_be_asked_and_the_rates_of_those_that_h
             assert value(metrics, "gateway_model_tokens_per_second", model="big") == 5
             made.pool.cordon("worker-0")
             assert value(metrics, "gateway_model_workers", model="tiny") == 0
+
+    run(main())
+
+
+def test_the_names_of_the_first_neurogate_hold_for_workers() -> None:
+    """Dashboards ask for them."""
+
+    async def main() -> None:
+        async with rig(1) as made:
+            metrics = GatewayMetrics()
+            metrics.show_fleet(made.pool, LinkCounts())
+            shown = generate_latest(metrics.registry).decode()
+            assert "# TYPE neurogate_gateway_circuit_breaker_state gauge" in shown
+            assert "# TYPE neurogate_gateway_worker_linked gauge" in shown
+
+    run(main())
+
+
+def test_a_worker_is_linked_or_not_and_its_breaker_is_a_number() -> None:
+    async def main() -> None:
+        async with rig(1) as made:
+            metrics = GatewayMetrics()
+            metrics.show_fleet(made.pool, LinkCounts())
+            (member,) = made.pool.snapshot.members
+
+            def told() -> tuple[float | None, float | None]:
+                linked = value(metrics, "gateway_worker_linked", worker="worker-0")
+                return linked, value(metrics, "gateway_circuit_breaker_state", worker="worker-0")
+
+            assert told() == (1, 0)
+            while member.breaker.state == "closed":
+                member.breaker.record_failure()
+            assert told() == (1, 1)
+            made.worker(0).die()
+            assert told() == (0, 1)
+            made.worker(0).come_up()
+            await asyncio.sleep(60)
+            assert member.breaker.try_acquire() is not None
+            assert told() == (1, 2)
+            member.breaker.reset()
+            assert told() == (1, 0)
+            made.resolver.publish()
+            await turns()
+            assert told() == (None, None)
+
+    run(main())
+
+
+def test_a_worker_that_came_beyond_the_bound_has_its_gauges_once_there_is_a_place() -> None:
+    async def main() -> None:
+        async with rig(2) as made:
+            metrics = GatewayMetrics(MetricSettings(workers_max=1))
+            metrics.show_fleet(made.pool, LinkCounts())
+            metrics.workers.of("worker-0")
+            gauges = ("gateway_worker_linked", "gateway_circuit_breaker_state")
+            for gauge in gauges:
+                assert value(metrics, gauge, worker="worker-0") is not None
+                assert value(metrics, gauge, worker="worker-1") is None
+                assert value(metrics, gauge, worker="other") is None
+            made.resolver.publish(made.pool.snapshot.members[1].endpoint)
+            await turns()
+            assert [value(metrics, gauge, worker="worker-1") for gauge in gauges] == [1, 0]
 
     run(main())
 

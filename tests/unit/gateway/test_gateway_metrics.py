@@ -25,12 +25,10 @@ def test_the_names_of_the_first_neurogate_hold() -> None:
         "request_duration_seconds",
         "time_to_first_byte_seconds",
         "active_requests",
-        "circuit_breaker_state",
         "retries_total",
         "tokens_total",
         "broken_streams_total",
         "slow_clients_total",
-        "worker_linked",
     ):
         assert f"# TYPE neurogate_gateway_{name} " in shown
 
@@ -61,36 +59,11 @@ def test_tokens_count_by_kind() -> None:
     assert value(metrics, "tokens_total", kind="completion") == 5
 
 
-@pytest.mark.parametrize(("state", "number"), [("closed", 0), ("open", 1), ("half-open", 2)])
-def test_a_breakers_state_is_a_number(state: str, number: int) -> None:
+def test_every_move_of_a_breaker_counts() -> None:
     metrics = GatewayMetrics()
-    FleetObserver(metrics).breaker_changed("worker-0", state)
-    assert value(metrics, "circuit_breaker_state", worker="worker-0") == number
-
-
-def test_a_worker_is_linked_or_not_and_vanishes_with_its_removal() -> None:
-    metrics = GatewayMetrics()
-    observer = FleetObserver(metrics)
-    for event, linked in [
-        ("added", 0),
-        ("linked", 1),
-        ("ready", 1),
-        ("not_ready", 1),
-        ("draining", 1),
-        ("left", 0),
-        ("linked", 1),
-        ("lost", 0),
-        ("removed", None),
-    ]:
-        observer.worker_changed("worker-0", event, "")
-        assert value(metrics, "worker_linked", worker="worker-0") == linked
-    assert value(metrics, "circuit_breaker_state", worker="worker-0") is None
-
-
-def test_a_worker_begins_with_a_closed_breaker() -> None:
-    metrics = GatewayMetrics()
-    FleetObserver(metrics).worker_changed("worker-0", "added", "host:1")
-    assert value(metrics, "circuit_breaker_state", worker="worker-0") == 0
+    for state in ("open", "half-open", "open"):
+        FleetObserver(metrics).breaker_changed("worker-0", state)
+    assert value(metrics, "circuit_breaker_transitions_total", worker="worker-0", to="open") == 2
 
 
 def test_retries_count_by_worker_and_reason() -> None:
