@@ -32,7 +32,7 @@ def worker(number: int = 0, **fields: Any) -> WorkerNow:
 
 def picture(*workers: WorkerNow, requests: int = 1, recent: int = 1, **fields: Any) -> Picture:
     rows = tuple(
-        Row(f"req-{n}", "key-1", "", "/prompt", Phase.DECODE, 65.0, "worker-0", 2, 1, 17, stream=True)
+        Row(f"req-{n}", "key-1", "", "/prompt", Phase.DECODE, 65.0, "worker-0", 2, 1, 17, stream=True, number=n)
         for n in range(requests)
     )
     happenings = tuple(Happening("resume", 90.0, "worker-1", "link_lost", f"old-{n}", 2) for n in range(recent))

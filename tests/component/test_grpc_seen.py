@@ -41,8 +41,7 @@ def test_a_call_that_asks_hears_why_it_went_to_its_worker() -> None:
                 head = dict(await call.initial_metadata())
                 assert f"picked={head['x-neurogate-worker']}" in head["x-neurogate-explain"]
                 assert "worker-1" in head["x-neurogate-explain"]
-                record = made.gateway.explainer.find(request_id)
-                assert record is not None
+                (record,) = made.gateway.explainer.find(request_id)
                 assert record.attempts[0].worker == head["x-neurogate-worker"]
 
     run_real(main())

@@ -140,6 +140,23 @@ def test_a_request_in_flight_and_a_worker_that_dies_are_seen(tmp_path: Path) -> 
     run_real(main(), timeout_s=240)
 
 
+def test_two_requests_of_one_id_are_two_rows(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ops(1) as made, looking(made, tmp_path) as page:
+            body = {"messages": [{"role": "user", "content": "Why?"}], "stream": True, "max_tokens": 400}
+            client, headers = made.fleet.client, {"x-request-id": "same"}
+            async with (
+                client.stream("POST", "/v1/chat/completions", json=body, headers=headers),
+                client.stream("POST", "/v1/chat/completions", json=body, headers=headers),
+            ):
+                rows = "[...document.querySelectorAll('#requests-table tr.row')]"
+                await page.until(f"{rows}.length === 2")
+                assert await page.value(f"{rows}.every(row => row.innerText.includes('same'))")
+            await page.until(f"{rows}.length === 0")
+
+    run_real(main(), timeout_s=240)
+
+
 def test_the_key_is_asked_for_kept_in_the_tab_and_forgotten(tmp_path: Path) -> None:
     async def main() -> None:
         async with ops(1, admin_key=(KEY,)) as made, looking(made, tmp_path) as page:

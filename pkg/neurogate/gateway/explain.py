@@ -198,7 +198,8 @@ class Explainer:
         self._loop = loop
         self._wall = wall
         self._enabled = enabled
-        self._kept: dict[str, Explanation] = {}
+        self._kept: dict[tuple[str, str], Explanation] = {}
+        """By key id and request id: clients choose ids, and nobody is to replace what is another's."""
 
     def configure(self, *, enabled: bool) -> None:
         """Explain requests from now on, or do not."""
@@ -219,21 +220,23 @@ class Explainer:
             at=self._wall(),
             age_s=lambda: self._loop.time() - began_at,
         )
-        self._kept.pop(request_id, None)
+        self._kept.pop((key_id, request_id), None)
         if len(self._kept) >= KEPT_MAX:
             del self._kept[next(iter(self._kept))]
-        self._kept[request_id] = explanation
+        self._kept[key_id, request_id] = explanation
         return explanation
 
-    def find(self, request_id: str) -> Record | None:
-        """What is known of that request; None when it did not ask, or that was too long ago."""
-        found = self._kept.get(request_id)
-        return found.record if found is not None else None
+    def find(self, request_id: str) -> tuple[Record, ...]:
+        """What is known of requests of that id, one for each key, the latest first.
+
+        Empty when none asked, or that was too long ago.
+        """
+        return tuple(kept.record for (_, each), kept in reversed(self._kept.items()) if each == request_id)
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The requests that it remembers, the latest first."""
-        return tuple(reversed(self._kept))
+        """The ids of the requests that it remembers, the latest first, each once."""
+        return tuple(dict.fromkeys(request_id for _, request_id in reversed(self._kept)))
 
 
 class Both:

@@ -95,6 +95,8 @@ class Row(msgspec.Struct, frozen=True):
     tokens: int
     """Pieces of a streamed answer so far: about one a token."""
     stream: bool
+    number: int
+    """Of the request at this gateway, from 1 on: clients may choose an id twice."""
 
 
 def _nobody(_: Flight) -> None:
@@ -106,7 +108,8 @@ class InFlight:
 
     def __init__(self, on_failure: Callable[[Flight], None] = _nobody) -> None:
         """`on_failure` hears of each that ended with an error that is not its client's."""
-        self._flights: dict[Flight, str] = {}
+        self._flights: dict[Flight, tuple[int, str]] = {}
+        """With its number, and its path."""
         self._on_failure = on_failure
         self.total = 0
         """Requests that ever came."""
@@ -117,7 +120,7 @@ class InFlight:
     def come(self, flight: Flight, path: str) -> None:
         """A request is being served from now on."""
         self.total += 1
-        self._flights[flight] = path
+        self._flights[flight] = self.total, path
 
     def gone(self, flight: Flight) -> None:
         """A request is over."""
@@ -127,17 +130,16 @@ class InFlight:
 
     def rows(self, now: float) -> Iterator[Row]:
         """What is in flight, the oldest first; `now` is loop time."""
-        return (_row(flight, path, now) for flight, path in self._flights.items())
+        return (_row(flight, number, path, now) for flight, (number, path) in self._flights.items())
 
-    def find(self, request_id: str, now: float) -> Row | None:
-        """The request of that id, the oldest of several; None when it is not in flight."""
-        for flight, path in self._flights.items():
+    def find(self, request_id: str, now: float) -> Iterator[Row]:
+        """The requests in flight of that id, the latest first: clients may choose one twice."""
+        for flight, (number, path) in reversed(self._flights.items()):
             if flight.request_id == request_id:
-                return _row(flight, path, now)
-        return None
+                yield _row(flight, number, path, now)
 
 
-def _row(flight: Flight, path: str, now: float) -> Row:
+def _row(flight: Flight, number: int, path: str, now: float) -> Row:
     exchange = flight.exchange
     return Row(
         id=flight.request_id,
@@ -151,6 +153,7 @@ def _row(flight: Flight, path: str, now: float) -> Row:
         resumes=exchange.resumes if exchange is not None else 0,
         tokens=exchange.chunks if exchange is not None else 0,
         stream=exchange is not None and exchange.call.stream,
+        number=number,
     )
 
 

@@ -119,8 +119,7 @@ def test_a_retry_and_a_resume_are_attempts_with_how_they_ended():
             receiver = send(made, explanation, resumable=True)
             await receiver.last_word()
 
-            record = kept.find("req-1")
-            assert record is not None
+            (record,) = kept.find("req-1")
             assert (record.id, record.key_id, record.path, record.at) == ("req-1", "key", PATH, 1e9)
             assert [(each.kind, each.worker, each.ended) for each in record.attempts] == [
                 ("first", "worker-0", "link_lost"),
@@ -199,14 +198,26 @@ def test_only_the_latest_requests_are_kept_and_an_id_that_comes_again_is_the_new
             kept = explainer(made)
             for number in range(KEPT_MAX + 1):
                 kept.begin(b"1", f"req-{number}", "")
-            kept.begin(b"1", "req-1", "later")
+            first = kept.begin(b"1", "req-1", "")
+            assert first is not None
+            first.asked("worker-0")
 
             assert len(kept.ids) == KEPT_MAX
             assert kept.ids[0] == "req-1"
-            assert kept.find("req-0") is None
-            found = kept.find("req-1")
-            assert found is not None
-            assert found.key_id == "later"
+            assert kept.find("req-0") == ()
+            assert kept.find("req-1") == (first.record,)
+
+
+def test_nobody_replaces_the_explanation_of_anothers_request_by_choosing_its_id():
+    async def main() -> None:
+        async with rig() as made:
+            kept = explainer(made)
+            for key_id in ("mine", "a-strangers", ""):
+                kept.begin(b"1", "req-1", key_id)
+            kept.begin(b"1", "req-2", "mine")
+
+            assert [record.key_id for record in kept.find("req-1")] == ["", "a-strangers", "mine"]
+            assert kept.ids == ("req-2", "req-1")
 
     virtual_time.run(main())
 

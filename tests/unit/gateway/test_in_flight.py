@@ -37,15 +37,28 @@ def test_requests_are_told_the_oldest_first_with_phase_and_age() -> None:
             assert (first.phase, first.tokens, first.worker, first.attempts) == ("decode", 1, "worker-0", 1)
             assert (first.stream, second.stream, second.path) == (True, False, "/prompt")
             assert (third.worker, third.attempts) == ("", 0)
-            found = made.in_flight.find("waits", 0.0)
-            assert found is not None
-            assert found.id == "waits"
-            assert made.in_flight.find("nobody", 0.0) is None
+            assert [row.number for row in rows(made)] == [1, 2, 3]
+            assert list(made.in_flight.find("nobody", 0.0)) == []
 
             for _ in range(3):
                 for call in list(calls):
                     call.end(End(http_status=200, body=b"{}"))
                 await turns()
+
+    virtual_time.run(main())
+
+
+def test_requests_of_one_id_are_found_the_latest_first() -> None:
+    async def main() -> None:
+        async with edge() as made:
+            for name in ("same", "other", "same"):
+                made.ask(chat(headers=[("x-request-id", name)]))
+                await asyncio.sleep(1)
+
+            found = list(made.in_flight.find("same", asyncio.get_running_loop().time()))
+            assert [(row.id, row.number, row.age_s) for row in found] == [("same", 3, 1.0), ("same", 1, 3.0)]
+            for call in list(made.data_plane.worker().calls):
+                call.end(End(http_status=200))
 
     virtual_time.run(main())
 

@@ -32,7 +32,7 @@ class RequestNotFoundError(GatewayError):
 def debug_routes(
     in_flight: InFlight, explainer: Explainer, keys: AdminKeys, *, loop: asyncio.AbstractEventLoop
 ) -> list[Route]:
-    """GET /debug/requests and /debug/requests/{id}."""
+    """GET /debug/requests and /debug/requests/{id}: all requests of that id, for clients may choose one twice."""
 
     async def listing(request: Request) -> Response:
         rows = list(islice(in_flight.rows(loop.time()), _limit(request)))
@@ -40,13 +40,13 @@ def debug_routes(
 
     async def one(request: Request) -> Response:
         request_id = request.path_params["id"]
-        row, record = in_flight.find(request_id, loop.time()), explainer.find(request_id)
-        if row is None and record is None:
+        rows, records = list(islice(in_flight.find(request_id, loop.time()), LIMIT)), explainer.find(request_id)
+        if not rows and not records:
             raise RequestNotFoundError(
                 f"{request_id} is not in flight, and not among the last {KEPT_MAX} requests that were explained: "
                 "send a request with X-NeuroGate-Explain: 1, while NEUROGATE_EXPLAIN is on"
             )
-        return _json({"request": row, "explained": record})
+        return _json({"requests": rows, "explained": records})
 
     return [
         Route("/debug/requests", guarded(keys, listing), methods=["GET"]),

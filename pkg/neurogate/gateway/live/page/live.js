@@ -336,7 +336,7 @@ const PHASE_ORDER = Object.keys(PHASES);
 const requests = new Table(
   "requests",
   [
-    { id: "id", title: "Request", key: (request) => request.id, value: (request) => request.id, draw: (request) => element("span", { class: "name mono", title: request.id }, request.id) },
+    { id: "id", title: "Request", key: (request) => `${request.number} ${request.id}`, value: (request) => request.id, draw: (request) => element("span", { class: "name mono", title: request.id }, request.id) },
     { id: "phase", title: "Phase", place: "first-line", value: (request) => PHASE_ORDER.indexOf(request.phase), draw: (request) => word(look(PHASES, request.phase)) },
     { id: "age", title: "Age", number: true, value: (request) => request.age_s, shows: (request) => seconds(request.age_s), draw: (request) => seconds(request.age_s) },
     { id: "worker", title: "Worker", value: (request) => request.worker, draw: (request) => cut(request.worker) },
