@@ -290,11 +290,6 @@ class Dispatcher:
         """Every worker as it looks to a pick for the call now; `like` as for `acquire_alike`. Changes nothing."""
         return consider(self.pool.snapshot, call, tried, like, score=self._picker.score)
 
-    @property
-    def exchanges(self) -> Iterator[Exchange]:
-        """What is in flight now, for whoever looks."""
-        return iter(self._exchanges)
-
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over."""
         self._exchanges.discard(exchange)
