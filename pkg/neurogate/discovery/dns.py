@@ -65,17 +65,20 @@ class DnsResolver:
         observer: SourceObserver,
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
+        known: tuple[Endpoint, ...] = (),
     ) -> None:
+        """`known` is what was found of the source before, by another one of its resolvers."""
         self._source = source
         self._lookup = lookup
         self._refresh_s = refresh_s
         self._observer = observer
         self._loop = loop
         self._rng = rng
+        self._known = known
 
     async def watch(self) -> AsyncIterator[tuple[Endpoint, ...]]:
         """The set when it is known first, and whenever it has changed."""
-        known: tuple[Endpoint, ...] | None = None
+        known = self._known or None
         empty_since: float | None = None
         failures = 0
         while True:

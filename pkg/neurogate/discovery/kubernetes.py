@@ -71,18 +71,21 @@ class KubernetesResolver:
         observer: SourceObserver,
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
+        known: tuple[Endpoint, ...] = (),
     ) -> None:
+        """`known` is what was found of the source before, by another one of its resolvers."""
         self._source = source
         self._api = api
         self._observer = observer
         self._loop = loop
         self._rng = rng
+        self._known = known
         self._slices: dict[str, EndpointSlice] = {}
         self._failures = 0
 
     async def watch(self) -> AsyncIterator[tuple[Endpoint, ...]]:
         """The set when it is known first, and whenever it has changed. For one follower."""
-        known: tuple[Endpoint, ...] | None = None
+        known = self._known or None
         self._slices, self._failures = {}, 0
         version = ""
         while True:

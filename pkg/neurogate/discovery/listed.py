@@ -62,6 +62,10 @@ class ListedResolver:
             del self._offers[source]
         self._publish()
 
+    def offered(self, source: str) -> tuple[Endpoint, ...]:
+        """All that a source has found, as it offered it last."""
+        return self._offers.get(source, ())
+
     def add(self, address: str) -> Endpoint:
         """Add a worker; one that was removed comes back.
 

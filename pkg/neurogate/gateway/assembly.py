@@ -158,7 +158,7 @@ class Gateway:
         sources = discovery.DiscoveryLog(self.metrics.registry)
         self.discovery = Following(
             self.resolver,
-            discovery.resolvers(config.discovery, observer=sources, loop=self._loop, rng=self._rng),
+            discovery.Resolvers(config.discovery, observer=sources, loop=self._loop, rng=self._rng),
             dynamic(config.discovery.sources),
             observer=sources,
         )

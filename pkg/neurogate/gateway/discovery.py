@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -14,6 +13,7 @@ from neurogate.discovery.kubernetes import KubernetesResolver
 from neurogate.discovery.resolver import Resolver, SourceObserver
 from neurogate.discovery.settings import DiscoverySettings
 from neurogate.discovery.sources import KubernetesSource, Source, dynamic
+from neurogate.endpoint import Endpoint
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.lookups.kubernetes_api import KubernetesApi
 from neurogate.lookups.name_servers import NameServers
@@ -86,18 +86,49 @@ def unused_list(config: GatewayConfig) -> str:
     return "WORKER_ADDRESSES is given and not used: NEUROGATE_DISCOVERY has no `static` among its sources"
 
 
-def resolvers(
-    settings: DiscoverySettings, *, observer: SourceObserver, loop: asyncio.AbstractEventLoop, rng: random.Random
-) -> Callable[[Source], Resolver]:
-    """Makes the resolver of a source. What it raises, `check` raises before."""
+class Resolvers:
+    """A `Maker`. What it raises, `check` raises before."""
 
-    def make(source: Source) -> Resolver:
+    def __init__(
+        self,
+        settings: DiscoverySettings,
+        *,
+        observer: SourceObserver,
+        loop: asyncio.AbstractEventLoop,
+        rng: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._observer = observer
+        self._loop = loop
+        self._rng = rng
+
+    def settings_of(self, source: Source) -> object:
+        """Those that its resolver asks with."""
+        settings = self._settings
         if isinstance(source, KubernetesSource):
-            api = KubernetesApi(source, settings, rng=rng)
-            return KubernetesResolver(source, api, observer=observer, loop=loop, rng=rng)
-        return DnsResolver(source, NameServers(), refresh_s=settings.refresh_s, observer=observer, loop=loop, rng=rng)
+            return (
+                settings.kubernetes_url,
+                settings.kubernetes_account,
+                settings.kubernetes_host,
+                settings.kubernetes_port,
+            )
+        return settings.refresh_s
 
-    return make
+    def make(self, source: Source, known: tuple[Endpoint, ...]) -> Resolver:
+        """The resolver of a source."""
+        observer, loop, rng = self._observer, self._loop, self._rng
+        if isinstance(source, KubernetesSource):
+            api = KubernetesApi(source, self._settings, rng=rng)
+            return KubernetesResolver(source, api, observer=observer, loop=loop, rng=rng, known=known)
+        return DnsResolver(
+            source,
+            NameServers(),
+            refresh_s=self._settings.refresh_s,
+            observer=observer,
+            loop=loop,
+            rng=rng,
+            known=known,
+        )
 
 
 def check(settings: DiscoverySettings) -> None:

@@ -23,7 +23,7 @@ from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import defaults
 from neurogate.edge.limits import Limiter
-from neurogate.gateway.discovery import check, resolvers, static_addresses
+from neurogate.gateway.discovery import Resolvers, check, static_addresses
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.explain import Explainer
 from neurogate.gateway.intake import BodyBudget
@@ -130,8 +130,8 @@ def follow_discovery(
     """Where workers come from."""
 
     def take_sources(config: GatewayConfig) -> None:
-        make = resolvers(config.discovery, observer=observer, loop=loop, rng=rng)
-        discovery.configure(make, dynamic(config.discovery.sources))
+        maker = Resolvers(config.discovery, observer=observer, loop=loop, rng=rng)
+        discovery.configure(maker, dynamic(config.discovery.sources))
 
     reloader.subscribe(
         ["gateway.worker_addresses", "discovery.sources"], lambda config: resolver.configure(static_addresses(config))

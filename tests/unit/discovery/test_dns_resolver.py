@@ -21,7 +21,14 @@ NAME = "workers.example"
 class Made:
     """A resolver with what it asks and tells."""
 
-    def __init__(self, text: str = f"dns:{NAME}:50051", *, ttl_s: float = 5.0, refresh_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        text: str = f"dns:{NAME}:50051",
+        *,
+        ttl_s: float = 5.0,
+        refresh_s: float = 5.0,
+        known: tuple[Endpoint, ...] = (),
+    ) -> None:
         self.names = FakeNames(ttl_s=ttl_s)
         self.observer = RecordingSourceObserver()
         source = parse(text)
@@ -33,6 +40,7 @@ class Made:
             observer=self.observer,
             loop=asyncio.get_running_loop(),
             rng=random.Random(1),
+            known=known,
         )
 
     def intervals(self, kind: str = "A") -> list[float]:
@@ -158,6 +166,18 @@ def test_that_there_is_nobody_is_believed_at_once_at_first_and_later_after_a_min
             assert len(seen.sets) == 2
             await asyncio.sleep(20)
             assert seen.sets[2:] == [()]
+
+    run(main())
+
+
+def test_whoever_takes_over_from_another_resolver_doubts_that_nobody_is_left_and_says_only_what_is_new():
+    async def main() -> None:
+        made = Made(known=(Endpoint("old", "10.0.0.1:50051"),))
+        async with followed(made.resolver) as seen:
+            await asyncio.sleep(EMPTY_S - 10)
+            assert seen.sets == []
+            await asyncio.sleep(20)
+            assert seen.sets == [()]
 
     run(main())
 

@@ -26,12 +26,18 @@ class Made:
     def __init__(self, *sources: Source) -> None:
         self.resolvers: dict[str, ManualResolver] = {}
         self.made: list[str] = []
+        self.known: list[tuple[Endpoint, ...]] = []
+        self.settings: dict[str, int] = {}
         self.listed = ListedResolver(["listed:1"])
         self.observer = RecordingSourceObserver()
-        self.following = Following(self.listed, self.make, sources, observer=self.observer)
+        self.following = Following(self.listed, self, sources, observer=self.observer)
 
-    def make(self, source: Source) -> Resolver:
+    def settings_of(self, source: Source) -> object:
+        return self.settings.get(source.text)
+
+    def make(self, source: Source, known: tuple[Endpoint, ...]) -> Resolver:
         self.made.append(source.text)
+        self.known.append(known)
         return self.resolvers.setdefault(source.text, ManualResolver())
 
     @property
@@ -69,12 +75,12 @@ def test_a_source_that_is_no_longer_configured_takes_its_workers_with_it_and_tho
         async with made.running():
             made.resolvers["dns:a:1"].publish(Endpoint("a-0", "a0:1"))
             await asyncio.sleep(0.01)
-            made.following.configure(made.make, [A, B])
+            made.following.configure(made, [A, B])
             await asyncio.sleep(0.01)
             made.resolvers["dns:b:1"].publish(Endpoint("b-0", "b0:1"))
             await asyncio.sleep(0.01)
             assert made.addresses == {"listed:1", "a0:1", "b0:1"}
-            made.following.configure(made.make, [B])
+            made.following.configure(made, [B])
             await asyncio.sleep(0.01)
             assert made.addresses == {"listed:1", "b0:1"}
             assert made.observer.heard == [("forgotten", "dns:a:1", "")]
@@ -82,16 +88,21 @@ def test_a_source_that_is_no_longer_configured_takes_its_workers_with_it_and_tho
     run(main())
 
 
-def test_a_source_that_stays_is_asked_anew_and_its_workers_stay_until_it_answers():
+def test_a_source_whose_settings_changed_is_asked_anew_from_what_it_found_and_those_that_did_not_go_on():
     async def main() -> None:
-        made = Made(A)
+        made = Made(A, B)
         async with made.running():
             made.resolvers["dns:a:1"].publish(Endpoint("a-0", "a0:1"))
             await asyncio.sleep(0.01)
-            del made.resolvers["dns:a:1"]
-            made.following.configure(made.make, [A])
+            made.following.configure(made, [B, A])
             await asyncio.sleep(10)
-            assert made.made == ["dns:a:1", "dns:a:1"]
+            assert made.made == ["dns:a:1", "dns:b:1"]
+            del made.resolvers["dns:a:1"]
+            made.settings["dns:a:1"] = 1
+            made.following.configure(made, [B, A])
+            await asyncio.sleep(10)
+            assert made.made == ["dns:a:1", "dns:b:1", "dns:a:1"]
+            assert made.known == [(), (), (Endpoint("a-0", "a0:1"),)]
             assert made.addresses == {"listed:1", "a0:1"}
             made.resolvers["dns:a:1"].publish(Endpoint("a-1", "a1:1"))
             await asyncio.sleep(0.01)
@@ -125,11 +136,14 @@ def test_a_source_that_breaks_ends_nothing_keeps_its_workers_and_is_followed_ane
 
 def test_a_source_whose_resolver_cannot_be_made_is_tried_again():
     async def main() -> None:
-        made = Made(A)
-        made.following.configure(lambda _: 1 / 0, [A])  # type: ignore[arg-type,return-value]
+        class Unmakable(Made):
+            def make(self, source: Source, known: tuple[Endpoint, ...]) -> Resolver:
+                raise OSError(source.text)
+
+        made = Unmakable(A)
         async with made.running():
             await asyncio.sleep(BROKEN_PAUSE_S * 3)
-            assert len(made.observer.heard) == 4
+            assert made.observer.heard == [("broke", "dns:a:1", "dns:a:1")] * 4
 
     run(main())
 
@@ -149,7 +163,7 @@ def test_whoever_waits_hears_when_all_have_answered_and_does_not_wait_for_the_la
         await Made().following.heard(2)
         assert loop.time() - began < 3.1, "nobody is waited for where there is nobody"
         late = Made(A)
-        late.following.configure(late.make, [])
+        late.following.configure(late, [])
         await late.following.heard(2)
         assert loop.time() - began < 3.1
 

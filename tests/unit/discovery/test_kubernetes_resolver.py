@@ -9,6 +9,7 @@ import random
 from discovery_support import followed
 from neurogate.discovery.kubernetes import PAUSE_MAX_S, KubernetesResolver
 from neurogate.discovery.sources import KubernetesSource
+from neurogate.endpoint import Endpoint
 from neurogate.testing.sources import FakeSlices, RecordingSourceObserver, SliceStore, pod, slice_object
 from neurogate.virtual_time import run
 
@@ -16,7 +17,7 @@ from neurogate.virtual_time import run
 class Made:
     """A resolver with what it asks and tells."""
 
-    def __init__(self, *, port: str = "") -> None:
+    def __init__(self, *, port: str = "", known: tuple[Endpoint, ...] = ()) -> None:
         self.store = SliceStore()
         self.api = FakeSlices(self.store)
         self.observer = RecordingSourceObserver()
@@ -26,6 +27,7 @@ class Made:
             observer=self.observer,
             loop=asyncio.get_running_loop(),
             rng=random.Random(1),
+            known=known,
         )
 
     def put(self, *addresses: str, slice_name: str = "a") -> None:
@@ -168,6 +170,20 @@ def test_a_port_that_the_pods_have_not_is_told_and_changes_nothing():
             made.put("10.0.0.1", "10.0.0.2")
             await asyncio.sleep(1)
             assert seen.last == {"w-1": "10.0.0.1:80"}
+
+    run(main())
+
+
+def test_whoever_takes_over_from_another_resolver_keeps_those_who_are_all_unready():
+    async def main() -> None:
+        made = Made(known=(Endpoint("w-1", "10.0.0.1:50051"),))
+        made.store.put(slice_object("a", [pod(f"w-{n}", f"10.0.0.{n}", ready=False) for n in (1, 2)]))
+        async with followed(made.resolver) as seen:
+            await asyncio.sleep(1)
+            assert seen.sets == []
+            made.put("10.0.0.2")
+            await asyncio.sleep(0.1)
+            assert seen.last == {"w-2": "10.0.0.2:50051"}
 
     run(main())
 
