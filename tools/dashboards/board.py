@@ -58,8 +58,10 @@ def events(metric: str, labels: str, by: str = "") -> str:
 
     A series of such a counter often begins with its first event. rate() sees no change in that, and shows nothing.
     """
-    total = f"sum by ({by}) ({metric}{{{labels}}})" if by else f"sum({metric}{{{labels}}})"
-    before = total.replace("})", "} offset 1m)")
+    summed = f"sum by ({by}) " if by else "sum"
+    total = f"{summed}({metric}{{{labels}}})"
+    # Over a minute: where a single scrape was missed, all events would be new ones.
+    before = f"{summed}(last_over_time({metric}{{{labels}}}[1m] offset 1m))"
     return f"clamp_min({total} - ({before} or 0 * {total}), 0)"
 
 

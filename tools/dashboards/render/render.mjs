@@ -23,7 +23,7 @@ for (const file of readdirSync(data).filter((name) => name.endsWith('.json'))) {
   writeFileSync(page, `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="page.css"><style>body{margin:0}</style><div id="page"></div>
 <script>const DATA = ${told};</script><script src="page.js"></script>`);
   execFileSync('chromium', [
-    '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', '--force-device-scale-factor=0.8', '--allow-file-access-from-files',
+    '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', '--force-device-scale-factor=0.75', '--allow-file-access-from-files',
     `--window-size=${WIDTH},${HEAD + CELL * Math.max(...rows) + GAP}`, '--virtual-time-budget=8000',
     `--screenshot=${join(pictures, `grafana-${basename(file, '.json')}.png`)}`, `file://${page}`,
   ], { stdio: 'inherit', timeout: 120000 });
