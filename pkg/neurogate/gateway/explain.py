@@ -153,7 +153,8 @@ class Explanation:
         """The header: `attempt=2; kind=retry; picked=worker-1; candidates="worker-1:0"; excluded="worker-0:tried"`.
 
         A candidate has its load behind it, one left out the reason, an attempt that is over how it `ended`. Attempts
-        are parted by commas; the earliest are left out when it would be longer than SHORT_BYTES_MAX.
+        are parted by commas; the earliest are left out when it would be longer than SHORT_BYTES_MAX. Empty before the
+        first pick.
         """
         told: list[str] = []
         size = 5

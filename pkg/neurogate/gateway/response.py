@@ -284,8 +284,8 @@ class ClientResponse:
         if exchange is not None and exchange.attempts:
             headers.append((b"x-neurogate-worker", exchange.worker_id.encode()))
             headers.append((b"x-neurogate-attempts", b"%d" % exchange.attempts))
-        if self.explanation is not None:
-            headers.append((b"x-neurogate-explain", self.explanation.short()))
+        if self.explanation is not None and (picks := self.explanation.short()):  # none while it waits for its turn
+            headers.append((b"x-neurogate-explain", picks))
         self._put({"type": "http.response.start", "status": status, "headers": headers})
 
     def _put(self, message: Message) -> None:

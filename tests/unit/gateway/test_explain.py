@@ -81,6 +81,28 @@ def test_who_does_not_ask_hears_nothing_and_nothing_is_kept():
     virtual_time.run(main())
 
 
+def test_an_answer_that_begins_before_the_pick_has_no_header_and_its_record_has_it_all():
+    async def main() -> None:
+        async with edge(max_concurrent=1, keepalive_s=5, max_queue=1) as made:
+            first = await made.asked(chat())
+            waits, refused = chat(headers=[ASKS, ("x-request-id", "waits")]), chat(headers=[ASKS])
+            made.ask(waits)
+            await turns()
+            await made.ask(refused)
+            await asyncio.sleep(6)
+
+            assert (waits.status, refused.status) == (200, 503)
+            assert "x-neurogate-explain" not in waits.headers
+            assert "x-neurogate-explain" not in refused.headers
+            first.end(GOOD_END)
+            await turns()
+            (record,) = made.explainer.find("waits")
+            assert [attempt.worker for attempt in record.attempts] == ["worker-0"]
+            made.data_plane.worker().calls[-1].end(GOOD_END)
+
+    virtual_time.run(main())
+
+
 def test_a_header_that_says_neither_is_refused():
     async def main() -> None:
         async with edge() as made:
