@@ -11,10 +11,10 @@ from typing import Protocol
 import pytest
 
 from discovery_support import followed
-from neurogate.discovery.dns import EMPTY_S, DnsResolver, Record
+from neurogate.discovery.dns import DnsResolver, Record
 from neurogate.discovery.kubernetes import KubernetesResolver
 from neurogate.discovery.listed import ListedResolver
-from neurogate.discovery.resolver import Resolver
+from neurogate.discovery.resolver import EMPTY_S, Resolver
 from neurogate.discovery.sources import DnsSource, KubernetesSource
 from neurogate.endpoint import Endpoint
 from neurogate.testing.sources import FakeNames, FakeSlices, RecordingSourceObserver, SliceStore, pod, slice_object
@@ -74,7 +74,7 @@ class Srv(Dns):
 
 
 class Kubernetes:
-    within_s = 0.1
+    within_s = EMPTY_S + 10
 
     def __init__(self) -> None:
         self.store = SliceStore()

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from neurogate.discovery.addresses import host_port
-from neurogate.discovery.resolver import SourceObserver, SourceUnavailableError
+from neurogate.discovery.resolver import EMPTY_S, SourceObserver, SourceUnavailableError
 from neurogate.discovery.sources import DnsSource
 from neurogate.endpoint import Endpoint
 
 ASK_TIMEOUT_S = 5.0
 TTL_MIN_S = 1.0
-EMPTY_S = 60.0
-"""How long there must have been nobody before it is believed."""
 
 Kind = Literal["A", "AAAA", "SRV"]
 

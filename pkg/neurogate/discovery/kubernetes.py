@@ -2,6 +2,9 @@
 
 The list has a version, and what happened after it is told as it happens; where that cannot be told any more, because
 it is too long ago or the connection broke, the list is asked for anew. What was found before stays meanwhile.
+
+Pods that end, as they do when a Service is scaled to nobody, are gone at once. Where there is suddenly no endpoint at
+all, as while a Service is replaced, that is believed after a minute, when a new list says so too.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from neurogate.discovery.resolver import SourceObserver, SourceUnavailableError
+from neurogate.discovery.resolver import EMPTY_S, SourceObserver, SourceUnavailableError
 from neurogate.discovery.slices import EndpointSlice, workers
 from neurogate.discovery.sources import KubernetesSource
 from neurogate.endpoint import Endpoint
@@ -82,6 +85,8 @@ class KubernetesResolver:
         self._known = known
         self._slices: dict[str, EndpointSlice] = {}
         self._failures = 0
+        self._believed_at: float | None = None
+        """When it will be believed that there is nobody (loop time); None while there is no such doubt."""
 
     async def watch(self) -> AsyncIterator[tuple[Endpoint, ...]]:
         """The set when it is known first, and whenever it has changed. For one follower."""
@@ -99,7 +104,7 @@ class KubernetesResolver:
                         yield found
                 began = self._loop.time()
                 told = False
-                async for change in self._api.changes(version):
+                async for change in self._changes(version):
                     version, told, self._failures = change.version or version, True, 0
                     self._take(change)
                     if change.slice is not None and (found := self._workers(known)) is not None and found != known:
@@ -108,6 +113,8 @@ class KubernetesResolver:
                 if not told and self._loop.time() - began < STEADY_S:
                     raise SourceUnavailableError("the API server ends every watch at once")  # noqa: TRY301 - as any
                 self._failures = 0
+            except TimeoutError:  # a doubt is over
+                version = ""
             except VersionGoneError:
                 version = ""
                 await self._pause()
@@ -115,6 +122,16 @@ class KubernetesResolver:
                 version = ""
                 self._observer.failed(self._source.text, str(error))
                 await self._pause()
+
+    async def _changes(self, version: str) -> AsyncIterator[Change]:
+        """What happens, until the server ends it. Raises TimeoutError when a doubt is over, and as `changes` does."""
+        changes = self._api.changes(version)
+        while True:
+            async with asyncio.timeout_at(self._believed_at):
+                change = await anext(changes, None)
+            if change is None:
+                return
+            yield change
 
     def _take(self, change: Change) -> None:
         if change.slice is None:
@@ -125,13 +142,23 @@ class KubernetesResolver:
             self._slices[change.slice.metadata.name] = change.slice
 
     def _workers(self, known: tuple[Endpoint, ...] | None) -> tuple[Endpoint, ...] | None:
-        """Who there is; as before when the slices have no such port, which is told."""
+        """Who there is; as before when the slices have no such port, which is told, and while emptiness is doubted."""
+        nobody = not any(slice_.endpoints for slice_ in self._slices.values())
+        if not (nobody and known):
+            self._believed_at = None
+        elif self._believed_at is None:
+            self._believed_at = self._loop.time() + EMPTY_S
         try:
             found = workers(self._slices.values(), self._source.port, known or ())
         except SourceUnavailableError as error:
             self._observer.failed(self._source.text, str(error))
             return known
         self._observer.found(self._source.text, len(found))
+        if self._believed_at is None:
+            return found
+        if self._loop.time() < self._believed_at:
+            return known
+        self._believed_at = None
         return found
 
     async def _pause(self) -> None:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from neurogate.endpoint import Endpoint
 
+EMPTY_S = 60.0
+"""How long nobody must have been there before that is believed, where it may be a slip."""
+
 
 class Resolver(Protocol):
     """A source of endpoints.

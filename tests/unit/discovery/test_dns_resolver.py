@@ -9,7 +9,8 @@ import random
 import pytest
 
 from discovery_support import followed
-from neurogate.discovery.dns import EMPTY_S, DnsResolver, Record
+from neurogate.discovery.dns import DnsResolver, Record
+from neurogate.discovery.resolver import EMPTY_S
 from neurogate.discovery.sources import DnsSource, parse
 from neurogate.endpoint import Endpoint
 from neurogate.testing.sources import FakeNames, RecordingSourceObserver

@@ -6,8 +6,11 @@ import asyncio
 import itertools
 import random
 
+import pytest
+
 from discovery_support import followed
 from neurogate.discovery.kubernetes import PAUSE_MAX_S, KubernetesResolver
+from neurogate.discovery.resolver import EMPTY_S
 from neurogate.discovery.sources import KubernetesSource
 from neurogate.endpoint import Endpoint
 from neurogate.testing.sources import FakeSlices, RecordingSourceObserver, SliceStore, pod, slice_object
@@ -56,15 +59,58 @@ def test_what_is_there_is_listed_and_what_happens_is_seen_at_once():
     run(main())
 
 
-def test_scaled_to_nobody_is_believed():
+def test_scaled_to_nobody_is_believed_as_soon_as_pods_end():
     async def main() -> None:
         made = Made()
-        made.put("10.0.0.1")
+        made.put("10.0.0.1", "10.0.0.2")
         async with followed(made.resolver) as seen:
             await asyncio.sleep(0.1)
-            made.put()
+            made.store.put(slice_object("a", [pod(f"w-{n}", f"10.0.0.{n}", terminating=True) for n in (1, 2)]))
             await asyncio.sleep(0.1)
-            assert seen.sets[-1] == ()
+            assert seen.sets[1:] == [()]
+            made.put()
+            await asyncio.sleep(EMPTY_S * 2)
+        assert len(seen.sets) == 2
+        assert len(made.api.listed) == 1, "there is nothing to doubt"
+
+    run(main())
+
+
+@pytest.mark.parametrize("gone", ["slice", "endpoints"])
+def test_that_there_is_no_endpoint_at_all_is_believed_after_a_minute_when_a_new_list_says_so_too(gone: str):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made = Made()
+
+        def vanish() -> None:
+            if gone == "slice":
+                made.store.delete("a")
+            else:
+                made.put()
+
+        made.put("10.0.0.1", "10.0.0.2")
+        async with followed(made.resolver) as seen:
+            await asyncio.sleep(0.1)
+            vanish()
+            await asyncio.sleep(EMPTY_S - 10)
+            made.api.end_watches()
+            made.put("10.0.0.1", "10.0.0.2")
+            await asyncio.sleep(EMPTY_S)
+            assert len(seen.sets) == 1, "a gap was no news"
+            made.api.failing = "connection refused"
+            made.api.end_watches()
+            await asyncio.sleep(1)
+            vanish()
+            made.api.failing = ""
+            await asyncio.sleep(EMPTY_S - 2)
+            assert len(seen.sets) == 1, "found by a list, it is doubted as well"
+            began = len(made.api.listed)
+            await asyncio.sleep(10)
+            assert seen.sets[1:] == [()]
+            assert len(made.api.listed) == began + 1
+            assert seen.times[-1] == made.api.listed[-1] < loop.time()
+            await asyncio.sleep(EMPTY_S * 3)
+            assert len(made.api.listed) == began + 1
 
     run(main())
 
