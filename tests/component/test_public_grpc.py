@@ -426,14 +426,27 @@ def test_a_deadline_ends_the_request_and_says_nothing_of_the_worker(method: str)
     run_real(main())
 
 
-def test_the_gateways_own_time_limit_holds_as_well() -> None:
+@pytest.mark.parametrize("method", ["GenerateText", "StreamGenerateText"])
+def test_the_gateways_own_time_limit_holds_as_well(method: str) -> None:
     async def main() -> None:
         async with served(sim=SLOW, request_timeout_s=0.2) as it:
-            request = llm_pb2.PromptRequest(prompt="Why?", max_tokens=5000)
+            call = getattr(it.llm, method)(llm_pb2.PromptRequest(prompt="Why?", max_tokens=5000), metadata=(BEARER,))
             with refused(Code.DEADLINE_EXCEEDED, "NEUROGATE_REQUEST_TIMEOUT_S"):
-                await it.llm.GenerateText(request, metadata=(BEARER,))
+                _ = [message async for message in call] if method.startswith("S") else await call
+
+    run_real(main())
+
+
+def test_a_stream_whose_time_runs_out_after_its_first_token_is_broken() -> None:
+    async def main() -> None:
+        async with served(sim=SLOW) as it:
+            call = it.llm.StreamGenerateText(llm_pb2.PromptRequest(prompt="Why?", max_tokens=5000), metadata=(BEARER,))
+            assert not (await call.read()).done
+            (exchange,) = it.made.gateway.dispatcher._exchanges
+            exchange._expire()  # what its timer does; how long a first token takes is the machine's affair
             with refused(Code.DEADLINE_EXCEEDED, "NEUROGATE_REQUEST_TIMEOUT_S"):
-                _ = [message async for message in it.llm.StreamGenerateText(request, metadata=(BEARER,))]
+                while not (await call.read()).done:
+                    pass
             assert it.metric("broken_streams_total") == 1
 
     run_real(main())
