@@ -106,21 +106,15 @@ class DnsResolver:
                 if not self._source.port:
                     services = await self._lookup(name, "SRV")
                     return _of_services(services.records), services.ttl_s
-                four, six = await self._both_families(name)
+                # A worker with both has a record of each, and nothing tells which two belong together: one family is
+                # taken, and the other one asked for only where there is none of that, so that it cannot be in the way.
+                four = await self._lookup(name, "A")
+                if four.records:
+                    return _of_addresses(four.records, self._source.port), four.ttl_s
+                six = await self._lookup(name, "AAAA")
+                return _of_addresses(six.records, self._source.port), min(four.ttl_s, six.ttl_s)
         except TimeoutError:
             raise SourceUnavailableError(f"no name server answered within {ASK_TIMEOUT_S:g} s") from None
-        # A worker with both has a record of each, and nothing tells which two belong together: one family is taken.
-        chosen = four if four.records else six
-        return _of_addresses(chosen.records, self._source.port), min(four.ttl_s, six.ttl_s)
-
-    async def _both_families(self, name: str) -> tuple[Answer, Answer]:
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                four = tasks.create_task(self._lookup(name, "A"), name=f"A of {name}")
-                six = tasks.create_task(self._lookup(name, "AAAA"), name=f"AAAA of {name}")
-        except* SourceUnavailableError as errors:
-            raise SourceUnavailableError(str(errors.exceptions[0])) from errors
-        return four.result(), six.result()
 
 
 def worker_name(host: str) -> str:

@@ -54,6 +54,8 @@ class FakeNames:
         """Why nobody answers, while it is not empty."""
         self.hangs = False
         """Never answer."""
+        self.failing_kinds: set[Kind] = set()
+        """Questions that fail while others are answered."""
         self.asked: list[tuple[float, str, Kind]] = []
         """(loop time, name, kind) of every question."""
 
@@ -66,8 +68,8 @@ class FakeNames:
         self.asked.append((asyncio.get_running_loop().time(), name, kind))
         if self.hangs:
             await asyncio.Event().wait()
-        if self.failing:
-            raise SourceUnavailableError(self.failing)
+        if self.failing or kind in self.failing_kinds:
+            raise SourceUnavailableError(self.failing or f"{kind}: SERVFAIL")
         return Answer(self.zone.get((name, kind), ()), self.ttl_s)
 
 

@@ -78,6 +78,29 @@ def test_a_name_with_both_families_is_taken_by_ipv4_and_one_without_by_ipv6_in_b
     run(main())
 
 
+def test_ipv4_addresses_are_taken_whatever_becomes_of_the_question_for_ipv6_which_counts_where_there_are_none():
+    """Name servers that fail, or keep silent, for AAAA alone are common."""
+
+    async def main() -> None:
+        made = Made()
+        made.names.put(NAME, "A", ["10.0.0.1"])
+        made.names.failing_kinds = {"AAAA"}
+        async with followed(made.resolver) as seen:
+            await asyncio.sleep(30)
+            assert set(seen.last.values()) == {"10.0.0.1:50051"}
+            assert made.observer.reasons == []
+            made.names.put(NAME, "A", [])
+            await asyncio.sleep(EMPTY_S * 2)
+            assert set(made.observer.reasons) == {"AAAA: SERVFAIL"}
+            made.names.failing_kinds = {"A"}
+            made.names.put(NAME, "AAAA", ["fd00::5"])
+            await asyncio.sleep(10)
+            assert made.observer.reasons[-1] == "A: SERVFAIL"
+            assert len(seen.sets) == 1, "who could not be asked has not said that there is nobody"
+
+    run(main())
+
+
 def test_who_comes_and_goes_is_seen_within_the_refresh_even_where_records_live_long():
     async def main() -> None:
         made = Made(ttl_s=3600)
