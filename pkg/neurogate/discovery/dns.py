@@ -9,6 +9,7 @@ and workers that are gone are found out by their links at once.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -118,8 +119,11 @@ class DnsResolver:
 
 
 def worker_name(host: str) -> str:
-    """What a worker is called of which only the address is known: the same at every gateway."""
-    return "worker-" + host.replace(".", "-").replace(":", "-")
+    """What a worker is called of which only the address is known: the same at every gateway.
+
+    Clients see names, and an address is none of their business. Whoever guesses it can check it: this is no secret.
+    """
+    return f"worker-{hashlib.blake2s(host.encode(), digest_size=5).hexdigest()}"
 
 
 def _of_addresses(records: Iterable[Record], port: int) -> tuple[Endpoint, ...]:

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from discovery_support import followed
-from neurogate.discovery.dns import DnsResolver, Record
+from neurogate.discovery.dns import DnsResolver, Record, worker_name
 from neurogate.discovery.resolver import EMPTY_S
 from neurogate.discovery.sources import DnsSource, parse
 from neurogate.endpoint import Endpoint
@@ -56,11 +56,17 @@ def test_every_address_is_a_worker_called_by_it():
         async with followed(made.resolver) as seen:
             await asyncio.sleep(1)
         assert seen.sets == [
-            (Endpoint("worker-10-0-0-1", "10.0.0.1:50051"), Endpoint("worker-10-0-0-2", "10.0.0.2:50051"))
+            (Endpoint(worker_name("10.0.0.1"), "10.0.0.1:50051"), Endpoint(worker_name("10.0.0.2"), "10.0.0.2:50051"))
         ]
         assert made.observer.heard == [("found", "dns:workers.example:50051", 2)]
 
     run(main())
+
+
+def test_a_name_made_of_an_address_does_not_tell_it_and_never_changes():
+    """Clients see names; metrics and dashboards know a worker by its own."""
+    assert worker_name("10.0.0.1") == "worker-c436f0655f"
+    assert worker_name("fd00::5") == "worker-eee298bcc9"
 
 
 def test_a_name_with_both_families_is_taken_by_ipv4_and_one_without_by_ipv6_in_brackets():
@@ -70,10 +76,10 @@ def test_a_name_with_both_families_is_taken_by_ipv4_and_one_without_by_ipv6_in_b
         made.names.put(NAME, "AAAA", ["fd00::5"])
         async with followed(made.resolver) as seen:
             await asyncio.sleep(1)
-            assert seen.last == {"worker-10-0-0-1": "10.0.0.1:50051"}
+            assert seen.last == {worker_name("10.0.0.1"): "10.0.0.1:50051"}
             made.names.put(NAME, "A", [])
             await asyncio.sleep(6)
-            assert seen.last == {"worker-fd00--5": "[fd00::5]:50051"}
+            assert seen.last == {worker_name("fd00::5"): "[fd00::5]:50051"}
 
     run(main())
 
@@ -151,7 +157,7 @@ def test_a_name_server_that_fails_costs_nobody_and_is_told():
             made.names.failing = ""
             made.names.put(NAME, "A", ["10.0.0.9"])
             await asyncio.sleep(5)
-            assert seen.last == {"worker-10-0-0-9": "10.0.0.9:50051"}
+            assert seen.last == {worker_name("10.0.0.9"): "10.0.0.9:50051"}
 
     run(main())
 
@@ -167,7 +173,7 @@ def test_a_name_server_that_never_answers_is_given_up_and_asked_again():
             made.names.hangs = False
             made.names.put(NAME, "A", ["10.0.0.1"])
             await asyncio.sleep(15)
-            assert seen.last == {"worker-10-0-0-1": "10.0.0.1:50051"}
+            assert seen.last == {worker_name("10.0.0.1"): "10.0.0.1:50051"}
 
     run(main())
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from neurogate.discovery.dns import worker_name
 from neurogate.discovery.resolver import SourceUnavailableError
 from neurogate.discovery.slices import EndpointSlice, workers
 from neurogate.endpoint import Endpoint
@@ -62,7 +63,7 @@ def test_without_conditions_targets_or_addresses_it_is_understood_all_the_same()
     bare: dict[str, Any] = {"addresses": ["10.0.0.1"]}
     empty: dict[str, Any] = {"addresses": []}
 
-    assert named(slice_object("a", [bare, empty])) == {"worker-10-0-0-1": "10.0.0.1:50051"}
+    assert named(slice_object("a", [bare, empty])) == {worker_name("10.0.0.1"): "10.0.0.1:50051"}
     assert named({"metadata": {"name": "a"}, "addressType": "IPv4", "endpoints": None}) == {}
 
 
