@@ -10,15 +10,11 @@ from collections.abc import Callable, Container, Mapping
 from typing import cast
 
 import structlog
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from neurogate import __version__
 from neurogate.balancing import picker
-from neurogate.channel import LinkObserver
 from neurogate.config import Effective, Source
 from neurogate.dataplane.dispatch import Dispatcher
-from neurogate.dataplane.member import LinkChannel
 from neurogate.dataplane.outlier_watch import OutlierWatch
 from neurogate.dataplane.pool import EndpointPool
 from neurogate.dataplane.prober import Prober
@@ -31,7 +27,6 @@ from neurogate.edge.admin_keys import AdminKeys
 from neurogate.edge.admission import Admission
 from neurogate.edge.key_source import KeySource
 from neurogate.edge.limiter import build_limiter
-from neurogate.endpoint import Endpoint
 from neurogate.gateway import discovery
 from neurogate.gateway.admin import Admin
 from neurogate.gateway.certificates import Certificates
@@ -40,16 +35,13 @@ from neurogate.gateway.edge import Edge
 from neurogate.gateway.explain import Explainer
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
-from neurogate.gateway.in_flight import Flight, InFlight
+from neurogate.gateway.in_flight import InFlight
 from neurogate.gateway.intake import BodyBudget, RequestIds
 from neurogate.gateway.lifecycle import Lifecycle
 from neurogate.gateway.limit_log import LimitLog
-from neurogate.gateway.live.camera import Camera
-from neurogate.gateway.live.debug import debug_routes
-from neurogate.gateway.live.first_tokens import FirstTokens
-from neurogate.gateway.live.hub import Hub
+from neurogate.gateway.links import connector
 from neurogate.gateway.live.recent import Recent
-from neurogate.gateway.live.routes import as_event, live_routes
+from neurogate.gateway.live.show import show
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.model_names import ModelNames
 from neurogate.gateway.observer import FleetObserver
@@ -77,10 +69,8 @@ from neurogate.gateway.vitals import Vitals
 from neurogate.httpd import cors
 from neurogate.operations import OPERATIONS
 from neurogate.resilience.retry import RETRIES_AT_ONCE, RetryBudget
-from neurogate.rpc.call_channel import Dial
-from neurogate.rpc.link_client import LinkClient, LinkCounts, LinkSettings
+from neurogate.rpc.link_client import LinkClient, LinkCounts
 from neurogate.telemetry import ops
-from neurogate.telemetry.catalog import GATEWAY_FIRST_BYTE
 from neurogate.telemetry.machine import Machine
 from neurogate.telemetry.process_metrics import LogLines, ProcessMetrics
 from neurogate.telemetry.traces import Traces
@@ -174,7 +164,7 @@ class Gateway:
         observer = FleetObserver(self.metrics, self.recent)
         links = LinkCounts()
         self.pool = EndpointPool(
-            _connector(config, self.certificates.dial, self._loop, self._rng, links),
+            connector(config, self.certificates.dial, loop=self._loop, rng=self._rng, counts=links),
             breaker=breaker_settings(config),
             loop=self._loop,
             observer=observer,
@@ -260,7 +250,7 @@ class Gateway:
             self.reloader.also(log.reopen)
         self.request_ids = RequestIds(self._now_ns)
         self.bodies = BodyBudget(settings.max_bodies_bytes)
-        self.in_flight = InFlight(self._failed)
+        self.in_flight = InFlight(self.recent.failed)
         self.explainer = Explainer(self.dispatcher, loop=self._loop, wall=self._wall, enabled=config.live.explain)
         self._hot = self._endpoints(config)
         self.reloader.subscribe(ENDPOINT_SETTINGS, lambda config: self._hot.update(self._endpoints(config)))
@@ -321,6 +311,20 @@ class Gateway:
         )
         self.front = _front_door(self._hot, others)
         self.app = cors.around(self.front, config.http.cors_origins)
+        self.live, seen = show(
+            self.pool,
+            self.in_flight,
+            self.explainer,
+            admin_keys,
+            waiting=lambda: self.admission.waiting,
+            recent=self.recent,
+            registry=self.metrics.registry,
+            lifecycle=self.lifecycle,
+            viewers_max=config.live.live_viewers_max,
+            loop=loop,
+            wall=self._wall,
+        )
+        follow_live(self.reloader, hub=self.live, explainer=self.explainer)
         self.ops_app = ops.build_app(
             self.metrics.registry,
             health=lambda: health(self.pool, self._details()),
@@ -334,31 +338,8 @@ class Gateway:
                 machine=Machine(now=loop.time).vitals,
                 now=loop.time,
             ),
-            more=self._build_live(admin_keys),
+            more=seen,
         )
-
-    def _build_live(self, admin_keys: AdminKeys) -> list[Route]:
-        """What shows the fleet and its requests, on the ops port."""
-        camera = Camera(
-            gateway=socket.gethostname(),
-            pool=self.pool,
-            in_flight=self.in_flight,
-            waiting=lambda: self.admission.waiting,
-            recent=self.recent,
-            first_tokens=FirstTokens(self.metrics.registry, GATEWAY_FIRST_BYTE.name),
-            readiness=lambda: (readiness(self.lifecycle)[0], self.lifecycle.draining),
-            loop=self._loop,
-            wall=self._wall,
-        )
-        self.live = Hub(lambda: as_event(camera), viewers_max=self._config.live.live_viewers_max)
-        follow_live(self.reloader, hub=self.live, explainer=self.explainer)
-        return [
-            *live_routes(self.live, camera, admin_keys),
-            *debug_routes(self.in_flight, self.explainer, admin_keys, loop=self._loop),
-        ]
-
-    def _failed(self, flight: Flight) -> None:
-        self.recent.note("failure", flight.worker_id, flight.failure, flight.request_id)
 
     def _endpoints(self, config: GatewayConfig) -> dict[str, ASGIApp]:
         """Endpoints hold their bounds: a reload puts others into their places, and a request keeps the one it met."""
@@ -396,29 +377,6 @@ class Gateway:
     def _models(self) -> Container[str]:
         """The names of all models there are now."""
         return self.pool.snapshot.models
-
-
-def _connector(
-    config: GatewayConfig, dial: Dial, loop: asyncio.AbstractEventLoop, rng: random.Random, counts: LinkCounts
-) -> Callable[[Endpoint, LinkObserver], LinkChannel]:
-    gateway_id = f"{socket.gethostname()}:{os.getpid()}"
-    link = LinkSettings(silence_s=config.gateway.link_silence_s)
-
-    def connect(endpoint: Endpoint, observer: LinkObserver) -> LinkChannel:
-        return LinkClient(
-            endpoint.address,
-            observer,
-            gateway_id=gateway_id,
-            version=__version__,
-            settings=link,
-            loop=loop,
-            rng=rng,
-            dial=dial,
-            max_message_bytes=config.grpc.grpc_max_message_bytes,
-            counts=counts,
-        )
-
-    return connect
 
 
 def _front_door(hot: Mapping[str, ASGIApp], others: ASGIApp) -> ASGIApp:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from neurogate.gateway.in_flight import Flight
 from neurogate.gateway.live.picture import Happening
 
 KEPT_MAX = 50
@@ -32,6 +33,10 @@ class Recent:
         if len(self._kept) >= KEPT_MAX:
             del self._kept[next(iter(self._kept))]
         self._kept[key] = Happening(kind, now, worker, reason, request_id, count)
+
+    def failed(self, flight: Flight) -> None:
+        """A request ended with an error that is not its client's."""
+        self.note("failure", flight.worker_id, flight.failure, flight.request_id)
 
     @property
     def happenings(self) -> tuple[Happening, ...]:

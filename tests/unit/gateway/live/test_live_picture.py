@@ -12,13 +12,14 @@ from prometheus_client import CollectorRegistry, Histogram
 from dataplane_support import Rig, endpoint, turns
 from gateway_support import Edge, chat, edge
 from neurogate import virtual_time
-from neurogate.channel import End
+from neurogate.channel import End, EndCode
 from neurogate.endpoint import ServedModel, WorkerReport
 from neurogate.gateway.live.camera import Camera
 from neurogate.gateway.live.first_tokens import FirstTokens
 from neurogate.gateway.live.history import History
-from neurogate.gateway.live.picture import HISTORY, MODELS_MAX, REQUESTS_MAX, WORKERS_MAX, Picture
+from neurogate.gateway.live.picture import HISTORY, MODELS_MAX, REQUESTS_MAX, WORKERS_MAX, Happening, Picture
 from neurogate.gateway.live.recent import KEPT_MAX, Recent
+from neurogate.testing.workers import ends
 
 
 def camera(made: Edge, **options: Any) -> Camera:
@@ -136,6 +137,18 @@ def test_a_rate_is_none_of_a_pause_in_which_nobody_looked() -> None:
             assert look.take().fleet.requests_per_s == 1.0
 
     virtual_time.run(main())
+
+
+def test_a_request_that_failed_is_a_happening_with_its_worker() -> None:
+    recent = Recent(wall=lambda: 1e9)
+
+    async def main() -> None:
+        async with edge(on_failure=recent.failed) as made:
+            made.data_plane.worker().script = ends(EndCode.BROKEN)
+            await made.ask(chat(headers=[("x-request-id", "mine")]))
+
+    virtual_time.run(main())
+    assert recent.happenings == (Happening("failure", 1e9, "worker-0", "engine_failed", "mine", 1),)
 
 
 def test_what_is_shown_is_bounded_and_trouble_is_shown_first() -> None:

@@ -17,12 +17,11 @@ from gateway_support import Edge, chat, edge
 from neurogate import virtual_time
 from neurogate.channel import End
 from neurogate.edge.admin_keys import AdminKeys
-from neurogate.gateway.live.camera import Camera
-from neurogate.gateway.live.debug import debug_routes
-from neurogate.gateway.live.first_tokens import FirstTokens
+from neurogate.gateway.lifecycle import Lifecycle
 from neurogate.gateway.live.hub import Hub
 from neurogate.gateway.live.recent import Recent
-from neurogate.gateway.live.routes import STALLED_S, as_event, live_routes
+from neurogate.gateway.live.routes import STALLED_S
+from neurogate.gateway.live.show import show
 from neurogate.testing.connections import FakeClient
 from neurogate.testing.workers import answers
 
@@ -50,21 +49,19 @@ class Ops:
 @asynccontextmanager
 async def ops(keys: Sequence[str] = (), *, viewers_max: int = 2) -> AsyncIterator[Ops]:
     async with edge() as made:
-        loop = asyncio.get_running_loop()
-        camera = Camera(
-            gateway="here",
-            pool=made.data_plane.pool,
-            in_flight=made.in_flight,
+        hub, routes = show(
+            made.data_plane.pool,
+            made.in_flight,
+            made.explainer,
+            AdminKeys(keys),
             waiting=lambda: 0,
             recent=Recent(wall=lambda: 1e9),
-            first_tokens=FirstTokens(made.metrics.registry, "none"),
-            readiness=lambda: (True, False),
-            loop=loop,
+            registry=made.metrics.registry,
+            lifecycle=Lifecycle(),
+            viewers_max=viewers_max,
+            loop=asyncio.get_running_loop(),
             wall=lambda: 1e9,
         )
-        hub = Hub(lambda: as_event(camera), viewers_max=viewers_max)
-        admin = AdminKeys(keys)
-        routes = [*live_routes(hub, camera, admin), *debug_routes(made.in_flight, made.explainer, admin, loop=loop)]
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(hub.run())
             yield Ops(made, Starlette(routes=routes), hub)
@@ -182,6 +179,7 @@ def test_one_picture_is_json() -> None:
         async with ops() as made:
             client = await made.get("/dashboard/picture")
             assert client.json()["workers"][0]["id"] == "worker-0"
+            assert (client.json()["ready"], client.json()["draining"]) == (False, False)
             assert client.headers["cache-control"] == "no-store"
 
     virtual_time.run(main())
