@@ -180,7 +180,7 @@ class GenerationEndpoint:
     def _count(self, served: Served) -> None:
         status, duration_s = served.status, self._loop.time() - served.began_at
         metrics, response, trace_id = self._metrics, served.response, served.trace_id
-        outcome = generation_outcome(status, broken=served.broken)
+        outcome = generation_outcome(status, served.failure, broken=served.broken)
         model, key_id = served.model, served.caller.key_id
         metrics.request("POST", self._path, status, duration_s, trace_id)
         if response is None:

@@ -275,7 +275,7 @@ class GrpcEdge:
         first_at, duration_s = served.first_byte_at, self._loop.time() - served.began_at
         self._metrics.request("GRPC", label, served.status, duration_s, served.trace_id)
         self._metrics.generated(
-            generation_outcome(served.status, broken=served.broken),
+            generation_outcome(served.status, served.failure, broken=served.broken),
             duration_s,
             model=served.model,
             worker_id=served.worker_id,

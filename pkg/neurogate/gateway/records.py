@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from neurogate.edge.settings import AccessLogSettings
+from neurogate.errors import BusyError, QueueFullError, QueueTimeoutError, QueueTooLongError
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.response import CLIENT_GONE
 from neurogate.gateway.served import Served
@@ -18,7 +19,8 @@ from neurogate.telemetry.trace_context import trace_id_of
 
 _PROMPT_BYTES_MAX = 32 * 1024
 
-_TURNED_AWAY = {429: "limited", 503: "shed"}
+_SHEDS = frozenset(error.code for error in (BusyError, QueueFullError, QueueTimeoutError, QueueTooLongError))
+"""Codes of refusals for load. No worker, and no answer from where limits are kept, are failures."""
 
 Record = Callable[[str, Served], None]
 """Takes the path and the request of a hot endpoint, when nothing more will happen to it."""
@@ -48,11 +50,15 @@ def outcome(status: int, *, broken: bool = False) -> str:
     return "answered" if status < 400 else "refused" if status < 500 else "failed"
 
 
-def generation_outcome(status: int, *, broken: bool = False) -> str:
-    """The same, with what was refused by a limit (`limited`) or for load (`shed`) apart: what metrics say."""
-    if not broken and status in _TURNED_AWAY:
-        return _TURNED_AWAY[status]
-    return outcome(status, broken=broken)
+def generation_outcome(status: int, failure: str = "", *, broken: bool = False) -> str:
+    """The same, with what was refused by a limit (`limited`) or for load (`shed`) apart: what metrics say.
+
+    `failure` is the code of the error that it ended with; an engine's own refusal has none.
+    """
+    ended = outcome(status, broken=broken)
+    if ended == "refused" and status == 429:
+        return "limited"
+    return "shed" if ended == "failed" and failure in _SHEDS else ended
 
 
 class Recorder:

@@ -75,7 +75,8 @@ GENERATION = Section(
 GATEWAY_OUTCOMES = CounterOf(
     "neurogate_gateway_outcomes_total",
     "Generation requests of HTTP and gRPC by model and by how they ended: answered, refused (the client's mistake),"
-    " limited, shed, failed, broken (after its first byte), client_gone.",
+    " limited, shed (refused for load), failed (for want of a worker as well), broken (after its first byte),"
+    " client_gone.",
     ("model", "outcome"),
 )
 GATEWAY_TTFT = HistogramOf(
@@ -126,7 +127,8 @@ GATEWAY_QUEUE_WAIT = HistogramOf(
 )
 GATEWAY_SHEDS = CounterOf(
     "neurogate_gateway_sheds_total",
-    "Requests refused for load: full, timeout, too_long (queue), busy or none (no worker).",
+    "Requests that nobody took: full, timeout, too_long (queue) or busy for load; none where there is no worker, which"
+    " is a failure among outcomes.",
     ("reason",),
 )
 GATEWAY_LIMITS_HIT = CounterOf(

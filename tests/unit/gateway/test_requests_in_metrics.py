@@ -48,6 +48,23 @@ def test_a_request_that_names_no_model_counts_for_that_of_its_worker() -> None:
     run(main())
 
 
+def test_an_engines_own_refusal_and_a_missing_worker_are_failures() -> None:
+    async def main() -> None:
+        async with edge() as made:
+            held = await made.asked(chat())
+            held.end(End(http_status=503))
+            await turns()
+            assert made.value("outcomes_total", model="unknown", outcome="failed") == 1
+            made.data_plane.worker().become_unready("no engine")
+            await turns()
+            assert (await made.ask(prompt())).status == 503
+            assert made.value("outcomes_total", model="unknown", outcome="failed") == 2
+            assert made.value("outcomes_total", model="unknown", outcome="shed") == 0
+            assert made.value("sheds_total", reason="none") == 1
+
+    run(main())
+
+
 def test_a_full_queue_and_a_turn_that_does_not_come_are_sheds() -> None:
     async def main() -> None:
         async with edge(max_queue=1, max_concurrent=1, queue_timeout_s=5) as made:

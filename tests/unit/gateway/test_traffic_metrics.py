@@ -33,21 +33,30 @@ def with_models(*names: str, **bounds: int) -> GatewayMetrics:
 
 
 @pytest.mark.parametrize(
-    ("status", "broken", "said"),
+    ("status", "failure", "broken", "said"),
     [
-        (200, False, "answered"),
-        (400, False, "refused"),
-        (429, False, "limited"),
-        (503, False, "shed"),
-        (502, False, "failed"),
-        (504, False, "failed"),
-        (200, True, "broken"),
-        (503, True, "broken"),
-        (499, True, "client_gone"),
+        (200, "", False, "answered"),
+        (400, "invalid_request", False, "refused"),
+        (429, "rate_limit_exceeded", False, "limited"),
+        (503, "queue_full", False, "shed"),
+        (503, "queue_timeout", False, "shed"),
+        (503, "queue_too_long", False, "shed"),
+        (503, "workers_busy", False, "shed"),
+        (503, "no_worker_available", False, "failed"),
+        (503, "limiter_unavailable", False, "failed"),
+        (503, "", False, "failed"),
+        (502, "engine_failed", False, "failed"),
+        (504, "deadline_exceeded", False, "failed"),
+        (200, "stream_broken", True, "broken"),
+        (503, "queue_full", True, "broken"),
+        (499, "queue_full", False, "client_gone"),
+        (499, "", True, "client_gone"),
     ],
 )
-def test_limits_and_load_are_told_apart_from_mistakes_and_failures(status: int, broken: bool, said: str) -> None:
-    assert generation_outcome(status, broken=broken) == said
+def test_limits_and_load_are_told_apart_from_mistakes_and_failures(
+    status: int, failure: str, broken: bool, said: str
+) -> None:
+    assert generation_outcome(status, failure, broken=broken) == said
 
 
 def test_a_stream_is_timed_to_its_first_token_between_tokens_and_to_its_end() -> None:
