@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -93,6 +94,25 @@ def test_a_name_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch
             await names(port)("workers.example", "A")
 
     run_real(main())
+
+
+def test_a_name_server_that_never_answers_is_told_in_the_same_words_however_often_it_was_tried(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+
+        async def main() -> None:
+            told = []
+            for lifetime_s in (0.1, 0.35):
+                monkeypatch.setattr("neurogate.lookups.name_servers.ASK_TIMEOUT_S", lifetime_s)
+                with pytest.raises(SourceUnavailableError) as caught:
+                    await names(port, timeout=0.1)("workers.example", "A")
+                told.append(str(caught.value))
+            assert told == [f"A of workers.example: Do53:127.0.0.1@{port}: The DNS operation timed out."] * 2
+
+        run_real(main())
 
 
 def test_names_are_searched_for_as_the_machine_does_it():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,9 @@ from neurogate.lookups.name_servers import NameServers
 from neurogate.telemetry import catalog
 
 _log = structlog.get_logger("neurogate.discovery")
+
+_FIGURES = re.compile(r"[0-9]+")
+"""Seconds, ports and positions, which differ from try to try."""
 
 
 class DiscoveryLog:
@@ -56,11 +60,11 @@ class DiscoveryLog:
             _log.error("a source of workers broke: those of before stay", source=source, workers=kept, exc_info=error)
 
     def _is_news(self, source: str, reason: str) -> bool:
-        """Count a failure; whether its reason is another one than that of the last."""
+        """Count a failure; whether its reason is another one than that of the last, whatever figures are in it."""
         self._up.labels(source).set(0)
         self._answers.labels(source, "failed").inc()
-        before, self._reasons[source] = self._reasons.get(source), reason
-        return before != reason
+        before, self._reasons[source] = self._reasons.get(source, ""), reason
+        return _FIGURES.sub("", before) != _FIGURES.sub("", reason)
 
     def forgotten(self, source: str) -> None:
         """It is not asked any more."""

@@ -61,4 +61,16 @@ def _records(rrset: RRset) -> Iterator[Record]:
 
 
 def _reason(error: Exception) -> str:
+    """The same for the same trouble: how often a name server was tried, and how long, differs from time to time."""
+    from dns.exception import DNSException
+
+    tries = error.kwargs.get("errors") if isinstance(error, DNSException) else None
+    if tries:
+        return "; ".join(sorted({f"{each[0]}: {_trouble(each[3])}" for each in tries}))
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _trouble(trouble: object) -> str:
+    from dns.exception import DNSException
+
+    return (trouble.__doc__ or type(trouble).__name__) if isinstance(trouble, DNSException) else str(trouble)

@@ -41,6 +41,14 @@ def test_a_line_is_written_when_something_changes_and_every_answer_is_counted():
     assert heard.value("answers_total", outcome="failed") == 3
 
 
+def test_a_reason_that_differs_in_figures_alone_is_the_same():
+    heard = Heard()
+    with capture_logs() as logs:
+        for reason in ("gave up after 5.403 s", "gave up after 5.41 s", "refused after 5.41 s", "502", "503"):
+            heard.log.failed(SOURCE, reason)
+    assert [log["reason"] for log in logs] == ["gave up after 5.403 s", "refused after 5.41 s", "502"]
+
+
 def test_a_fault_of_the_program_is_logged_with_its_traceback_once_for_each_reason():
     heard = Heard()
     errors = [ValueError("one"), ValueError("one"), ValueError("two")]
