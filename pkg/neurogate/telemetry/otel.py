@@ -1,13 +1,13 @@
-"""The only module that knows OpenTelemetry: spans as its SDK has them, by OTLP over HTTP or as lines for people.
+"""Where spans go: by OTLP over HTTP, or as lines for people. It and `otlp_encoding` alone know OpenTelemetry.
 
-It is imported where traces are on: that takes a tenth of a second, which nobody else should pay.
+They are imported where traces are on: that takes a tenth of a second, which nobody else should pay.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -18,12 +18,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from neurogate import __version__
+from neurogate.telemetry.otlp_encoding import SCOPE, encode
 from neurogate.telemetry.spans import Kind, Span
 from neurogate.urls import shown
 
 _KINDS = {Kind.INTERNAL: SpanKind.INTERNAL, Kind.SERVER: SpanKind.SERVER, Kind.CLIENT: SpanKind.CLIENT}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_SCOPE = InstrumentationScope("neurogate", __version__)
+_SCOPE = InstrumentationScope(SCOPE, __version__)
 _TIMEOUT_S = 10.0
 """OTLP's own default for one export with its retries."""
 
@@ -45,6 +46,8 @@ class OtlpExporter:
         self._exporter = OTLPSpanExporter(
             endpoint=f"{endpoint.rstrip('/')}/v1/traces", headers=headers, timeout=_TIMEOUT_S
         )
+        self._post = poster(self._exporter)
+        self._closed = False
         self._said = _LastWords()
         logging.getLogger(_EXPORTERS_LOG).addFilter(self._said)
 
@@ -53,14 +56,21 @@ class OtlpExporter:
 
     def export(self, spans: Sequence[Span]) -> str:
         """Send spans, trying again for some seconds."""
+        if self._closed:
+            return f"{self._shown}: it is closed"
         self._said.text = ""
-        result = self._exporter.export([to_sdk(span, self._resource) for span in spans])
-        if result is SpanExportResult.SUCCESS:
+        if self._post is not None:
+            arrived = self._post(encode(spans, self._resource.attributes))
+        else:
+            sdk_spans = [to_sdk(span, self._resource) for span in spans]
+            arrived = self._exporter.export(sdk_spans) is SpanExportResult.SUCCESS
+        if arrived:
             return ""
         return f"{self._shown}: {self._said.text or 'no reason given'}"
 
     def close(self) -> None:
         """Give up what is under way."""
+        self._closed = True
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
         logging.getLogger(_EXPORTERS_LOG).removeFilter(self._said)
 
@@ -85,6 +95,15 @@ class ConsoleExporter:
 
     def close(self) -> None:
         """Nothing: the stream is not ours."""
+
+
+def poster(exporter: OTLPSpanExporter) -> Callable[[bytes], bool] | None:
+    """What sends bytes as the exporter sends its own: its headers, compression, certificates, retries and timeout.
+
+    None where a version of it has no such thing: it takes spans then, and its own time to encode them.
+    """
+    export = getattr(getattr(exporter, "_client", None), "export", None)
+    return (lambda body: bool(export(body).success)) if callable(export) else None
 
 
 def to_sdk(span: Span, made_by: Resource) -> ReadableSpan:

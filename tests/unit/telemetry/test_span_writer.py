@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from neurogate.telemetry.otel import ConsoleExporter, OtlpExporter, resource
+from neurogate.telemetry import otel
+from neurogate.telemetry.otel import ConsoleExporter, OtlpExporter, poster, resource
 from neurogate.telemetry.otlp_headers import parse_headers
 from neurogate.telemetry.settings import TraceSettings, trace_problems
 from neurogate.telemetry.span_writer import SpanWriter
@@ -177,7 +178,10 @@ def test_a_writer_that_never_started_ends() -> None:
 # OpenTelemetry
 
 
-def test_spans_arrive_as_they_were() -> None:
+@pytest.mark.parametrize("encoder", ["ours", "theirs"])
+def test_spans_arrive_as_they_were(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if encoder == "theirs":
+        monkeypatch.setattr(otel, "poster", lambda _: None)
     with OtlpReceiver() as receiver:
         exporter = OtlpExporter(f"{receiver.url}/", {"x-scope": "a"}, resource("svc", "host:1"))
         told = exporter.export([span(events=(Event("first chunk", WALL_NS + 1, {}),)), span("bad", error="it broke")])
@@ -191,6 +195,25 @@ def test_spans_arrive_as_they_were() -> None:
     assert (good.failed, bad.failed, bad.message, plain.failed, plain.message) == (False, True, "it broke", True, "")
     assert (plain.parent_id, plain.kind) == ("", 1)
     assert receiver.requests[0]["x-scope"] == "a"
+
+
+def test_what_the_exporter_is_told_in_its_own_variables_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    with OtlpReceiver() as receiver:
+        exporter = OtlpExporter(receiver.url, {}, resource("svc", "host:1"))
+        assert exporter.export([span()]) == ""
+        exporter.close()
+        assert (len(receiver.spans), receiver.requests[0]["content-encoding"]) == (1, "gzip")
+
+
+def test_the_exporter_sends_bytes_and_nothing_once_it_is_closed() -> None:
+    with OtlpReceiver() as receiver:
+        exporter = OtlpExporter(receiver.url, {}, resource("svc", "host:1"))
+        assert exporter._post is not None, "every span costs five times as much otherwise"
+        exporter.close()
+        assert exporter.export([span()]) == f"{receiver.url}: it is closed"
+        assert receiver.requests == []
+    assert poster(object()) is None  # type: ignore[arg-type]
 
 
 def test_a_refusal_is_told_with_its_reason_and_not_logged() -> None:
