@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+import structlog
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +22,8 @@ from neurogate.worker.gpu import Gpu
 _FRESH_S = 1.0
 _TIMEOUT_S = 1.0
 _MINUTE_S = 60.0
+
+_log = structlog.get_logger("neurogate.gpu")
 
 _FIGURES: tuple[tuple[GaugeOf, Callable[[Gpu], float | None]], ...] = (
     (catalog.GPU_UTILIZATION, lambda gpu: gpu.busy_ratio),
@@ -71,6 +74,12 @@ class GpuMetrics(Collector):
         """(loop time, joules, tokens) of the looks of the last minute, and the one before."""
         self._looked_at = -_FRESH_S
         self._looking: asyncio.Future[tuple[Gpu, ...]] | None = None
+        self._problem = ""
+
+    @property
+    def looking(self) -> bool:
+        """A thread may be in the driver."""
+        return self._looking is not None and not self._looking.done()
 
     async def refresh(self) -> None:
         """Look, unless that was done within the last second. Never raises; takes a second at most."""
@@ -138,14 +147,29 @@ class GpuMetrics(Collector):
         """A thread of its own, which the process does not wait for at its end."""
         future: asyncio.Future[tuple[Gpu, ...]] = self._loop.create_future()
 
-        def tell(gpus: tuple[Gpu, ...]) -> None:
+        def tell(gpus: tuple[Gpu, ...], problem: str) -> None:
+            if problem:
+                self._say(problem)
             if not future.done():
                 future.set_result(gpus)
 
         def run() -> None:
-            gpus = self._look()
+            gpus: tuple[Gpu, ...] = ()
+            problem = ""
+            try:
+                gpus = self._look()
+            except Exception as error:  # noqa: BLE001 - whatever a driver does, the worker's own metrics are told
+                problem = f"{type(error).__name__}: {error}"
             with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
-                self._loop.call_soon_threadsafe(tell, gpus)
+                self._loop.call_soon_threadsafe(tell, gpus, problem)
 
-        threading.Thread(target=run, name="gpus", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="gpus", daemon=True).start()
+        except RuntimeError as error:  # as many threads as there may be
+            tell((), str(error))
         return future
+
+    def _say(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            _log.warning("the GPUs cannot be looked at", reason=problem)

@@ -43,5 +43,6 @@ class OutsideMetrics:
         await asyncio.gather(self._engine_metrics.refresh(), self._gpu_metrics.refresh())
 
     def close(self) -> None:
-        """Let go of the GPUs' driver."""
-        self._gpus.close()
+        """Let go of the GPUs' driver, unless a thread is in it: then the process's end does."""
+        if not self._gpu_metrics.looking:
+            self._gpus.close()

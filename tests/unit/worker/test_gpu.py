@@ -14,9 +14,12 @@ from structlog.testing import capture_logs
 
 from neurogate.telemetry import catalog
 from neurogate.telemetry.process_metrics import ProcessMetrics
+from neurogate.testing.engines import ScriptedEngine
 from neurogate.virtual_time import run
 from neurogate.worker.gpu import Gpu, Gpus
 from neurogate.worker.gpu_metrics import GpuMetrics
+from neurogate.worker.outside_metrics import OutsideMetrics
+from worker_support import Setup
 
 
 class NvmlError(Exception):
@@ -230,6 +233,81 @@ def test_a_driver_that_hangs_costs_a_scrape_a_second_and_no_second_thread() -> N
         await made.metrics.refresh()
         assert made.looked == 1
         assert made.value(catalog.GPU_POWER.name, gpu="0", name="GPU 0") == 300
+
+    asyncio.run(main())
+
+
+class AheadLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock a test sets ahead: threads are real, and so the other time has to be."""
+
+    ahead_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead_s
+
+
+def test_a_look_that_raises_is_over_and_said_once() -> None:
+    async def main() -> None:
+        def fail() -> tuple[Gpu, ...]:
+            if made.looked <= 2:
+                raise AttributeError("no such function")
+            return (WHOLE,)
+
+        made = Measured(fail)
+        with capture_logs() as logs:
+            for looked in (1, 2):
+                async with asyncio.timeout(0.9):
+                    await made.metrics.refresh()
+                assert not made.metrics.looking
+                assert made.looked == looked
+                assert list(made.metrics.collect()) == []
+                loop.ahead_s += 2
+            await made.metrics.refresh()
+        assert [log["reason"] for log in logs] == ["AttributeError: no such function"]
+        assert made.value(catalog.GPU_POWER.name, gpu="0", name="GPU 0") == 300
+
+    loop = AheadLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
+
+
+def test_without_a_thread_to_look_in_the_scrape_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        made = Measured(lambda: (WHOLE,))
+        monkeypatch.setattr(threading.Thread, "start", start)
+        await made.metrics.refresh()
+        monkeypatch.undo()
+        assert not made.metrics.looking
+        assert list(made.metrics.collect()) == []
+
+    asyncio.run(main())
+
+
+def test_a_driver_is_not_let_go_of_while_a_thread_is_in_it() -> None:
+    inside, goes_on = threading.Event(), threading.Event()
+
+    class SlowNvml(FakeNvml):
+        def nvmlDeviceGetCount(self) -> int:  # noqa: N802 - the library's name
+            inside.set()
+            goes_on.wait(10)
+            return super().nvmlDeviceGetCount()
+
+    async def main() -> None:
+        nvml, setup = SlowNvml(), Setup(ScriptedEngine())
+        outside = OutsideMetrics(
+            setup.engine, setup.worker, setup.metrics, loop=asyncio.get_running_loop(), load=lambda: nvml
+        )
+        scrape = asyncio.ensure_future(outside.refresh())
+        assert await asyncio.to_thread(inside.wait, 10)
+        outside.close()
+        assert nvml.begun == 1
+        goes_on.set()
+        await scrape
+        outside.close()
+        assert nvml.begun == 0
 
     asyncio.run(main())
 
