@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from contextlib import suppress
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -68,11 +69,14 @@ class DiscoveryLog:
 
     def forgotten(self, source: str) -> None:
         """It is not asked any more."""
-        known = source in self._counts
-        if known:
-            self._workers.remove(source)
-        if known or source in self._reasons:
-            self._up.remove(source)
+        for metric, *labels in (
+            (self._up, source),
+            (self._workers, source),
+            (self._answers, source, "found"),
+            (self._answers, source, "failed"),
+        ):
+            with suppress(KeyError):  # older clients of Prometheus know only what was set
+                metric.remove(*labels)
         self._counts.pop(source, None)
         self._reasons.pop(source, None)
         _log.info("source of workers forgotten", source=source)
