@@ -283,7 +283,7 @@ class Dispatcher:
             )
         states = "; ".join(f"{member.id}: {_why_not(member, call)}" for member in members[:5])
         more = f"; and {len(members) - 5} more" if len(members) > 5 else ""
-        told = states + more or "WORKER_ADDRESSES names none"
+        told = states + more or "no worker is known; see WORKER_ADDRESSES and NEUROGATE_DISCOVERY"
         return NoWorkerError(f"no worker can take the request now ({told})")
 
     def explain(self, call: Call, tried: Collection[str], like: ModelIdentity | None = None) -> tuple[Considered, ...]:

@@ -313,7 +313,7 @@ def test_an_empty_fleet_is_a_setting_to_change():
             _, receiver = made.send()
 
             assert receiver.error is not None
-            assert "WORKER_ADDRESSES names none" in receiver.error.message
+            assert receiver.error.message.endswith("no worker is known; see WORKER_ADDRESSES and NEUROGATE_DISCOVERY)")
 
     virtual_time.run(main())
 
