@@ -13,16 +13,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from neurogate import __version__
 from neurogate.channel import End, EndCode
-from neurogate.endpoint import ServedModel, WorkerReport
+from neurogate.endpoint import WorkerReport
 from neurogate.engines.engine import (
     MAX_ANSWER_BYTES,
     Engine,
     EngineBrokenError,
     EngineError,
     EngineUnavailableError,
-    ModelInfo,
     Observation,
 )
 from neurogate.errors import BadRequestError
@@ -40,12 +38,13 @@ from neurogate.worker.features import ignored_feature
 from neurogate.worker.forwarding import forward
 from neurogate.worker.meter import Meter
 from neurogate.worker.metrics import WorkerMetrics
-from neurogate.worker.ollama_api import api as ollama_api
+from neurogate.worker.ollama_api.api import PATHS as OLLAMA_PATHS
 from neurogate.worker.ollama_api.api import OllamaApi
 from neurogate.worker.progress import Progress
 from neurogate.worker.prompting import answer_prompt
 from neurogate.worker.refusals import end_for, error_for, error_for_refusal
-from neurogate.worker.resuming.api import Resumption, resumes_of
+from neurogate.worker.reporting import DETAIL_CHARS_MAX, reported
+from neurogate.worker.resuming.api import Resumption
 from neurogate.worker.stalls import Held
 from neurogate.worker.vigil import Vigil, WatchSettings
 
@@ -54,7 +53,6 @@ _log = structlog.get_logger("neurogate.worker")
 _OBSERVE_TIMEOUT_S = 2.5
 _OBSERVE_GAP_S = 0.05
 _BUSY_RETRY_S = 1.0
-_DETAIL_CHARS_MAX = 500
 _DRAINS = End(EndCode.CANCELLED, message="the worker drains")
 """Hands a request back, which says nothing bad about the worker."""
 
@@ -192,42 +190,16 @@ class Worker:
             self._on_change()
 
     def report(self) -> WorkerReport:
-        """How the worker is, now.
-
-        `queued` is the larger of two views: what the worker holds beyond the slots, and the engine's own queue, which
-        others may fill too. Of slots that are not known none is busy, and whatever is held runs.
-        """
+        """How the worker is, now."""
         self._seq += 1
-        seen, meter = self._observation, self._meter
-        within = min(meter.active, seen.slots_total) if seen.slots_total else meter.active
-        busy = seen.slots_busy if seen.slots_busy is not None else min(meter.active, seen.slots_total)
-        return WorkerReport(
+        return reported(
+            self._observation,
+            self._meter,
             worker_id=self.name,
-            version=__version__,
-            ready=self.ready,
-            draining=self._draining,
-            detail=seen.detail,
             engine_kind=self._engine.kind,
-            engine_version=seen.version,
-            engine_restarts=seen.restarts,
-            models=tuple(_served(model) for model in seen.models),
-            slots_total=seen.slots_total,
-            slots_busy=busy,
-            running=within,
-            queued=max(meter.active - within, seen.queued or 0),
-            tokens_outstanding=meter.tokens_outstanding,
-            kv_used_ratio=seen.kv_used_ratio,
-            decode_tokens_per_s=meter.decode_tokens_per_s,
-            prompt_tokens_per_s=meter.prompt_tokens_per_s,
-            requests_total=meter.requests_total,
-            prompt_tokens_total=meter.prompt_tokens_total,
-            completion_tokens_total=meter.completion_tokens_total,
+            draining=self._draining,
             uptime_s=self._loop.time() - self._started_at,
             seq=self._seq,
-            apis=ollama_api.apis_of(seen),
-            resumes=resumes_of(seen, self._engine.kind),
-            last_words=seen.last_words[:_DETAIL_CHARS_MAX],
-            loading=seen.loading,
         )
 
     async def answer(self, call: IncomingCall, outlet: Outlet) -> End:
@@ -322,7 +294,7 @@ class Worker:
             return await self._resumption.answer(call, call.resume, outlet, progress, self._observation)
         if call.path == "/prompt":
             return await answer_prompt(self._engine, call, outlet, progress, max_answer_bytes=limit)
-        if call.path in ollama_api.PATHS:
+        if call.path in OLLAMA_PATHS:
             return await self._ollama.answer(call, outlet, progress, self._observation)
         unsupported = self._observation.unsupported
         ignored = ignored_feature(call.body, unsupported) if unsupported else ""
@@ -372,7 +344,7 @@ class Worker:
         except TimeoutError:
             return Observation(ready=False, detail="the engine does not answer")
         except Exception as error:  # noqa: BLE001 - a strange answer makes an engine unusable, not its worker
-            detail = f"the engine's state cannot be read ({type(error).__name__}: {error})"[:_DETAIL_CHARS_MAX]
+            detail = f"the engine's state cannot be read ({type(error).__name__}: {error})"[:DETAIL_CHARS_MAX]
             if detail != self._observation.detail:
                 _log.exception("the engine cannot be observed", engine=self._engine.kind)
             return Observation(ready=False, detail=detail)
@@ -393,19 +365,6 @@ async def _cuttable(events: AsyncGenerator[GenerationEvent, None], held: Held) -
             if event is None:
                 return
             yield event
-
-
-def _served(model: ModelInfo) -> ServedModel:
-    return ServedModel(
-        model.name,
-        model.loaded,
-        model.context_length,
-        family=model.family,
-        parameters=model.parameters,
-        quantization=model.quantization,
-        size_bytes=model.size_bytes,
-        digest=model.digest,
-    )
 
 
 def _check(prompt: Prompt) -> None:
