@@ -3,6 +3,9 @@
 Names that the first NeuroGate had keep their labels; their buckets may grow. Labels are bounded: `model`, `key` and
 `worker` by settings, past which a value is `other`; all others by what the code can write there. A metric of a thing
 that a process has not, an engine that does not tell, a machine without a GPU, is missing rather than 0.
+
+It is one long table on purpose: whoever looks for a name, or wants to know whether there is one like it, reads one
+file, and the order of its sections is that of the page.
 """
 
 from __future__ import annotations
