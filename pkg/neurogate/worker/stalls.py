@@ -216,17 +216,20 @@ class Stalls:
         """Somebody else has seen life in the engine. That it worked for those that are held here it does not say."""
         self.lived_at = now
 
-    def worked(self, now: float, *, for_canary: bool = False) -> None:
+    def worked(self, now: float, *, for_canary: bool = False, doubtful: bool = False) -> None:
         """The engine has computed something, as it seems for users; or it may have been `for_canary` alone.
 
-        Streams are judged by the former. A prompt may starve a canary for minutes, and is given the benefit of doubt.
+        Streams are judged by the former, unless it is `doubtful`, because there was a canary not long ago. A prompt may
+        starve a canary for minutes, and is given the benefit of doubt.
         """
         prompts = self.prompts()
         self._pace.worked(now - max(self._computed_at, prompts[0].moved_at) if prompts else 0.0)
         self._computed_at = now
         self._left_tokens = 0
         if not for_canary:
-            self.lived_at = self._worked_at = now
+            self.lived_at = now
+            if not doubtful:
+                self._worked_at = now
 
     def told(self, now: float, *, known: int | None, canaries: int = 0) -> None:
         """The engine says that it knows of so many requests, or (None) does not say; some of them may be canaries."""

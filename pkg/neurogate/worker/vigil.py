@@ -33,6 +33,8 @@ _ERRORS_MAX = 3
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 30.0
 _REFUSED_DOUBLINGS_MAX = 6
+_COUNTED_S = 2.0
+"""What an engine did for a canary it may count so long after the canary's end, on a busy machine."""
 _SHORT_TOKENS = 256
 """Behind a prompt that is no longer a canary may be called late before the prompt itself is."""
 
@@ -136,13 +138,14 @@ class Vigil:
             self._retry_at = now
             self._living_since = now
         between = self.canary.underway or self.canary.last_at > self._seen_at
+        lately = between or self.canary.last_at > self._seen_at - _COUNTED_S
         if seen.ready and seen.work_done is None:  # it tells, but not within a step
             seen = replace(seen, work_done=self._work)
         self._pace.told(seen.prompt_tokens_per_s)
         if seen.work_done is not None:
             before, self._work = self._work, seen.work_done
             if before is not None and seen.work_done != before:
-                self._stalls.worked(now, for_canary=between)
+                self._stalls.worked(now, for_canary=between, doubtful=lately)
         own = self.canary.asks or self.canary.last_at > self._seen_at
         self._stalls.told(now, known=_known(seen), canaries=own)
         if seen.ready:

@@ -343,6 +343,22 @@ def test_a_long_answer_is_not_lost_because_others_are_on_their_way() -> None:
     run(main())
 
 
+def test_what_an_engine_counts_right_after_a_canary_keeps_no_stream_alive() -> None:
+    """A busy machine counts the canary's token late; what the engine does at other times is for users."""
+
+    async def main() -> None:
+        bench = Bench(decode_s=15)
+        bench.held(tokens=1)
+        [stall] = bench.pass_s(20, lambda: bench.stalls.worked(bench.now, doubtful=True))
+        assert (stall.phase, stall.told) == (Phase.DECODE, "the engine stalled in decode: nothing for 15 s")
+        bench.stalls.drop(stall.held, bench.now)
+
+        bench.held(tokens=1)
+        assert bench.pass_s(50, bench.works) == []
+
+    run(main())
+
+
 def test_an_engine_that_miscounts_now_and_then_has_lost_none() -> None:
     async def main() -> None:
         bench = Bench()
