@@ -72,6 +72,7 @@ def measure(
         raise NotMeasuredError(f"nothing was answered: {seen.told['bad']} {seen.told['sample']}")
     units = seen.tokens if workload.streamed else seen.requests
     elapsed_s = meters.used["elapsed"]
+    own_s = sum(meters.used[role] for role in (*families, "engine")) + seen.told["cpu_share"] * elapsed_s
     sample: Sample = {
         "requests": seen.requests,
         "tokens": seen.tokens,
@@ -82,6 +83,7 @@ def measure(
         "connections": asked.connections,
         "rate": units / elapsed_s,
         "machine_share": meters.used["machine"] / elapsed_s,
+        "others_share": max(0.0, (meters.used["machine"] - own_s) / elapsed_s),
         "stolen_share": meters.used["stolen"] / elapsed_s,
         "engine_share": meters.used["engine"] / elapsed_s,
         "engine_late_mean_us": served["late_mean_us"],

@@ -29,7 +29,7 @@ from workloads import CLOSED, MANY, PATH, Workload
 
 _START_S = 120
 _IDLE_S = 2.0
-_ASIDE = {name: (CLOSED.name, MANY.name) for name in ("neurogate-bare", "neurogate-traced")}
+_ASIDE = dict.fromkeys(("neurogate-bare", "neurogate-traced"), (CLOSED.name, MANY.name))
 
 
 class Run:
@@ -159,7 +159,7 @@ def wait_until_it_answers(running: Running, patience_s: float = _START_S) -> Non
 
 
 def _is_for(workload: Workload, peer: Peer) -> bool:
-    """Variants are measured where they can differ, and who takes a part of a load only, under the most important ones."""
+    """Variants are measured where they can differ; who takes but a part of a load, under the important ones."""
     if peer.name in _ASIDE:
         return workload.name in _ASIDE[peer.name]
     return workload.core or peer.capacity is None

@@ -51,6 +51,7 @@ defaults
   timeout client 300s
   timeout server 300s
   http-reuse always
+  option http-no-delay
 frontend api
   bind 127.0.0.1:{port} backlog 4096
   default_backend engine

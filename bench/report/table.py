@@ -143,10 +143,12 @@ def _headroom(results: Mapping[str, Any]) -> str:
     if not samples:
         return "Nothing was measured.\n"
     engine, load = (max(samples, key=lambda s, n=name: s[n]) for name in ("engine_share", "load_share"))  # type: ignore[misc]
+    others = sorted(sample["others_share"] for sample in samples)
     stolen = max(sample["stolen_share"] for sample in samples)
     lines = [
         f"- The engine used at most {engine['engine_share']:.0%} of a core ({engine['workload']}, {engine['peer']}).",
         f"- The load used at most {load['load_share']:.0%} of a core ({load['workload']}, {load['peer']}).",
+        f"- Whatever else ran used {others[len(others) // 2]:.2f} of a core, and at most {others[-1]:.2f}.",
         f"- The machine's host took at most {stolen:.1%} of a core away.",
     ]
     lines += [f"- Not measured: {s['peer']}, {s['workload']}: {s['error']}" for s in results["samples"] if "error" in s]

@@ -34,6 +34,7 @@ def sample(round_: int, peer: str, gateway_us: float, **more: Any) -> dict[str, 
         "gateway_us": gateway_us,
         "together_us": gateway_us,
         "stolen_share": 0.0,
+        "others_share": 0.0,
         **plain,
         **more,
     }
