@@ -93,6 +93,11 @@ class WorkerReport:
     """It is not ready because its engine loads, or is about to be started again: it will be by itself."""
 
     @property
+    def tokens_per_s(self) -> float:
+        """Completion tokens a second, now: none where nothing runs; `decode_tokens_per_s` is of when something did."""
+        return self.decode_tokens_per_s if self.running else 0.0
+
+    @property
     def default_model(self) -> str:
         """The model of requests that name none; empty when it does not tell."""
         return self.models[0].name if self.models else ""

@@ -37,8 +37,10 @@ def test_every_declared_metric_is_told_by_some_process():
 
 
 def test_no_metric_has_its_name_anywhere_else():
-    """A name in a string is allowed where what is written is for people: help texts, docs of the live page."""
-    written = re.compile(r"[\"'](neurogate|ollama)_[a-z_]+_(total|seconds|bytes|ratio|info|state|up|linked|workers)[\"']")
+    """A name in a string is allowed where what is written is for people."""
+    written = re.compile(
+        r"[\"'](neurogate|ollama)_[a-z_]+_(total|seconds|bytes|ratio|info|state|up|linked|workers)[\"']"
+    )
     others = [path for path in PACKAGE.rglob("*.py") if path != CATALOG and written.search(path.read_text())]
     assert others == []
 

@@ -211,7 +211,7 @@ class Explainer:
 
         Raises BadRequestError for a header that says neither.
         """
-        if not wanted or switched_off(wanted) or not self._enabled:
+        if not wanted or switched_off(wanted, "X-NeuroGate-Explain") or not self._enabled:
             return None
         began_at = self._loop.time()
         explanation = Explanation(

@@ -22,7 +22,7 @@ _FIGURES: tuple[tuple[GaugeOf, Callable[[Member], float]], ...] = (
     (catalog.GATEWAY_WORKER_QUEUED, lambda member: member.report.queued),
     (catalog.GATEWAY_WORKER_SLOTS, lambda member: member.report.slots_total),
     (catalog.GATEWAY_WORKER_SLOTS_BUSY, lambda member: member.report.slots_busy),
-    (catalog.GATEWAY_WORKER_TPS, lambda member: member.report.decode_tokens_per_s),
+    (catalog.GATEWAY_WORKER_TPS, lambda member: member.report.tokens_per_s),
     (catalog.GATEWAY_WORKER_OUTSTANDING, lambda member: member.report.tokens_outstanding),
     (catalog.GATEWAY_WORKER_RESTARTS, lambda member: member.report.engine_restarts),
 )
@@ -113,7 +113,7 @@ class FleetMetrics(Collector):
         yield workers
         rates = catalog.GATEWAY_MODEL_TPS.family()
         firsts = (
-            (self._models.of(member.report.default_model), member.report.decode_tokens_per_s)
+            (self._models.of(member.report.default_model), member.report.tokens_per_s)
             for member in snapshot.members
             if member.report.models
         )

@@ -135,7 +135,7 @@ class GenerationEndpoint:
             caller, prompt_bytes=len(body), max_tokens=head.max_tokens, n=head.n, generates=self._generates
         )
         deadline = served.began_at + time_allowed_s(headers, self._request_timeout_s)
-        resumable = self._resumable and head.stream and not switched_off(headers.resume)
+        resumable = self._resumable and head.stream and not switched_off(headers.resume, "X-NeuroGate-Resume")
         state = trace_state(scope["headers"]) if headers.traceparent else ""
         call = Call(
             self._path,
@@ -200,7 +200,11 @@ class GenerationEndpoint:
         )
 
     def _comments(self, head: Head, headers: Headers) -> float:
-        wanted = head.stream and self._takes_comments and not switched_off(headers.queue_comments)
+        wanted = (
+            head.stream
+            and self._takes_comments
+            and not switched_off(headers.queue_comments, "X-NeuroGate-Queue-Comments")
+        )
         return self._edge.keepalive_s if wanted else 0
 
     def _used(self, served: Served) -> int | None:

@@ -234,7 +234,7 @@ class GrpcEdge:
         wanted = rpc.header("x-neurogate-explain")
         if wanted and self._explainer is not None:
             served.explanation = self._explainer.begin(wanted, rpc.request_id, served.caller.key_id)
-        resumable = self._resume and stream and not switched_off(rpc.header("x-neurogate-resume"))
+        resumable = self._resume and stream and not switched_off(rpc.header("x-neurogate-resume"), "x-neurogate-resume")
         deadline = served.began_at + time_s
         return Call(
             _PROMPT_PATH,

@@ -15,6 +15,7 @@ from neurogate.telemetry.trace_context import well_formed_state
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
+_CHOICE_CHARS_MAX = 40
 _OFF = frozenset({b"off", b"false", b"no", b"0"})
 _ON = frozenset({b"on", b"true", b"yes", b"1"})
 
@@ -104,13 +105,14 @@ class RequestIds:
         return f"req-{self._last}"
 
 
-def switched_off(value: bytes) -> bool:
+def switched_off(value: bytes, header: str) -> bool:
     """Whether a header says that its client does not want something. Raises BadRequestError for what says neither."""
     if not value:
         return False
     word = value.strip().lower()
     if word not in _OFF and word not in _ON:
-        raise BadRequestError(f"{value.decode('latin-1')!r} is not a choice: the header takes on or off")
+        said = value[:_CHOICE_CHARS_MAX].decode("latin-1")
+        raise BadRequestError(f"{header}: {said!r} is not a choice: it takes on or off, 1 or 0")
     return word in _OFF
 
 

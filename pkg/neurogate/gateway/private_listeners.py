@@ -12,6 +12,9 @@ from neurogate.gateway.live.hub import Hub
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.httpd import HttpServer, health_only
 
+_SEND_BUFFER_BYTES = 64 * 1024
+"""Or the kernel would keep minutes of pictures for a viewer of the live page that does not read."""
+
 
 class PrivateListeners:
     """Both ports, that of health may be off; and what those who look at the ops port are shown."""
@@ -21,7 +24,9 @@ class PrivateListeners:
         host, self._health_port = config.gateway.host, config.http.health_port
         self._host = host
         self._ops_port = config.gateway.metrics_port
-        self._ops = HttpServer(ops_app, name="METRICS_PORT", host=host, port=self._ops_port)
+        self._ops = HttpServer(
+            ops_app, name="METRICS_PORT", host=host, port=self._ops_port, send_buffer_bytes=_SEND_BUFFER_BYTES
+        )
         self._health = HttpServer(health_only.app, name="PORT_HEALTH", host=host, port=self._health_port)
 
     @property

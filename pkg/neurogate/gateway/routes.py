@@ -128,7 +128,7 @@ def describe(member: Member, now: float) -> dict[str, object]:
         "slots": {"total": report.slots_total, "busy": report.slots_busy},
         "requests": {"running": report.running, "queued": report.queued},
         "tokens_outstanding": report.tokens_outstanding,
-        "tokens_per_second": round(report.decode_tokens_per_s, 2),
+        "tokens_per_second": round(report.tokens_per_s, 2),
         "engine": {
             "kind": report.engine_kind,
             "version": report.engine_version,

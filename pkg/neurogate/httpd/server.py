@@ -38,10 +38,13 @@ class HttpServer:
         limits: HttpLimits | None = None,
         ssl: tls.SSLContext | None = None,
         on_refused: Callable[[int], None] = lambda _: None,
+        send_buffer_bytes: int = 0,
     ) -> None:
+        """`send_buffer_bytes` is what the kernel holds for a client that does not read; 0 leaves that to the kernel."""
         self._name = name
         self._host = host
         self._port = port
+        self._send_buffer_bytes = send_buffer_bytes
         self._server = _QuietServer(app, limits or HttpLimits(), ssl, on_refused)
         self._task: asyncio.Task[None] | None = None
         self._listener: socket.socket | None = None
@@ -63,6 +66,10 @@ class HttpServer:
         """
         self._listener = listener = listener or self._open()
         port: int = listener.getsockname()[1]
+        if self._send_buffer_bytes:
+            listener.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes
+            )  # its connections inherit it
         self._task = tasks.create_task(self._server.serve([listener]), name=f"http {self._name}")
         await self._server.listening.wait()
         return port

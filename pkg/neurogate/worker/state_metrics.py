@@ -24,7 +24,7 @@ _FIGURES: tuple[tuple[GaugeOf, Callable[[WorkerReport], float | None]], ...] = (
 )
 
 _RATES: tuple[tuple[GaugeOf, Callable[[WorkerReport], float]], ...] = (
-    (catalog.WORKER_TPS, lambda report: report.decode_tokens_per_s),
+    (catalog.WORKER_TPS, lambda report: report.tokens_per_s),
     (catalog.WORKER_PROMPT_TPS, lambda report: report.prompt_tokens_per_s),
 )
 

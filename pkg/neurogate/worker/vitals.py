@@ -21,5 +21,5 @@ def vitals(
         "connected_peers": links,
         **machine,
         "slots": {"total": report.slots_total, "busy": report.slots_busy},
-        "tokens_per_second": round(report.decode_tokens_per_s, 2),
+        "tokens_per_second": round(report.tokens_per_s, 2),
     }

@@ -66,7 +66,7 @@ def test_models_have_the_workers_that_can_be_asked_and_the_rates_of_those_that_h
             made.worker(1).become_ready(models=("big",))
             await turns()
             for member, rate in zip(made.pool.snapshot.members, (10.0, 5.0), strict=True):
-                member.report = replace(member.report, decode_tokens_per_s=rate)
+                member.report = replace(member.report, running=1, decode_tokens_per_s=rate)
             assert value(metrics, "gateway_model_workers", model="tiny") == 1
             assert value(metrics, "gateway_model_workers", model="big") == 2
             assert value(metrics, "gateway_model_tokens_per_second", model="tiny") == 10
@@ -162,7 +162,9 @@ def test_workers_and_models_past_the_bounds_are_told_together() -> None:
                 made.worker(index).become_ready(models=models)
             await turns()
             for member in made.pool.snapshot.members:
-                member.report = replace(member.report, slots_total=4, kv_used_ratio=0.5, decode_tokens_per_s=10.0)
+                member.report = replace(
+                    member.report, slots_total=4, kv_used_ratio=0.5, running=1, decode_tokens_per_s=10.0
+                )
             metrics.workers.of("worker-0")
             metrics.models.of("a")
             assert value(metrics, "gateway_worker_slots", worker="worker-0") == 4

@@ -247,15 +247,15 @@ def test_a_time_that_is_none_is_refused(told: bytes):
 
 @pytest.mark.parametrize("value", [b"off", b"OFF", b" Off ", b"false", b"no", b"0"])
 def test_a_header_may_switch_something_off_in_several_words(value: bytes) -> None:
-    assert switched_off(value)
+    assert switched_off(value, "X-NeuroGate-Resume")
 
 
 @pytest.mark.parametrize("value", [b"", b"on", b"TRUE", b"1"])
 def test_and_leave_it_on(value: bytes) -> None:
-    assert not switched_off(value)
+    assert not switched_off(value, "X-NeuroGate-Resume")
 
 
 def test_a_word_that_is_neither_is_refused() -> None:
     """Or a client would believe that it has opted out."""
-    with pytest.raises(BadRequestError, match="'maybe' is not a choice: the header takes on or off"):
-        switched_off(b"maybe")
+    with pytest.raises(BadRequestError, match="X-NeuroGate-Resume: 'maybe' is not a choice: it takes on or off"):
+        switched_off(b"maybe", "X-NeuroGate-Resume")

@@ -495,7 +495,7 @@ def test_answers_are_held_within_the_workers_limit() -> None:
 
 
 def test_rates_are_those_of_the_engine_at_work() -> None:
-    """Ticked with every observation; a second without requests leaves them as they are."""
+    """Ticked with every observation; a second without requests leaves them, but that nothing runs is told."""
 
     async def main() -> None:
         usage = b'{"choices":[],"usage":{"prompt_tokens":30,"completion_tokens":50}}'
@@ -507,7 +507,8 @@ def test_rates_are_those_of_the_engine_at_work() -> None:
         setup.worker.take_observation(READY)
         report = setup.worker.report()
         assert (report.decode_tokens_per_s, report.prompt_tokens_per_s) == (50, 30)
-        assert setup.value("tokens_per_second", model="tiny") == 50
+        assert setup.value("tokens_per_second", model="tiny") == 0
+        assert replace(report, running=1).tokens_per_s == 50
         await asyncio.sleep(10)
         setup.worker.take_observation(READY)
         assert setup.worker.report().decode_tokens_per_s == 50

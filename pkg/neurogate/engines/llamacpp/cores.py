@@ -1,7 +1,7 @@
 """How many CPU cores an engine on this machine may count on.
 
-A container may have less CPU time than cores (`--cpus`, a limit of its pod). An engine with a thread for each core would
-be throttled then, all of its threads at once. The kernel tells it in the files of control groups, version 2 or 1.
+A container may have less CPU time than cores (`--cpus`, a limit of its pod). An engine with a thread for each core
+would be throttled then, all of its threads at once. The kernel tells it in control groups' files, version 2 or 1.
 """
 
 from __future__ import annotations

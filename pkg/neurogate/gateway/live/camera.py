@@ -99,7 +99,7 @@ class Camera:
         return picture
 
     def _fleet(self, members: Iterable[Member], now: float) -> FleetNow:
-        speeds = {_key(member): member.report.decode_tokens_per_s for member in members}
+        speeds = {_key(member): member.report.tokens_per_s for member in members}
         self._speeds.take(speeds, now)
         totals = {
             "tokens": sum(speeds.values()),
@@ -156,7 +156,7 @@ def _worker(member: Member, history: Points, now: float, leaving: tuple[Member, 
         slots_total=report.slots_total,
         running=report.running,
         queued=report.queued,
-        tokens_per_s=round(report.decode_tokens_per_s, 1),
+        tokens_per_s=round(report.tokens_per_s, 1),
         history=history,
         kv_used=report.kv_used_ratio,
         models=tuple(names[:MODELS_MAX]),
