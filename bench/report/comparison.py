@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any
 
 from report.book import Book, Spread
@@ -25,8 +26,22 @@ _LEAST_TIME = 1.25
 """How much worse a median must be, besides being outside what was found before."""
 
 
+_OTHERS_MOST = 0.25
+"""Of a core: with more work of others, figures are theirs as well."""
+
+
 def lines(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
-    """What became worse or better than noise explains."""
+    """What became worse or better than noise explains, and whether noise may be all there is."""
+    return [*_noise(now), *_compared(now, before)]
+
+
+def _noise(now: Mapping[str, Any]) -> Iterator[str]:
+    others = [sample["others_share"] for sample in now["samples"] if "error" not in sample]
+    if others and median(others) > _OTHERS_MOST:
+        yield f"NOISE: other work used {median(others):.2f} of a core throughout: measure again before keeping it."
+
+
+def _compared(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
     if before is None:
         return ["There is no earlier run."]
     found = [] if _same_machine(now, before) else ["It was another machine: ratios are compared, and are less alike."]

@@ -209,3 +209,11 @@ def test_the_cpu_time_of_a_process_is_found() -> None:
     assert 1 < memory.pss_mib <= memory.rss_mib <= memory.peak_mib + 1
     assert cpu_of([process.pid]).threads == {}
     assert memory_of([process.pid]).rss_mib == 0
+
+
+def test_a_run_beside_other_work_says_that_it_is_not_worth_keeping() -> None:
+    from report import comparison
+
+    noisy = results([sample(0, "nginx", 1.0, others_share=1.0), sample(1, "nginx", 1.0, others_share=0.9)])
+    assert comparison.lines(noisy, None)[0].startswith("NOISE: other work used 0.95 of a core")
+    assert comparison.lines(three_rounds(8.0), None) == ["There is no earlier run."]
