@@ -12,7 +12,7 @@ from report.book import Book, Spread
 from report.goals import OWN
 from workloads import CLOSED, CROWD, MANY, SOME
 
-_WIDTH, _LEFT, _RIGHT, _BAR, _GAP = 760, 130, 90, 22, 10
+_WIDTH, _LEFT, _RIGHT, _BAR, _GAP = 760, 130, 120, 22, 10
 _OWN, _OTHER, _WORKER, _INK, _GRID = "#2563eb", "#94a3b8", "#bfdbfe", "#1e293b", "#e2e8f0"
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706")
 
@@ -85,6 +85,9 @@ def _bars(title: str, bars: Sequence[_Bar]) -> str:
         body.append(
             f'<rect x="{_LEFT}" y="{top}" width="{width:.1f}" height="{_BAR}" fill="{_OWN if own else _OTHER}"/>'
         )
+        if bar.spread.median > longest:
+            cut = _LEFT + 0.95 * longest * scale
+            body.append(f'<path d="M{cut:.1f} {top + _BAR + 3}l8 -{_BAR + 6}" stroke="#fff" stroke-width="5"/>')
         if bar.spread.high <= longest and bar.spread.rounds > 1:
             low, high = _LEFT + bar.spread.low * scale, _LEFT + bar.spread.high * scale
             body.append(f'<path d="M{low:.1f} {middle}H{high:.1f}" stroke="{_INK}" stroke-width="1.5"/>')
