@@ -117,14 +117,24 @@ def look_at_policies(report: Report) -> None:
     report.command("checkov", command)
 
 
+def check_config(report: Report, config: Path) -> None:
+    """Prometheus' configuration; Debian's programs are built without the discovery of Kubernetes."""
+    command = ["promtool", "check", "config", "--syntax-only", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode and "kubernetes_sd_configs not found in type" in done.stderr:
+        report.skipped(f"promtool check config {config.name}", "this promtool is built without Kubernetes")
+        return
+    report.expect(
+        f"promtool check config {config.name}", done.returncode == 0, done.stderr[-2000:] if done.returncode else ""
+    )
+
+
 def look_at_monitoring(report: Report) -> None:
     """Prometheus' own judgement of its files, and Alertmanager's."""
     folder = ROOT / "deploy" / "prometheus"
     if there(report, "promtool", "promtool check and test"):
         for config in sorted(folder.glob("prometheus*.yml")):
-            report.command(
-                f"promtool check config {config.name}", ["promtool", "check", "config", "--syntax-only", str(config)]
-            )
+            check_config(report, config)
         rules = sorted(map(str, folder.glob("rules/*.yml")))
         report.command("promtool check rules", ["promtool", "check", "rules", *rules])
         tests = sorted(map(str, folder.glob("tests/*.yml")))
