@@ -76,7 +76,7 @@ def build_app(
     async def ping(_: Request) -> Response:
         return Response(b"")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/metrics", metrics),
             Route("/telemetry", telemetry_endpoint),
@@ -87,6 +87,8 @@ def build_app(
             *more,
         ]
     )
+    app.router.redirect_slashes = False  # to whatever the Host header says
+    return app
 
 
 def prefers_json(accept: Iterable[str]) -> bool:

@@ -100,3 +100,10 @@ def test_ping_checks_nothing() -> None:
 @pytest.mark.parametrize(("path", "method", "status"), [("/nothing", "GET", 404), ("/metrics", "POST", 405)])
 def test_there_is_nothing_else(path: str, method: str, status: int) -> None:
     assert ask(path, method=method).status == status
+
+
+def test_a_path_with_a_slash_too_many_is_led_nowhere() -> None:
+    """The address to go to would be made from whatever the client calls the host."""
+    client = ask("/health/")
+    assert client.status == 404
+    assert "location" not in client.headers
