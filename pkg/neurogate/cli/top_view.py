@@ -61,6 +61,11 @@ def view(picture: Picture, *, width: int, height: int, stale: str = "") -> Rende
     return Group(*parts)
 
 
+_LEAST_WIDTHS = {"worker": 10, "state": 13, "breaker": 9, "slots": 5}
+"""What must not give way to others' long words."""
+_MODEL_WIDTH_MAX = 32
+
+
 def _head(picture: Picture) -> Text:
     word, style = (
         ("draining", "cyan") if picture.draining else ("ready", "green") if picture.ready else ("not ready", "red")
@@ -162,6 +167,8 @@ def _table(*columns: str) -> Table:
             no_wrap=True,
             overflow="ellipsis",
             ratio=1 if column in {"why", "what"} else None,
+            min_width=_LEAST_WIDTHS.get(column.lstrip(">")),
+            max_width=_MODEL_WIDTH_MAX if column == "model" else None,
         )
     return table
 

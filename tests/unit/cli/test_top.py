@@ -60,6 +60,12 @@ def test_names_are_whole_however_narrow_it_is(width: int) -> None:
     assert any(line.startswith("req-0 ") for line in lines)
 
 
+def test_a_long_model_name_takes_nobody_elses_room() -> None:
+    shown = picture(worker(12, models=("m" * 10_000,), state="unreachable"))
+    row = next(line for line in drawn(shown, width=120).splitlines() if line.startswith("worker-12 "))
+    assert "unreachable" in row
+
+
 def test_what_has_no_room_is_counted() -> None:
     shown = picture(*(worker(number) for number in range(30)), workers_more=5)
     assert "and 27 more" in drawn(shown, height=24)
