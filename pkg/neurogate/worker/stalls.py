@@ -9,7 +9,8 @@ judged by its phase, and by whether the engine does anything at all:
 | prefill | the same; five times that when the engine works, but never on this one                                  |
 | decode  | `decode_s` without a token; `prefill_s` while the engine works or computes a prompt                     |
 | any     | tokens that come more rarely than one in `decode_s`, over a minute                                      |
-|         | `prefill_s` in which the engine had nothing to do: it does not know of this one                         |
+|         | `decode_s` or `prefill_s`, whichever is less, in which the engine had nothing to do: it does not know   |
+|         | of this one                                                                                             |
 |         | `prefill_s`, and the engine has fewer than it must have: then it is the one silent for the longest      |
 
 While prompts are computed, `prefill_s` is longer where the engine needs longer for a step of them (see pace): what it
@@ -186,6 +187,7 @@ class Stalls:
         self._patience_s = prefill_s or _PATIENCE_S
         self._prefill_s = prefill_s or math.inf
         self._decode_s = decode_s or math.inf
+        self._forgotten_s = min(self._prefill_s, self._decode_s)
         self._held: dict[Held, None] = {}
         self._worked_at = self._computed_at = now
         self._settled_at = now
@@ -330,7 +332,7 @@ class Stalls:
         for held in self._held:
             if held.blocked or held.waits_for_a_model(seen):
                 held.moved_at, held.paced = now, (now, held.seen)
-            elif (forgotten_s := now - max(self._idle_since, held.moved_at)) >= self._prefill_s:
+            elif (forgotten_s := now - max(self._idle_since, held.moved_at)) >= self._forgotten_s:
                 found.append(_silent(held, Phase.DECODE if held.job.emitted else Phase.PREFILL, forgotten_s))
             elif held.doubts >= _DOUBTS and now - held.moved_at >= self._prefill_s:
                 found.append(_silent(held, Phase.DECODE if held.job.emitted else Phase.PREFILL, now - held.moved_at))

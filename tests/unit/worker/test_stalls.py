@@ -259,6 +259,23 @@ def test_what_an_idle_engine_does_not_know_of_is_stuck(fields: dict[str, Any], t
     run(main())
 
 
+def test_whole_answers_that_an_idle_engine_has_lost_do_not_keep_its_streams_waiting() -> None:
+    """They look like prompts that are computed, for which streams would wait as long as prompts may take."""
+
+    async def main() -> None:
+        bench = Bench()
+        lost = [bench.held(tokens=3), bench.held(stream=False), bench.held(tokens=3)]
+
+        def each() -> None:
+            bench.stalls.told(bench.now, known=0)
+            bench.stalls.worked(bench.now, for_canary=True)
+
+        assert bench.pass_s(14, each) == []
+        assert [stall.held for stall in bench.pass_s(3, each)] == lost
+
+    run(main())
+
+
 def test_an_engine_that_is_idle_now_and_then_is_not() -> None:
     async def main() -> None:
         bench = Bench()
@@ -396,8 +413,8 @@ def test_canaries_keep_no_request_alive_that_the_engine_has_lost(fields: dict[st
         engine = Forgetful()
         async with watching(engine) as watched:
             end = await watched.asked(fields, timeout_s=None)
-            assert (end.code, end.message) == (EndCode.BROKEN, "the engine stalled in prefill: nothing for 61 s")
-            assert len(engine.prompts) > 10
+            assert (end.code, end.message) == (EndCode.BROKEN, "the engine stalled in prefill: nothing for 16 s")
+            assert len(engine.prompts) > 2
 
     run(main())
 
