@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from dataclasses import replace
 
@@ -245,6 +246,29 @@ def test_a_worker_that_falls_silent_is_lost() -> None:
             await observer.hears("up", 2)
 
     run_real(main())
+
+
+def test_a_link_that_was_lost_keeps_nothing_open() -> None:
+    """Whoever silenced it, its connection would stand until the collector comes, which on an idle gateway is never."""
+
+    def calls() -> int:
+        return sum(isinstance(thing, grpc.aio.StreamStreamCall) for thing in gc.get_objects())
+
+    async def main() -> None:
+        async with (
+            serving(ScriptedBackend(hang), stats_interval_s=60) as (_, address),
+            linking(address, silence_s=0.1) as (_, observer),
+        ):
+            await observer.hears("up", 4)
+            assert calls() - before <= 1
+
+    gc.collect()
+    before = calls()
+    gc.disable()
+    try:
+        run_real(main())
+    finally:
+        gc.enable()
 
 
 def test_any_frame_shows_that_a_worker_lives() -> None:

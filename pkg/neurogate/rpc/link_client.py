@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from dataclasses import dataclass
 
 import grpc
@@ -162,9 +163,11 @@ class LinkClient:
                 call.cancel()
         except* (LinkLostError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as group:
             reason = _reason(group)
+            traceback.clear_frames(group.__traceback__)  # one holds the group, and so the call with its connection
         except* Exception as group:  # noqa: BLE001 - a bug on either side costs this link, whose calls move on, not the process
             _log.exception("link failed", address=self._address)
             reason = _reason(group)
+            traceback.clear_frames(group.__traceback__)  # one holds the group, and so the call with its connection
         finally:
             was_up, self._up = self._up, False
             await channel.close(None)
