@@ -53,6 +53,6 @@ async def main() -> None:
 
 
 def test_every_program_that_is_started_beside_grpc_runs() -> None:
-    ended = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", _SCRIPT], check=False, capture_output=True, text=True, timeout=120)
 
     assert ended.stdout.strip() == str({0: _SPAWNS}), ended.stderr[-2000:]
