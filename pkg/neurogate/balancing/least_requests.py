@@ -11,6 +11,10 @@ from collections.abc import Collection, Sequence
 
 from neurogate.balancing.picker import Candidate, CandidateT
 
+_DRAWS = 8
+"""Draws of two until none of them is excluded, which is as likely for any two as in a list without the excluded; such a
+list is made only where there are hardly any others."""
+
 
 class LeastRequests:
     """Power of two choices on `Candidate.load`."""
@@ -20,16 +24,20 @@ class LeastRequests:
 
     def pick(self, candidates: Sequence[CandidateT], exclude: Collection[str]) -> CandidateT | None:
         """The less loaded of two distinct random candidates; ties go to the first drawn."""
+        for _ in range(_DRAWS):
+            count = len(candidates)
+            if count < 2:
+                break
+            first = int(self._rng.random() * count)
+            second = int(self._rng.random() * (count - 1))
+            second += second >= first
+            one, other = candidates[first], candidates[second]
+            if not exclude or (one.id not in exclude and other.id not in exclude):
+                return other if other.load < one.load else one
         if exclude:
             candidates = [candidate for candidate in candidates if candidate.id not in exclude]
-        count = len(candidates)
-        if count < 2:
-            return candidates[0] if candidates else None
-        first = int(self._rng.random() * count)
-        second = int(self._rng.random() * (count - 1))
-        second += second >= first
-        one, other = candidates[first], candidates[second]
-        return other if other.load < one.load else one
+            return self.pick(candidates, ())
+        return candidates[0] if candidates else None
 
     def score(self, candidate: Candidate) -> float | None:
         """Its load."""

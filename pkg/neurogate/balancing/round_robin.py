@@ -14,12 +14,12 @@ class RoundRobin:
         self._next = 0
 
     def pick(self, candidates: Sequence[CandidateT], exclude: Collection[str]) -> CandidateT | None:
-        """The next candidate that is not excluded."""
+        """The next candidate that is not excluded: at most one more look than there are of those."""
         count = len(candidates)
         for _ in range(count):
             candidate = candidates[self._next % count]
             self._next += 1
-            if candidate.id not in exclude:
+            if not exclude or candidate.id not in exclude:
                 return candidate
         return None
 

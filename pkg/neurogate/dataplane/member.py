@@ -28,30 +28,31 @@ class Member:
     """Mutable state of one endpoint. The pool alone writes it; pickers and the edge read it."""
 
     __slots__ = (
+        "_cordoned",
+        "_linked",
         "_others",
+        "_report",
         "aside",
         "breaker",
         "came_back",
         "channel",
-        "cordoned",
         "ejected",
         "ejected_for",
         "endpoint",
         "id",
         "in_flight",
         "last_error",
-        "linked",
         "on_idle",
         "on_room",
         "reachable_once",
         "readmission",
-        "report",
         "reported_at",
         "rest",
         "rest_load",
         "resting_until",
         "tally",
         "told",
+        "usable",
     )
 
     def __init__(self, endpoint: Endpoint, breaker: EndpointBreaker) -> None:
@@ -60,10 +61,8 @@ class Member:
         self.breaker = breaker
         self.channel: LinkChannel
         self.in_flight = 0
-        self.linked = False
-        """Frames arrive: the worker process lives and answers."""
-        self.cordoned = False
-        """An admin lets it have nothing new."""
+        self.usable = False
+        """Could be asked, its breaker, rest and ejection aside: linked, ready, neither draining nor cordoned."""
         self.on_idle: Callable[[], None] | None = None
         """Called when its last request ends: it is on its way out of the fleet."""
         self.on_room: Callable[[], None] | None = None
@@ -87,22 +86,49 @@ class Member:
         self.told = WorkerState.UNREACHABLE
         """The state that was told last."""
         self.reachable_once = False
-        self.report = NEVER_HEARD
         self.reported_at = 0.0
         self.last_error = ""
         self.readmission: asyncio.TimerHandle | None = None
         """Runs while the breaker is not closed: at its end a snapshot must say that a probe is admitted."""
+        self._linked = False
+        self._cordoned = False
+        self._report = NEVER_HEARD
         self._others = 0
+
+    @property
+    def linked(self) -> bool:
+        """Frames arrive: the worker process lives and answers."""
+        return self._linked
+
+    @linked.setter
+    def linked(self, linked: bool) -> None:
+        self._linked = linked
+        self._judge()
+
+    @property
+    def cordoned(self) -> bool:
+        """An admin lets it have nothing new."""
+        return self._cordoned
+
+    @cordoned.setter
+    def cordoned(self, cordoned: bool) -> None:
+        self._cordoned = cordoned
+        self._judge()
+
+    @property
+    def report(self) -> WorkerReport:
+        """What it said last."""
+        return self._report
+
+    @report.setter
+    def report(self, report: WorkerReport) -> None:
+        self._report = report
+        self._judge()
 
     @property
     def load(self) -> int:
         """Requests it holds: this gateway's exactly, other callers' as of its last report."""
         return self.in_flight + self._others
-
-    @property
-    def usable(self) -> bool:
-        """Could be asked, its breaker, rest and ejection aside."""
-        return self.linked and self.report.ready and not self.report.draining and not self.cordoned
 
     @property
     def state(self) -> WorkerState:
@@ -161,6 +187,11 @@ class Member:
     def can_do(self, api: str) -> bool:
         """Whether its engine has the API; every worker has those without a name."""
         return not api or api in self.report.apis
+
+    def _judge(self) -> None:
+        """Worked out where it changes, once a second at most, and not at every pick."""
+        report = self._report
+        self.usable = self._linked and report.ready and not report.draining and not self._cordoned
 
     def _unusable(self) -> WorkerState:
         if not self.linked:

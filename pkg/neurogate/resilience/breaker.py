@@ -80,8 +80,43 @@ def _always() -> bool:
     return True
 
 
-class EndpointBreaker(pybreaker.CircuitBreakerListener):
+class _Ear(pybreaker.CircuitBreakerListener):
+    """Hears of pybreaker's transitions."""
+
+    def __init__(self, moved: Callable[[str], None]) -> None:
+        self._moved = moved
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,  # noqa: ARG002 - pybreaker's signature
+        old_state: pybreaker.CircuitBreakerState | None,  # noqa: ARG002
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        self._moved(new_state.name)
+
+
+class EndpointBreaker:
     """Admission to one endpoint. Single-threaded: every method runs on the event loop and none blocks."""
+
+    __slots__ = (
+        "_calls",
+        "_dispensable",
+        "_generation",
+        "_now",
+        "_on_transition",
+        "_opened_at",
+        "_probed_at",
+        "_probes_out",
+        "_reason",
+        "_returning",
+        "_settings",
+        "_slow",
+        "_slow_s",
+        "_state",
+        "_tally",
+        "opened_for",
+        "users_probe",
+    )
 
     def __init__(
         self,
@@ -99,9 +134,8 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         self._now = now
         self._on_transition = on_transition
         self._dispensable = dispensable
-        self._tally = pybreaker.CircuitBreaker(
-            fail_max=settings.fail_max, listeners=[self], throw_new_error_on_trip=False
-        )
+        self._tally: pybreaker.CircuitBreaker | None = None
+        """Made at the first failure: most workers of a large fleet never have one."""
         self._generation = 0
         self._probes_out = 0  # more than one only by `force`
         self._probed_at = 0.0
@@ -119,7 +153,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     @property
     def consecutive_failures(self) -> int:
         """Failures since the last success."""
-        return self._tally.fail_counter
+        return self._tally.fail_counter if self._tally is not None else 0
 
     @property
     def opened_at(self) -> float:
@@ -172,7 +206,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     def force(self) -> Permit:
         """A permit although the breaker is open: the last usable endpoint is never ejected. Judged like a probe."""
         if self._state == _OPEN:
-            self._tally.half_open()
+            self._transitions.half_open()
         return self._count_probe()
 
     def record_failure(self) -> None:
@@ -182,32 +216,36 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
 
     def reset(self) -> None:
         """Close it and forget its failures; what is under way says nothing about it any more."""
-        self._tally.close()
+        self._transitions.close()
 
     def configure(self, settings: BreakerSettings) -> None:
         """Judge by other bounds from now on; an open breaker's time counts from when it opened."""
-        self._tally.fail_max = settings.fail_max
+        if self._tally is not None:
+            self._tally.fail_max = settings.fail_max
         self._take(settings)
-
-    def state_change(
-        self,
-        cb: pybreaker.CircuitBreaker,  # noqa: ARG002 - pybreaker's signature
-        old_state: pybreaker.CircuitBreakerState | None,  # noqa: ARG002
-        new_state: pybreaker.CircuitBreakerState,
-    ) -> None:
-        """Follow pybreaker's transitions (its listener interface; not for callers)."""
-        self._generation += 1
-        self._probes_out = 0
-        self._state = new_state.name
-        self._calls.clear()
-        self._slow.clear()
-        if self._state == _OPEN and not self._returning:
-            self._opened_at = self._now()
-            self.opened_for = self._reason or f"{self.consecutive_failures} failures in a row"
-        self._on_transition(self._state)
 
     def __repr__(self) -> str:
         return f"<EndpointBreaker {self._state} failures={self.consecutive_failures}>"
+
+    @property
+    def _transitions(self) -> pybreaker.CircuitBreaker:
+        if self._tally is None:
+            self._tally = pybreaker.CircuitBreaker(
+                fail_max=self._settings.fail_max, listeners=[_Ear(self._moved)], throw_new_error_on_trip=False
+            )
+        return self._tally
+
+    def _moved(self, state: str) -> None:
+        """Follow pybreaker."""
+        self._generation += 1
+        self._probes_out = 0
+        self._state = state
+        self._calls.clear()
+        self._slow.clear()
+        if state == _OPEN and not self._returning:
+            self._opened_at = self._now()
+            self.opened_for = self._reason or f"{self.consecutive_failures} failures in a row"
+        self._on_transition(state)
 
     def _take(self, settings: BreakerSettings) -> None:
         """What was counted over other windows is forgotten."""
@@ -219,7 +257,7 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
     def _probe(self) -> Permit:
         """The one probe; it takes the place of one that was out for too long."""
         if self._state == _OPEN:
-            self._tally.half_open()
+            self._transitions.half_open()
         else:
             self._generation += 1
             self._probes_out = 0
@@ -256,14 +294,14 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
         else:
             if self._state == _CLOSED:
                 self._calls.record(self._now(), bad=False)
-                if not self._tally.fail_counter:
+                if self._tally is None or not self._tally.fail_counter:
                     return
-            self._tally.call(_succeed)
+            self._transitions.call(_succeed)
             permit.generation = self._generation  # the transition it made itself is no news to it
 
     def _fail(self) -> None:
         with contextlib.suppress(_FailureRecorded):
-            self._tally.call(_fail)
+            self._transitions.call(_fail)
         if self._state == _CLOSED:
             self._calls.record(self._now(), bad=True)
             rate = self._settings.failure_rate
@@ -272,13 +310,13 @@ class EndpointBreaker(pybreaker.CircuitBreakerListener):
 
     def _open(self, reason: str) -> None:
         self._reason = reason
-        self._tally.open()
+        self._transitions.open()
         self._reason = ""
 
     def _return(self) -> None:
         """Nobody probes any more, and nothing was learnt."""
         self._returning = True
-        self._tally.open()
+        self._transitions.open()
         self._returning = False
 
 

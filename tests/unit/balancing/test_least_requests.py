@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from neurogate.balancing.least_requests import LeastRequests
 
@@ -64,3 +66,40 @@ def test_evens_out_uneven_fleets():
     loads = [worker.load for worker in candidates]
 
     assert max(loads) - min(loads) <= 6
+
+
+class Counted(Sequence[Worker]):
+    """Counts how many of its workers are looked at."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = [Worker(str(index)) for index in range(workers)]
+        self.looks = 0
+
+    def __len__(self) -> int:
+        return len(self.workers)
+
+    @overload
+    def __getitem__(self, index: int) -> Worker: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Worker]: ...
+    def __getitem__(self, index: int | slice) -> Worker | Sequence[Worker]:
+        self.looks += 1
+        return self.workers[index]
+
+
+def test_passing_over_a_few_of_a_large_fleet_does_not_look_at_all_of_it():
+    picker = LeastRequests(random.Random(1))
+    fleet = Counted(10_000)
+    for _ in range(100):
+        picker.pick(fleet, ("1", "2", "3"))
+
+    assert fleet.looks < 300
+
+
+def test_those_that_are_left_are_chosen_evenly():
+    picker = LeastRequests(random.Random(1))
+    candidates = [Worker(str(index)) for index in range(6)]
+    counts = Counter(picker.pick(candidates, ("0", "3")).id for _ in range(4000))
+
+    assert set(counts) == {"1", "2", "4", "5"}
+    assert max(counts.values()) - min(counts.values()) < 200

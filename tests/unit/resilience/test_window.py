@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neurogate.resilience.window import RateWindow
 
@@ -51,3 +53,25 @@ def test_clear_forgets_everything() -> None:
     window.record(100.5, bad=False)
 
     assert (window.calls, window.bad) == (1, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=60))
+def test_counts_what_lies_in_the_last_ten_buckets_however_calls_are_spread(calls: list[tuple[int, bool]]) -> None:
+    window = RateWindow(10.0)
+    now, made = 100, []
+    for pause_s, bad in calls:
+        now += pause_s
+        made.append((now, bad))
+        window.record(float(now), bad=bad)
+        within = [was_bad for at, was_bad in made if at > now - 10]
+
+        assert (window.calls, window.bad) == (len(within), sum(within))
+
+
+def test_many_calls_at_once_do_not_run_over() -> None:
+    window = RateWindow(10.0)
+    for _ in range(70_000):
+        window.record(100.0, bad=True)
+    window.record(101.0, bad=False)
+
+    assert (window.calls, window.bad) == (70_001, 70_000)
