@@ -27,6 +27,7 @@ from neurogate.api.v1 import worker_pb2_grpc
 from neurogate.channel import End, EndCode, Resume
 from neurogate.inference import Usage
 from neurogate.rpc.backend import IncomingCall, Outlet
+from neurogate.rpc.http2.client import ClientCall
 from neurogate.rpc.outbox import FRAME_BYTES
 from real_loop import eventually, run_real
 
@@ -252,7 +253,7 @@ def test_a_link_that_was_lost_keeps_nothing_open() -> None:
     """Whoever silenced it, its connection would stand until the collector comes, which on an idle gateway is never."""
 
     def calls() -> int:
-        return sum(isinstance(thing, grpc.aio.StreamStreamCall) for thing in gc.get_objects())
+        return sum(isinstance(thing, ClientCall) for thing in gc.get_objects())
 
     async def main() -> None:
         async with (

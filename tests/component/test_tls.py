@@ -27,6 +27,7 @@ from neurogate.errors import ConfigError
 from neurogate.gateway import app as gateway_app
 from neurogate.gateway.assembly import Gateway
 from neurogate.httpd import HttpServer
+from neurogate.rpc.http2.dialing import LinkDialer
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.rpc.link_server import LinkServerSettings
 from neurogate.rpc.worker_service import WorkerServer
@@ -171,7 +172,6 @@ async def gateway_of(
     port: int, live: LiveTls | None, *, host: str = "127.0.0.1", name: str = ""
 ) -> AsyncIterator[tuple[LinkClient, RecordingLinkObserver]]:
     observer = RecordingLinkObserver()
-    dial = {} if live is None else {"dial": lambda address, options: live.dial(address, options, name=name)}
     client = LinkClient(
         f"{host}:{port}",
         observer,
@@ -180,7 +180,7 @@ async def gateway_of(
         settings=LinkSettings(silence_s=10, backoff_min_s=0.01, backoff_max_s=0.02),
         loop=asyncio.get_running_loop(),
         rng=random.Random(1),
-        **dial,  # type: ignore[arg-type]
+        dialer=LinkDialer() if live is None else LinkDialer(live.dialling, name=name),
     )
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(client.run())

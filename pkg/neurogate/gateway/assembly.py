@@ -164,7 +164,14 @@ class Gateway:
         observer = FleetObserver(self.metrics, self.recent)
         links = LinkCounts()
         self.pool = EndpointPool(
-            connector(config, self.certificates.dial, loop=self._loop, rng=self._rng, counts=links),
+            connector(
+                config,
+                self.certificates.dialer,
+                self.certificates.dial,
+                loop=self._loop,
+                rng=self._rng,
+                counts=links,
+            ),
             breaker=breaker_settings(config),
             loop=self._loop,
             observer=observer,

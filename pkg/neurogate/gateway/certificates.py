@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from neurogate.edge.settings import TlsSettings
 from neurogate.errors import ConfigError
 from neurogate.rpc.call_channel import ChannelOptions, Dial, dial_plain
+from neurogate.rpc.http2.dialing import LinkDialer
 from neurogate.telemetry.certificates import CertificateMetrics
 from neurogate.tls.live import LiveTls
 from neurogate.tls.material import PemFile, TlsFiles
@@ -35,8 +36,13 @@ class Certificates:
         self._link_name = link.name
 
     @property
+    def dialer(self) -> LinkDialer:
+        """How workers are reached for their links."""
+        return LinkDialer() if self.link is None else LinkDialer(self.link.dialling, name=self._link_name)
+
+    @property
     def dial(self) -> Dial:
-        """How workers are reached."""
+        """How workers are reached for calls beside their links."""
         link = self.link
         if link is None:
             return dial_plain

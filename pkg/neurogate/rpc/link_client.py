@@ -1,34 +1,33 @@
 """The gateway's end of the link: one stream to one worker that carries every request between them.
 
 The worker reports at least once a second, so silence is a failure: a TCP connection to a stopped process stays open
-for ever, and only the missing report tells. Every session makes a gRPC channel of its own: reconnecting is ours.
+for ever, and only the missing report tells. Every session makes a connection of its own: reconnecting is ours.
+
+What comes is delivered in the callback that brought it, and what is to be said is written by a callback (ADR 0029).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import traceback
 from dataclasses import dataclass
 
 import grpc
-import grpc.aio
 import structlog
 
 from neurogate.api.v1 import worker_pb2 as pb
-from neurogate.api.v1 import worker_pb2_grpc
 from neurogate.channel import Call, End, EndCode, LinkObserver, Sink
-from neurogate.rpc.call_channel import COMMON_OPTIONS, CallChannel, Dial, dial_plain
+from neurogate.rpc.call_channel import CallChannel, Dial, dial_plain
 from neurogate.rpc.codec import end_from_wire, report_from_wire
+from neurogate.rpc.http2.call import GrpcCall
+from neurogate.rpc.http2.connection import CallEnd
+from neurogate.rpc.http2.dialing import Dialer, DialError, LinkDialer
+from neurogate.rpc.lingering import Lingering
 from neurogate.rpc.outbox import GatewayOutbox
+from neurogate.rpc.silence import Silence
 
-_CHANNEL_OPTIONS = (
-    *COMMON_OPTIONS,
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    # A channel lives until Python frees it, whenever that is, and goes on connecting meanwhile. Without a call it lets
-    # go of its connection after this time; a link's call lasts as long as its session.
-    ("grpc.client_idle_timeout_ms", 1000),
-)
+_FRAME_BYTES_MAX = 4 * 1024 * 1024
+"""The largest frame that is taken from a worker."""
 
 MAX_MESSAGE_BYTES = 26 * 1024 * 1024
 
@@ -59,12 +58,7 @@ class LinkCounts:
         """Chunks and ends."""
 
 
-_PAUSE_S = 0.5
-"""A timer that is this late means that this process did not run."""
-
 _log = structlog.get_logger("neurogate.link")
-
-_LinkCall = grpc.aio.StreamStreamCall[pb.GatewayFrame, pb.WorkerFrame]
 
 
 class LinkLostError(Exception):
@@ -72,7 +66,7 @@ class LinkLostError(Exception):
 
 
 class LinkClient:
-    """A `LinkChannel` over gRPC."""
+    """A `LinkChannel` over gRPC, and the owner of its session's call."""
 
     def __init__(
         self,
@@ -84,14 +78,15 @@ class LinkClient:
         settings: LinkSettings,
         loop: asyncio.AbstractEventLoop,
         rng: random.Random,
+        dialer: Dialer | None = None,
         dial: Dial = dial_plain,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         counts: LinkCounts | None = None,
     ) -> None:
-        """`counts` is where it counts what it carries."""
+        """`dialer` is for the link, `dial` for the calls beside it; `counts` is where it counts what it carries."""
         self.calls = CallChannel(dial, address, max_message_bytes=max_message_bytes)
         """For proxied calls; they end with the link, for its silence is how a hung worker is noticed."""
-        self._dial = dial
+        self._dialer = dialer or LinkDialer()
         self._address = address
         self._observer = observer
         self._gateway_id = gateway_id
@@ -103,10 +98,13 @@ class LinkClient:
         self._sinks: dict[int, Sink] = {}
         self._tickets = 0
         self._outbox = GatewayOutbox(loop.time)
-        self._wake = asyncio.Event()
+        self._lingering = Lingering(self._write, settings.linger_s, loop=loop)
+        self._call: GrpcCall | None = None
+        self._over: asyncio.Future[str] = loop.create_future()
+        """Of the session: why it is over."""
+        self._silence: Silence | None = None
         self._up = False
         self._draining = False
-        self._heard_at = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -119,7 +117,7 @@ class LinkClient:
         self._sinks[ticket] = sink
         if self._up:
             self._outbox.submit(ticket, call)
-            self._wake.set()
+            self._lingering.say()
         else:
             self._loop.call_soon(self._lose, ticket, "the link is down")
         return ticket
@@ -128,7 +126,7 @@ class LinkClient:
         """Forget a call and tell the worker."""
         if self._sinks.pop(ticket, None) is not None and self._up:
             self._outbox.cancel(ticket)
-            self._wake.set()
+            self._lingering.say()
 
     async def run(self) -> None:
         """Keep the link open until cancelled."""
@@ -136,7 +134,6 @@ class LinkClient:
         try:
             while True:
                 was_up = await self._session()
-                _raise_if_cancelled()
                 if was_up:
                     backoff_s = self._settings.backoff_min_s
                 await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
@@ -147,67 +144,85 @@ class LinkClient:
 
     async def _session(self) -> bool:
         """One connection, to its end; True when it had come up."""
-        channel = self._dial(self._address, _CHANNEL_OPTIONS)
-        self._outbox = GatewayOutbox(self._loop.time)
-        self._outbox.hello(self._gateway_id, self._version)
-        self._wake.set()
-        reason = ""
         try:
-            call: _LinkCall = worker_pb2_grpc.WorkerStub(channel).Link()  # type: ignore[no-untyped-call]
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._write(call), name=f"link-write {self._address}")
-                    tasks.create_task(self._watch(), name=f"link-watch {self._address}")
-                    await self._read(call)  # here, so that `cancelling` counts right (see _raise_if_cancelled)
-            finally:
-                call.cancel()
-        except* (LinkLostError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as group:
-            reason = _reason(group)
-            traceback.clear_frames(group.__traceback__)  # one holds the group, and so the call with its connection
-        except* Exception as group:  # noqa: BLE001 - a bug on either side costs this link, whose calls move on, not the process
-            _log.exception("link failed", address=self._address)
-            reason = _reason(group)
-            traceback.clear_frames(group.__traceback__)  # one holds the group, and so the call with its connection
+            reason = await self._linked()
         finally:
             was_up, self._up = self._up, False
-            await channel.close(None)
+            draining, self._draining = self._draining, False
         if was_up:
             # First the pool, then the calls: none of them may be sent back here.
-            self._observer.link_down(reason, planned=self._draining)
+            self._observer.link_down(reason, planned=draining)
             # A worker that drains hands back what it could not finish: that says nothing bad about it.
-            self._lose_all(reason, EndCode.CANCELLED if self._draining else EndCode.LINK_LOST)
+            self._lose_all(reason, EndCode.CANCELLED if draining else EndCode.LINK_LOST)
             await self.calls.close()
         else:
             self._observer.connect_failed(reason)
-        self._draining = False
         return was_up
 
-    async def _write(self, call: _LinkCall) -> None:
-        linger_s, now, counts = self._settings.linger_s, self._loop.time, self._counts
-        written_at = now() - linger_s
-        while True:
-            await self._wake.wait()
-            wait_s = written_at + linger_s - now()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            self._wake.clear()
-            outbox = self._outbox
-            while outbox:
+    async def _linked(self) -> str:
+        """One connection, to its end; why it ended. Nothing of it is left."""
+        silence_s = self._settings.silence_s
+        self._outbox = GatewayOutbox(self._loop.time)
+        self._outbox.hello(self._gateway_id, self._version)
+        over: asyncio.Future[str] = self._loop.create_future()
+        self._over = over
+        try:
+            self._call = await self._dialer(
+                self._address, self, timeout_s=silence_s, max_message_bytes=_FRAME_BYTES_MAX
+            )
+        except DialError as error:
+            return f"unavailable: {error}"
+        except Exception as error:  # noqa: BLE001 - a bug costs this link, not the process
+            _log.exception("link failed", address=self._address)
+            return str(error)
+        self._silence = Silence(silence_s, self._on_silence, loop=self._loop)
+        try:
+            self._lingering.now()
+            return await over
+        finally:
+            call, self._call = self._call, None
+            self._silence.stop()
+            self._lingering.stop()
+            call.abort()
+            await call.closed()
+
+    def on_message(self, message: bytes) -> None:
+        """A frame has come."""
+        if self._over.done():
+            return
+        if self._silence is not None:
+            self._silence.heard_at = self._loop.time()
+        try:
+            self._deliver(pb.WorkerFrame.FromString(message))
+        except LinkLostError as error:
+            self._leave(str(error))
+        except Exception as error:  # noqa: BLE001 - a bug on either side costs this link, whose calls move on, not the process
+            self._failed(error)
+
+    def on_sendable(self) -> None:
+        """The call takes frames again."""
+        if self._outbox:
+            self._lingering.now()
+
+    def on_end(self, end: CallEnd) -> None:
+        """The worker ended the call, or the connection is lost."""
+        if end.code is grpc.StatusCode.OK:
+            self._leave("the worker closed the link")
+        else:
+            self._leave(f"{end.code.name.lower()}: {end.message}")
+
+    def _write(self) -> None:
+        call, counts, outbox = self._call, self._counts, self._outbox
+        if call is None:
+            return
+        try:
+            while outbox and call.sendable:
                 frame = outbox.next_frame()
                 counts.frames_sent += 1
                 counts.items_sent += len(frame.submits) + len(frame.cancels) + len(frame.parts)
-                await call.write(frame)
-            written_at = now()
-
-    async def _read(self, call: _LinkCall) -> None:
-        self._heard_at = self._loop.time()
-        while True:
-            frame = await call.read()
-            if not isinstance(frame, pb.WorkerFrame):  # grpc.aio.EOF
-                await call.code()
-                raise LinkLostError("the worker closed the link")
-            self._heard_at = self._loop.time()
-            self._deliver(frame)
+                call.send(frame.SerializeToString())
+        except Exception as error:  # noqa: BLE001 - as for what comes
+            self._failed(error)
 
     def _deliver(self, frame: pb.WorkerFrame) -> None:
         self._draining = frame.draining
@@ -232,16 +247,19 @@ class LinkClient:
                 self._up = True
                 self._observer.link_up(report)
 
-    async def _watch(self) -> None:
-        """Raise when nothing was heard for too long."""
-        silence_s = self._settings.silence_s
-        self._heard_at = self._loop.time()
-        while (left_s := self._heard_at + silence_s - self._loop.time()) > 0:
-            due = self._loop.time() + left_s
-            await asyncio.sleep(left_s)
-            if self._loop.time() > due + _PAUSE_S:
-                self._heard_at = self._loop.time()  # it was us who slept: what the worker sent waits in the socket
-        raise LinkLostError(f"nothing heard for {silence_s:g} s")
+    def _on_silence(self) -> None:
+        self._leave(f"nothing heard for {self._settings.silence_s:g} s")
+
+    def _failed(self, error: Exception) -> None:
+        _log.exception("link failed", address=self._address)
+        self._leave(str(error))
+
+    def _leave(self, reason: str) -> None:
+        """End the session; nothing more of it is delivered."""
+        if not self._over.done():
+            self._over.set_result(reason)
+        if self._call is not None:
+            self._call.abort()
 
     def _lose(self, ticket: int, reason: str, code: EndCode = EndCode.LINK_LOST) -> None:
         sink = self._sinks.pop(ticket, None)
@@ -254,23 +272,3 @@ class LinkClient:
 
     def __repr__(self) -> str:
         return f"<LinkClient {self._address} {'up' if self._up else 'down'} in_flight={len(self._sinks)}>"
-
-
-def _raise_if_cancelled() -> None:
-    """Raise a cancellation that came while a TaskGroup was aborting for another error: before Python 3.13 it loses it.
-
-    What it leaves is the task's count of cancellations, which is right when the group was left by its body and not by
-    waiting for its tasks.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-def _reason(group: BaseExceptionGroup[BaseException]) -> str:
-    error = group.exceptions[0]
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name.lower()}: {error.details()}"
-    return str(error)

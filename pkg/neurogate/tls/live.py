@@ -57,8 +57,7 @@ class LiveTls:
         self._asked = asyncio.Event()
         self.problem = ""
         """Why the newest files are not used; empty when they are."""
-        self._material, self._context = self._load(contents(files))
-        self._use(self._material, self._context)
+        self._use(*self._load(contents(files)))
 
     @property
     def material(self) -> Material:
@@ -91,6 +90,10 @@ class LiveTls:
         override = (("grpc.ssl_target_name_override", name),) if name else ()
         return grpc.aio.secure_channel(address, credentials, options=(*options, *override))
 
+    def dialling(self) -> ssl.SSLContext:
+        """For connections to servers that one of the CAs must have signed: TLS 1.2 and later, HTTP/2. The newest."""
+        return self._dialling
+
     async def watch(self, every_s: float = POLL_S) -> None:
         """Look at the files now and then, and whenever asked to, until cancelled."""
         while True:
@@ -116,22 +119,22 @@ class LiveTls:
                 self.problem = ""
                 self._refused = b""
                 return False
-            material, context = self._load(found)
+            loaded = self._load(found)
         except ConfigError as error:
             self._refuse(str(error))
             return False
-        self._use(material, context)
+        self._use(*loaded)
         return True
 
-    def _load(self, found: tuple[bytes, bytes, bytes]) -> tuple[Material, ssl.SSLContext]:
+    def _load(self, found: tuple[bytes, bytes, bytes]) -> tuple[Material, ssl.SSLContext, ssl.SSLContext]:
         material = check(self._files, *found, now=self._now)
-        context = _context(self._files)
+        context, dialling = _context(self._files), _dialling(self._files)
         if contents(self._files) != found:  # OpenSSL reads files for itself
             raise ConfigError(f"{self._setting}: the files are changing")
-        return material, context
+        return material, context, dialling
 
-    def _use(self, material: Material, context: ssl.SSLContext) -> None:
-        self._material, self._context = material, context
+    def _use(self, material: Material, context: ssl.SSLContext, dialling: ssl.SSLContext) -> None:
+        self._material, self._context, self._dialling = material, context, dialling
         self.problem = ""
         self._refused = b""
         self._observer.certificate_used(self._setting, material.expires_at)
@@ -173,14 +176,26 @@ class _Newest:
 
 def _context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    if files.ca.path:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return _filled(context, files)
+
+
+def _dialling(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which asks for a certificate, and for one of that host
+    context.set_alpn_protocols(["h2"])
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as gRPC: whatever the CA file holds is trusted
+    return _filled(context, files)
+
+
+def _filled(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
     try:
         if files.cert.path:
             context.load_cert_chain(files.cert.path, files.key.path)
         if files.ca.path:
-            context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(files.ca.path)
     except OSError as error:  # SSLError among them: it went or changed since it was checked, or OpenSSL is stricter
         raise ConfigError(f"{files.cert.setting}: {files.cert.path} cannot be used: {error}") from error

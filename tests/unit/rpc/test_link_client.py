@@ -1,4 +1,4 @@
-"""A gateway's end of the link against a channel in memory, for moments that real sockets cannot time."""
+"""A gateway's end of the link against a connection in memory, for moments that real sockets cannot time."""
 
 from __future__ import annotations
 
@@ -6,82 +6,101 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
+from http2_support import HEADERS, SETTINGS, MemoryTransport, data, message, trailers
 from link_support import READY, RecordingLinkObserver, RecordingSink, call
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.channel import EndCode
 from neurogate.rpc.codec import report_to_wire
+from neurogate.rpc.http2 import frames
+from neurogate.rpc.http2.call import CallOwner, GrpcCall
+from neurogate.rpc.http2.client import ClientCall
+from neurogate.rpc.http2.dialing import Dialer
+from neurogate.rpc.http2.messages import MessageReader
 from neurogate.rpc.link_client import LinkClient, LinkSettings
 from neurogate.virtual_time import VirtualTimeLoop, run
 
 
-class FakeStream:
-    """A link's RPC: what the worker says is put into `frames`; None closes it."""
+class FakeWorker:
+    """A worker's end of one connection, byte by byte. What it says before the gateway comes waits."""
 
     def __init__(self) -> None:
-        self.frames: asyncio.Queue[pb.WorkerFrame | None] = asyncio.Queue()
-        self.written: list[pb.GatewayFrame] = []
-        self.blocks = False
-        """`write` never ends."""
-        self.on_write_cancelled: Callable[[], object] = lambda: None
-        self.cancelled = False
+        self.transport: MemoryTransport | None = None
+        self._said: list[bytes] = [SETTINGS, HEADERS]
+        self._heard: list[pb.GatewayFrame] = []
+        self._messages = MessageReader(1 << 20)
+        self.on_abort: Callable[[], object] = lambda: None
 
-    async def read(self) -> Any:
-        frame = await self.frames.get()
-        return grpc.aio.EOF if frame is None else frame  # type: ignore[attr-defined] # the stubs lack it
+    def say(self, frame: pb.WorkerFrame) -> None:
+        self.say_bytes(data(message(frame.SerializeToString())))
 
-    async def write(self, frame: pb.GatewayFrame) -> None:
-        self.written.append(frame)
-        if self.blocks:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                self.on_write_cancelled()
-                raise
+    def end(self) -> None:
+        self.say_bytes(trailers(0))
 
-    async def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.OK
+    def say_bytes(self, wire: bytes) -> None:
+        self._said.append(wire)
+        if self.transport is not None:
+            self._tell()
 
-    def cancel(self) -> bool:
-        self.cancelled = True
-        return True
+    def connect(self, call: ClientCall) -> None:
+        worker = self
 
+        class Transport(MemoryTransport):
+            def abort(self) -> None:
+                worker.on_abort()
+                super().abort()
 
-class FakeChannels:
-    """Makes a channel for every session, one stream each."""
+        self.transport = Transport(call)
+        call.connection_made(self.transport)
+        self._tell()
 
-    def __init__(self, *streams: FakeStream) -> None:
-        self._streams = list(streams)
-        self.opened = 0
-        self.closed = 0
+    @property
+    def written(self) -> list[pb.GatewayFrame]:
+        """What the gateway wrote so far."""
+        assert self.transport is not None
+        for kind, _, _, payload in self.transport.frames():
+            if kind == frames.DATA:
+                self._heard += map(pb.GatewayFrame.FromString, self._messages.feed(payload))
+        return self._heard
 
-    def open(self, _: str, **__: object) -> FakeChannels:
-        self.opened += 1
-        return self
-
-    def stream_stream(self, *_: object, **__: object) -> Callable[[], FakeStream]:
-        return lambda: self._streams.pop(0)
-
-    def unary_stream(self, *_: object, **__: object) -> None:
-        """Not used by the link."""
-
-    def unary_unary(self, *_: object, **__: object) -> None:
-        """Not used by the link."""
-
-    async def close(self, _: float | None) -> None:
-        self.closed += 1
+    def _tell(self) -> None:
+        assert self.transport is not None
+        while self._said:
+            self.transport._protocol.data_received(self._said.pop(0))
 
 
-def client(observer: RecordingLinkObserver) -> LinkClient:
+class FakeWorkers:
+    """A `Dialer` that reaches another worker for every session."""
+
+    def __init__(self, *workers: FakeWorker) -> None:
+        self._waiting = list(workers)
+        self.reached: list[FakeWorker] = []
+        self.opened: list[float] = []
+
+    async def __call__(self, address: str, owner: CallOwner, *, timeout_s: float, max_message_bytes: int) -> GrpcCall:
+        loop = asyncio.get_running_loop()
+        self.opened.append(loop.time())
+        call = ClientCall(
+            owner, "/link", authority=address, secure=False, loop=loop, max_message_bytes=max_message_bytes
+        )
+        worker = self._waiting.pop(0)
+        self.reached.append(worker)
+        worker.connect(call)
+        return call
+
+    @property
+    def closed(self) -> int:
+        return sum(worker.transport is not None and worker.transport.closing for worker in self.reached)
+
+
+def client(observer: RecordingLinkObserver, dialer: Dialer) -> LinkClient:
     return LinkClient(
         "worker:1",
         observer,
+        dialer=dialer,
         gateway_id="gateway-1",
         version="1",
         settings=LinkSettings(silence_s=3),
@@ -94,77 +113,63 @@ def report() -> pb.WorkerFrame:
     return pb.WorkerFrame(stats=report_to_wire(READY))
 
 
-def test_stopping_while_the_worker_stops_too_ends_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_while_the_worker_stops_too_ends_the_link() -> None:
     """A cancellation that comes while the lost session is wound up is not lost: the link does not reconnect."""
 
     async def main() -> None:
-        stream = FakeStream()
-        channels = FakeChannels(stream)
-        monkeypatch.setattr(grpc.aio, "insecure_channel", channels.open)
+        stream = FakeWorker()
+        workers = FakeWorkers(stream)
         observer = RecordingLinkObserver()
-        stream.blocks = True
-        link = client(observer)
+        link = client(observer, workers)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(link.run())
-            stream.on_write_cancelled = running.cancel
-            stream.frames.put_nowait(report())
+            stream.on_abort = running.cancel
+            stream.say(report())
             await observer.hears("up")
-            stream.frames.put_nowait(None)
+            stream.end()
         assert running.cancelled()
-        assert (channels.opened, channels.closed) == (1, 1)
-        assert stream.cancelled
+        assert (len(workers.opened), workers.closed) == (1, 1)
 
     run(main())
 
 
-def test_stopping_ends_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_ends_every_request() -> None:
     async def main() -> None:
-        stream = FakeStream()
-        channels = FakeChannels(stream)
-        monkeypatch.setattr(grpc.aio, "insecure_channel", channels.open)
+        stream = FakeWorker()
+        workers = FakeWorkers(stream)
         observer = RecordingLinkObserver()
-        link = client(observer)
+        link = client(observer, workers)
         sink = RecordingSink()
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(link.run())
-            stream.frames.put_nowait(report())
+            stream.say(report())
             await observer.hears("up")
             link.submit(call(), sink)
             running.cancel()
         end = await sink.ended()
         assert (end.code, end.message) == (EndCode.LINK_LOST, "the gateway stops")
-        assert (link.in_flight, channels.closed) == (0, 1)
+        assert (link.in_flight, workers.closed) == (0, 1)
 
     run(main())
 
 
-def test_reconnecting_takes_longer_every_time_up_to_a_bound_until_the_worker_is_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reconnecting_takes_longer_every_time_up_to_a_bound_until_the_worker_is_back() -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        streams = [FakeStream() for _ in range(10)]
+        streams = [FakeWorker() for _ in range(10)]
         for stream in streams[:8]:
-            stream.frames.put_nowait(None)
-        channels = FakeChannels(*streams)
-        opened: list[float] = []
-
-        def connect(_: str, **__: object) -> FakeChannels:
-            opened.append(loop.time())
-            return channels.open("")
-
-        monkeypatch.setattr(grpc.aio, "insecure_channel", connect)
+            stream.end()
+        workers = FakeWorkers(*streams)
         observer = RecordingLinkObserver()
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(client(observer).run())
+            running = tasks.create_task(client(observer, workers).run())
             await observer.hears("failed", 8)
-            streams[8].frames.put_nowait(report())
+            streams[8].say(report())
             await observer.hears("up")
-            streams[8].frames.put_nowait(None)
-            streams[9].frames.put_nowait(report())
+            streams[8].end()
+            streams[9].say(report())
             await observer.hears("up", 2)
             running.cancel()
-        waits = [later - earlier for earlier, later in itertools.pairwise(opened)]
+        waits = [later - earlier for earlier, later in itertools.pairwise(workers.opened)]
         limits = [0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2]
         assert all(limit / 2 <= wait <= limit for wait, limit in zip(waits, limits, strict=False))
         assert waits[8] <= 0.1
@@ -173,16 +178,15 @@ def test_reconnecting_takes_longer_every_time_up_to_a_bound_until_the_worker_is_
     run(main())
 
 
-def test_an_idle_link_writes_at_once_and_a_busy_one_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_link_writes_at_once_and_a_busy_one_gathers() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        stream = FakeStream()
-        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(stream).open)
+        stream = FakeWorker()
         observer = RecordingLinkObserver()
-        link = client(observer)
+        link = client(observer, FakeWorkers(stream))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(link.run())
-            stream.frames.put_nowait(report())
+            stream.say(report())
             await observer.hears("up")
             await asyncio.sleep(1)
             for _ in range(5):
@@ -200,18 +204,17 @@ def test_an_idle_link_writes_at_once_and_a_busy_one_gathers(monkeypatch: pytest.
     run(main())
 
 
-def test_silence_counts_from_the_last_frame_whatever_it_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_counts_from_the_last_frame_whatever_it_carries() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        stream = FakeStream()
-        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(stream, FakeStream()).open)
+        stream = FakeWorker()
         observer = RecordingLinkObserver()
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(client(observer).run())
-            stream.frames.put_nowait(report())
+            running = tasks.create_task(client(observer, FakeWorkers(stream, FakeWorker())).run())
+            stream.say(report())
             for _ in range(5):
                 await asyncio.sleep(2.9)
-                stream.frames.put_nowait(pb.WorkerFrame(pong=1))
+                stream.say(pb.WorkerFrame(pong=1))
             spoken_at = loop.time()
             await observer.hears("down")
             assert loop.time() - spoken_at == pytest.approx(3)
@@ -228,27 +231,26 @@ class Rejecting(RecordingSink):
         raise ZeroDivisionError("a bug")
 
 
-def test_a_bug_or_a_strange_frame_costs_the_link_and_not_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_or_a_strange_frame_costs_the_link_and_not_the_gateway() -> None:
     """The calls it carried move on, and it is opened anew."""
 
     async def main() -> None:
-        strange, buggy, fine = FakeStream(), FakeStream(), FakeStream()
-        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(strange, buggy, fine).open)
+        strange, buggy, fine = FakeWorker(), FakeWorker(), FakeWorker()
         observer = RecordingLinkObserver()
-        link = client(observer)
+        link = client(observer, FakeWorkers(strange, buggy, fine))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(link.run())
-            strange.frames.put_nowait(report())
+            strange.say(report())
             await observer.hears("up")
-            strange.frames.put_nowait(pb.WorkerFrame(ids=[1, 2], chunks=[b"x"]))
-            buggy.frames.put_nowait(report())
+            strange.say(pb.WorkerFrame(ids=[1, 2], chunks=[b"x"]))
+            buggy.say(report())
             await observer.hears("up", 2)
             sinks = [RecordingSink(), Rejecting()]
             first, second = [link.submit(call(), sink) for sink in sinks]
             with capture_logs() as logs:
-                buggy.frames.put_nowait(pb.WorkerFrame(ids=[first, second], chunks=[b"x", b"x"]))
+                buggy.say(pb.WorkerFrame(ids=[first, second], chunks=[b"x", b"x"]))
                 assert [(await sink.ended()).code for sink in sinks] == [EndCode.LINK_LOST] * 2
-            fine.frames.put_nowait(report())
+            fine.say(report())
             await observer.hears("up", 3)
             running.cancel()
         assert observer.reasons == ["the worker sent 1 chunks for 2 ids", "a bug"]
@@ -257,21 +259,20 @@ def test_a_bug_or_a_strange_frame_costs_the_link_and_not_the_gateway(monkeypatch
     run(main())
 
 
-def test_what_arrives_for_a_cancelled_call_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_arrives_for_a_cancelled_call_is_dropped() -> None:
     async def main() -> None:
-        stream = FakeStream()
-        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(stream).open)
+        stream = FakeWorker()
         observer = RecordingLinkObserver()
-        link = client(observer)
+        link = client(observer, FakeWorkers(stream))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(link.run())
-            stream.frames.put_nowait(report())
+            stream.say(report())
             await observer.hears("up")
             gone, kept = RecordingSink(), RecordingSink()
             first, second = link.submit(call(), gone), link.submit(call(), kept)
             link.cancel(first)
             frame = pb.WorkerFrame(ids=[first, second], chunks=[b"a", b"b"], ends=[pb.End(id=first), pb.End(id=second)])
-            stream.frames.put_nowait(frame)
+            stream.say(frame)
             await kept.ended()
             assert (gone.chunks, gone.end.value, kept.chunks) == ([], None, [b"b"])
             running.cancel()
@@ -279,18 +280,17 @@ def test_what_arrives_for_a_cancelled_call_is_dropped(monkeypatch: pytest.Monkey
     run(main())
 
 
-def test_a_gateway_that_was_paused_does_not_blame_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_that_was_paused_does_not_blame_its_workers() -> None:
     """What they sent meanwhile waits in the socket."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        stream = FakeStream()
-        monkeypatch.setattr(grpc.aio, "insecure_channel", FakeChannels(stream, FakeStream()).open)
+        stream = FakeWorker()
         observer = RecordingLinkObserver()
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(client(observer).run())
-            stream.frames.put_nowait(report())
+            running = tasks.create_task(client(observer, FakeWorkers(stream, FakeWorker())).run())
+            stream.say(report())
             await observer.hears("up")
             loop.advance(60)  # as a stopped process that goes on
             await asyncio.sleep(2.9)

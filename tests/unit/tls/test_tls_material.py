@@ -21,10 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from http2_support import RecordingOwner
 from neurogate.edge.settings import TlsSettings
 from neurogate.errors import ConfigError
 from neurogate.gateway.certificates import Certificates
 from neurogate.rpc.call_channel import dial_plain
+from neurogate.rpc.http2.dialing import DialError
 from neurogate.telemetry.certificates import CertificateMetrics
 from neurogate.tls import live as live_module
 from neurogate.tls.authority import Authority
@@ -274,6 +276,8 @@ def test_a_gateways_certificates_tell_of_both_sides(tmp_path: Path) -> None:
         assert "; NEUROGATE_LINK_TLS_KEY: " in both.problem
         channel = both.dial("127.0.0.1:1", ())
         await channel.close()
+        with pytest.raises(DialError, match="connection refused"):
+            await both.dialer("127.0.0.1:1", RecordingOwner(), timeout_s=10, max_message_bytes=10)
 
     asyncio.run(main())
 

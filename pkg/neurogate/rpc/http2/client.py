@@ -42,6 +42,7 @@ class ClientCall(GrpcCall):
         super().__init__(owner, loop=loop, max_message_bytes=max_message_bytes)
         self._answered = False
         """The other side's first headers have come."""
+        self._secure = secure
         self._request = block(
             (
                 (":method", "POST"),
@@ -53,6 +54,20 @@ class ClientCall(GrpcCall):
                 ("user-agent", f"neurogate/{__version__}"),
             )
         )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless the handshake of TLS did not lead to HTTP/2."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            self._end(CallEnd(grpc.StatusCode.UNAVAILABLE, "it speaks TLS, but no HTTP/2"))
+
+    def _closed_reason(self) -> str:
+        reason = super()._closed_reason()
+        if self._settled:
+            return reason
+        hint = "does it know this side's certificate?" if self._secure else "does it want TLS?"
+        return f"{reason} before a word was said; {hint}"
 
     def _opening(self) -> bytes:
         headers = frames.frame(frames.HEADERS, frames.END_HEADERS, STREAM, self._request)

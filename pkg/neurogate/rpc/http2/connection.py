@@ -7,6 +7,8 @@ with a reason; nothing is raised into the event loop, and nothing grows without 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import cast
@@ -100,6 +102,10 @@ class Http2Connection(asyncio.Protocol, ABC):
     def _go_on(self) -> None:
         """The transport takes more."""
 
+    def _closed_reason(self) -> str:
+        """Why the other side may have closed the connection without a word."""
+        return "the connection was closed"
+
     @abstractmethod
     def _ended(self, end: CallEnd) -> None:
         """It is over. Called once, and not after `abort`."""
@@ -117,8 +123,14 @@ class Http2Connection(asyncio.Protocol, ABC):
             self._deadline.cancel()
         if not self._lost.done():
             self._lost.set_result(None)
-        reason = self._farewell or (exc is not None and reason_of(exc)) or "the connection was closed"
+        reason = self._farewell or (exc is not None and reason_of(exc)) or self._closed_reason()
         self._tell(CallEnd(grpc.StatusCode.UNAVAILABLE, reason))
+
+    def eof_received(self) -> None:
+        """The other side writes nothing more, so it is over; whether it reads what we have to say or not."""
+        self._over = True
+        self._shut()
+        self._tell(CallEnd(grpc.StatusCode.UNAVAILABLE, self._farewell or self._closed_reason()))
 
     def pause_writing(self) -> None:
         """The transport has enough."""
@@ -235,7 +247,7 @@ class Http2Connection(asyncio.Protocol, ABC):
 
     def _shut(self) -> None:
         """Close the connection when what was said is sent, or soon."""
-        if self._transport is not None and self._deadline is None:
+        if self._transport is not None and not self._transport.is_closing():
             self._deadline = self._loop.call_later(_CLOSING_S, self._transport.abort)
             self._transport.close()
 
@@ -249,8 +261,15 @@ class Http2Connection(asyncio.Protocol, ABC):
 
 
 def reason_of(error: Exception) -> str:
-    """What an error of a socket says, without its number."""
-    return ((isinstance(error, OSError) and error.strerror) or str(error)).lower()
+    """What an error of a socket or of TLS says, without numbers and names of C."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS failed: {error.reason.replace('_', ' ').lower()}"
+    if isinstance(error, OSError):
+        number = error.errno or 0
+        return (os.strerror(number) if number > 0 else error.strerror or str(error)).lower()  # what loops say differs
+    return str(error).lower()
 
 
 _OF_STREAMS = {frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, frames.CONTINUATION, frames.PUSH_PROMISE}
