@@ -1,7 +1,8 @@
 """What a pick costs, by the number of workers: the gateway's own pool, pickers and leases, in this process.
 
 A pick is what a request does between being admitted and being sent: snapshot, candidates, picker, breaker's permit,
-lease, and its release. Fleets of all sizes are measured in turns; times are CPU time of this thread.
+lease, and its release. A snapshot is what it costs until picks see that one worker changed. Fleets of all sizes are
+measured in turns; times are CPU time of this thread.
 
     python bench/picks.py [--rounds 5]
 """
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from statistics import median
 from typing import Any
 
 from report.book import Spread
@@ -35,18 +37,9 @@ from neurogate.testing.workers import FakeFleet
 SIZES = (10, 100, 1_000, 10_000)
 PICKERS = ("round_robin", "least_requests")
 _PICKS = 10_000
+_CHANGES = 10
 _MODEL = "bench"
 _CALL = Call("/v1/chat/completions", b"{}", stream=True, deadline=1e12, model=_MODEL)
-
-
-class _QuietPool(EndpointPool):
-    """One that publishes when the whole fleet has come up: a snapshot for each worker that does would take minutes."""
-
-    quiet = True
-
-    def publish(self) -> None:
-        if not self.quiet:
-            super().publish()
 
 
 @asynccontextmanager
@@ -55,15 +48,13 @@ async def _dispatcher(workers: int, policy: str) -> AsyncIterator[Dispatcher]:
     fleet = FakeFleet(loop, models={f"worker-{index}": (_MODEL,) for index in range(workers)})
     resolver = ManualResolver()
     observer = RecordingFleetObserver()
-    pool = _QuietPool(fleet.connect, breaker=BreakerSettings(), loop=loop, observer=observer)
+    pool = EndpointPool(fleet.connect, breaker=BreakerSettings(), loop=loop, observer=observer)
     resolver.publish(*(Endpoint(f"worker-{index}", f"10.0.0.1:{index}") for index in range(workers)))
     running = loop.create_task(pool.run(resolver))
     await pool.resolved()
     await asyncio.sleep(0)  # the links begin to run
     for channel in list(fleet.channels.values()):
         channel.come_up()
-    pool.quiet = False
-    pool.publish()
     yield Dispatcher(
         pool,
         picker.build(policy, rng=random.Random(1)),
@@ -90,9 +81,18 @@ def _pick_us(dispatcher: Dispatcher) -> float:
 
 
 def _snapshot_us(dispatcher: Dispatcher) -> float:
-    began = time.thread_time_ns()
-    dispatcher.pool.publish()
-    return (time.thread_time_ns() - began) / 1000
+    """Of one worker's change, a snapshot that says so included; the median of a few."""
+    pool = dispatcher.pool
+    members = pool.snapshot.members
+    spent = []
+    for number in range(_CHANGES):
+        worker_id = members[len(members) * number // _CHANGES].id
+        for change in (pool.cordon, pool.uncordon):
+            began = time.thread_time_ns()
+            change(worker_id)
+            assert pool.snapshot.members
+            spent.append(time.thread_time_ns() - began)
+    return median(spent) / 1000
 
 
 async def _measure(rounds: int) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _plain(values: list[float]) -> dict[str, float]:
 
 
 def measure(rounds: int = 5) -> dict[str, Any]:
-    """Microseconds a pick and a snapshot, by the number of workers, and what most cost over what fewest do."""
+    """Microseconds of a pick and of a change, by the number of workers, and what most cost over what fewest do."""
     return asyncio.run(_measure(rounds))
 
 

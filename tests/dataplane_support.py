@@ -158,6 +158,7 @@ async def rig(
     running = loop.create_task(pool.run(resolver))
     try:
         await made.name(*([endpoint(i) for i in range(workers)] if isinstance(workers, int) else workers))
+        await pool.resolved()  # of many workers, a few a turn
         await turns()
         if up:
             for channel in fleet.channels.values():

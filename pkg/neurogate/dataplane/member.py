@@ -44,6 +44,7 @@ class Member:
         "last_error",
         "on_idle",
         "on_room",
+        "rank",
         "reachable_once",
         "readmission",
         "reported_at",
@@ -58,6 +59,8 @@ class Member:
     def __init__(self, endpoint: Endpoint, breaker: EndpointBreaker) -> None:
         self.id = endpoint.id
         self.endpoint = endpoint
+        self.rank = 0
+        """Its place in the order of the fleet: later ones have larger numbers."""
         self.breaker = breaker
         self.channel: LinkChannel
         self.in_flight = 0

@@ -1,18 +1,21 @@
 """The endpoint pool: the single writer of member state, and the publisher of snapshots.
 
 Everything that happens to a worker arrives here as a synchronous call on the event loop (a link event, a breaker
-transition, a resolver's new set), changes the members, and publishes one new snapshot. Readers keep whichever snapshot
-they hold; whoever waits for a better one registers with `wait`.
+transition, a resolver's new set), changes the members, and publishes a new snapshot. That is made when the first reader
+asks for it, so a hundred workers that link in one turn of the loop cost one. Readers keep whichever snapshot they hold;
+whoever waits for a better one registers with `wait`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from neurogate.channel import LinkObserver
 from neurogate.dataplane.member import LinkChannel, Member
+from neurogate.dataplane.roster import Roster
 from neurogate.dataplane.snapshot import Snapshot
 from neurogate.dataplane.state import WorkerState
 from neurogate.discovery.resolver import Resolver
@@ -27,6 +30,9 @@ _TIMER_SLACK_S = 0.001
 
 _CALM_S = 0.02
 """Rests come in storms: they make a snapshot at most this often."""
+
+_AT_ONCE = 16
+"""Workers that come or go in one turn of the loop: a millisecond or two."""
 
 
 class PoolObserver(Protocol):
@@ -76,7 +82,16 @@ class EndpointPool:
         self._resolved = asyncio.Event()
         self._published_at = 0.0
         self._publishing: asyncio.TimerHandle | None = None
-        self.snapshot = Snapshot((), 0)
+        self._due: set[Callable[[], None]] = set()
+        """Listeners that are about to hear: once in a turn of the loop, however often was published in it."""
+        self._generation = 0
+        self._roster = Roster()
+        self._changed: dict[Member, None] = {}
+        """Members that the latest snapshot does not tell of as they are."""
+        self._calmed: dict[Member, None] = {}
+        """Members that changed and are to be published in a moment."""
+        self._ranks = 0
+        self._snapshot = self._roster.snapshot(0, (), is_known=self._is_known)
 
     async def run(self, resolver: Resolver) -> None:
         """Follow the resolver and keep a link to every endpoint, until cancelled."""
@@ -84,7 +99,7 @@ class EndpointPool:
             async with asyncio.TaskGroup() as links:
                 try:
                     async for endpoints in resolver.watch():
-                        self._apply(endpoints, links)
+                        await self._apply(endpoints, links)
                         self._resolved.set()
                     await asyncio.Event().wait()
                 finally:
@@ -96,6 +111,14 @@ class EndpointPool:
                 _let_be(member)
             if self._publishing is not None:
                 self._publishing.cancel()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The fleet as it was published last."""
+        if self._snapshot.generation != self._generation:
+            changed, self._changed = self._changed, {}
+            self._snapshot = self._roster.snapshot(self._generation, changed, is_known=self._is_known)
+        return self._snapshot
 
     async def resolved(self) -> None:
         """Wait until the resolver has named the fleet once."""
@@ -122,7 +145,7 @@ class EndpointPool:
             member.cordoned = True
             self._tell(member, "draining", "cordoned")
             self._tell_state(member)
-            self.publish()
+            self.publish(member)
         return member
 
     def uncordon(self, worker_id: str) -> Member:
@@ -132,7 +155,7 @@ class EndpointPool:
             member.cordoned = False
             self._tell(member, "ready" if member.usable else "not_ready", "no longer cordoned")
             self._tell_state(member)
-            self.publish()
+            self.publish(member)
         return member
 
     def reset_breaker(self, worker_id: str) -> Member:
@@ -159,7 +182,7 @@ class EndpointPool:
         member.aside = True
         if began:
             self._tell_state(member)
-            self._publish_calmly()
+            self._publish_calmly(member)
 
     def eject(self, member: Member, *, ejected: bool, why: str = "") -> None:
         """Keep a worker out that is much worse than its peers, or take that back; `why` says in what."""
@@ -167,7 +190,7 @@ class EndpointPool:
             member.ejected, member.ejected_for = ejected, why
             member.aside = ejected or member.rest is not None
             self._tell_state(member)
-            self.publish()
+            self.publish(member)
 
     def configure(self, breaker: BreakerSettings) -> None:
         """Judge workers by other bounds, those that are there as well."""
@@ -176,7 +199,7 @@ class EndpointPool:
             member.breaker.configure(breaker)
             if member.readmission is not None:
                 self._readmit_later(member)
-        self.publish()
+        self.publish(*self._members.values())
 
     @property
     def waiting(self) -> int:
@@ -195,15 +218,19 @@ class EndpointPool:
         """Take a `wait` back; does nothing when it has been called."""
         self._waiting.pop(callback, None)
 
-    def publish(self) -> None:
-        """Make and publish a new snapshot."""
-        self.snapshot = Snapshot(self._members.values(), self.snapshot.generation + 1)
+    def publish(self, *changed: Member) -> None:
+        """Publish a new snapshot, in which these are as they are now."""
+        self._changed |= dict.fromkeys(changed) | self._calmed
+        self._calmed = {}
+        self._generation += 1
         self._published_at = self._loop.time()
         if self._publishing is not None:
             self._publishing.cancel()
             self._publishing = None
         for listener in self._listeners:
-            self._loop.call_soon(listener)
+            if listener not in self._due:
+                self._due.add(listener)
+                self._loop.call_soon(self._tell_of_snapshot, listener)
         if self._waiting:
             waiting, self._waiting = self._waiting, {}
             for callback in waiting:
@@ -217,15 +244,31 @@ class EndpointPool:
             f"Requests: {in_flight} in flight, {len(self._waiting)} waiting]>"
         )
 
-    def _apply(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
+    async def _apply(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
+        """Follow a resolver's new set, in steps between which tokens pass."""
         wanted = {endpoint.id: endpoint for endpoint in endpoints}
-        for gone in [member.id for member in self._members.values() if wanted.get(member.id) != member.endpoint]:
-            self._remove(self._members.pop(gone), self._links.pop(gone))
-        for endpoint in endpoints:
-            if endpoint.id not in self._members:
-                member = self._admit(endpoint)
-                self._links[endpoint.id] = links.create_task(member.channel.run(), name=endpoint.id)
-        self.publish()
+        gone = [
+            member
+            for member in self._members.values()
+            if (named := wanted.get(member.id)) is None or named.address != member.endpoint.address
+        ]
+        names = {member.id for member in gone}
+        steps: list[Callable[[], Member]] = [partial(self._part_with, member) for member in gone]
+        for name, endpoint in wanted.items():
+            if name in names or name not in self._members:
+                steps.append(partial(self._admit, endpoint, links))
+        changed: list[Member] = []
+        for number, step in enumerate(steps, 1):
+            changed.append(step())
+            if number % _AT_ONCE == 0:
+                self.publish(*changed)
+                changed = []
+                await asyncio.sleep(0)
+        self.publish(*changed)
+
+    def _part_with(self, member: Member) -> Member:
+        self._remove(self._members.pop(member.id), self._links.pop(member.id))
+        return member
 
     def _remove(self, member: Member, link: asyncio.Task[None]) -> None:
         """See a worker off: at once when it holds nothing, and else when it has finished or its time is over."""
@@ -252,7 +295,7 @@ class EndpointPool:
             raise WorkerNotFoundError(f"there is no worker {worker_id!r}; the workers are: {', '.join(self._members)}")
         return member
 
-    def _admit(self, endpoint: Endpoint) -> Member:
+    def _admit(self, endpoint: Endpoint, links: asyncio.TaskGroup) -> Member:
         breaker = EndpointBreaker(
             self._breaker_settings,
             now=self._loop.time,
@@ -260,9 +303,11 @@ class EndpointPool:
             dispensable=lambda: self._dispensable(member),
         )
         member = Member(endpoint, breaker)
+        member.rank = self._ranks = self._ranks + 1
         member.channel = self._connect(endpoint, _MemberEvents(self, member))
         self._members[endpoint.id] = member
         self._observer.worker_changed(endpoint.id, "added", endpoint.address)
+        self._links[endpoint.id] = links.create_task(member.channel.run(), name=endpoint.id)
         return member
 
     def _dispensable(self, member: Member) -> bool:
@@ -300,13 +345,17 @@ class EndpointPool:
             member.came_back = False
         elif not self.stopped:
             self._readmit_later(member)
-        self.publish()
+        self.publish(member)
+
+    def _tell_of_snapshot(self, listener: Callable[[], None]) -> None:
+        self._due.remove(listener)
+        listener()
 
     def _readmit_later(self, member: Member) -> None:
         """When a breaker admits a probe, the first or one in place of another, a snapshot must say so."""
         if member.readmission is not None:
             member.readmission.cancel()
-        member.readmission = self._loop.call_at(member.breaker.look_at + _TIMER_SLACK_S, self.publish)
+        member.readmission = self._loop.call_at(member.breaker.look_at + _TIMER_SLACK_S, self.publish, member)
 
     def _wake(self, member: Member) -> None:
         """A worker's rest is over, if it rests."""
@@ -314,10 +363,11 @@ class EndpointPool:
             return
         _end_rest(member)
         self._tell_state(member)
-        self._publish_calmly()
+        self._publish_calmly(member)
 
-    def _publish_calmly(self) -> None:
+    def _publish_calmly(self, member: Member) -> None:
         """Publish now, unless that was done a moment ago: then together with what comes in this moment."""
+        self._calmed[member] = None
         if self._publishing is not None or self.stopped:
             return
         due = self._published_at + _CALM_S
@@ -332,19 +382,29 @@ class EndpointPool:
         member.last_error = ""
         member.came_back = member.breaker.state == "open"
         self._tell(member, "linked", report.worker_id)
-        self._take_report(member, report)
-        self.publish()
+        self._note(member, report)
+        self.publish(member)
+        self._follow_up(member, report)
 
     def _take_report(self, member: Member, report: WorkerReport) -> None:
+        if self._note(member, report):
+            self.publish(member)
+        self._follow_up(member, report)
+
+    def _note(self, member: Member, report: WorkerReport) -> bool:
+        """Store a report, and tell what is new in it; True when it changes who may be picked for what."""
         before = member.report
-        if member.take_report(report, self._loop.time()):
-            if report.draining and not before.draining:
-                self._tell(member, "draining", "")
-            elif report.ready != before.ready:
-                if report.ready and member.breaker.state == "open":
-                    member.came_back = True  # another life of its engine: the failures were the last one's
-                self._tell(member, "ready" if report.ready else "not_ready", report.detail)
-            self.publish()
+        if not member.take_report(report, self._loop.time()):
+            return False
+        if report.draining and not before.draining:
+            self._tell(member, "draining", "")
+        elif report.ready != before.ready:
+            if report.ready and member.breaker.state == "open":
+                member.came_back = True  # another life of its engine: the failures were the last one's
+            self._tell(member, "ready" if report.ready else "not_ready", report.detail)
+        return True
+
+    def _follow_up(self, member: Member, report: WorkerReport) -> None:
         if member.on_room is not None and report.running + report.queued < member.rest_load:
             member.on_room()
         self._tell_state(member)
@@ -360,7 +420,7 @@ class EndpointPool:
             member.reachable_once = False  # a worker that said goodbye is not failing while it is away
         else:
             member.breaker.record_failure()
-        self.publish()
+        self.publish(member)
 
     def _connect_failed(self, member: Member, reason: str) -> None:
         member.last_error = reason

@@ -68,14 +68,15 @@ class Prober:
             self._inconclusive = {
                 member: self._inconclusive[member] for member in unproved if member in self._inconclusive
             }
-        handed_over = False
+        handed_over = []
         for member in unproved:
             if member not in self._out and member.usable:
-                handed_over |= self._hand_over(member)
+                if self._hand_over(member):
+                    handed_over.append(member)
                 if not member.breaker.users_probe:
                     self._probe(member)
         if handed_over:
-            self._pool.publish()
+            self._pool.publish(*handed_over)
 
     def _hand_over(self, member: Member) -> bool:
         """Take a member's probe in charge, or leave it to users; True when that is another answer than before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -13,6 +14,7 @@ from neurogate import virtual_time
 from neurogate.balancing.round_robin import RoundRobin
 from neurogate.channel import EndCode
 from neurogate.dataplane.dispatch import DispatchLimits
+from neurogate.endpoint import Endpoint
 from neurogate.errors import NoWorkerError, WorkerNotFoundError
 from neurogate.resilience.breaker import BreakerSettings
 from neurogate.testing.workers import answers, ends
@@ -251,3 +253,80 @@ def test_a_retry_budget_takes_another_ratio():
             assert made.budget.balance == 1
 
     virtual_time.run(main())
+
+
+def test_a_large_change_comes_in_steps_between_which_others_have_their_turn():
+    async def main() -> None:
+        async with rig(2) as made:
+            sizes: list[int] = []
+
+            async def look_on() -> None:
+                while len(made.pool.snapshot.members) < 100:
+                    await asyncio.sleep(0)
+                    sizes.append(len(made.pool.snapshot.members))
+
+            looking = asyncio.create_task(look_on())
+            made.resolver.publish(*(endpoint(index) for index in range(100)))
+            await looking
+
+            steps = [after - before for before, after in pairwise(sizes)]
+            assert 0 < max(steps) <= 16
+            assert ids(made) == [f"worker-{index}" for index in range(100)]
+            await made.name(endpoint(0))
+            await turns(10)
+            assert ids(made) == ["worker-0"]
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_moves_is_there_all_the_while():
+    async def main() -> None:
+        async with rig(1) as made:
+            seen: set[int] = set()
+            made.pool.on_publish(lambda: seen.add(len(made.pool.snapshot.members)))
+            await made.name(Endpoint("worker-0", "elsewhere:1"))
+
+            assert seen == {1}
+            assert made.member(0).endpoint.address == "elsewhere:1"
+
+    virtual_time.run(main())
+
+
+def test_changes_of_one_turn_are_published_together():
+    async def main() -> None:
+        async with rig(20) as made:
+            heard: list[int] = []
+            made.pool.on_publish(lambda: heard.append(len(made.pool.snapshot.admitting(""))))
+            before = made.pool.snapshot
+            for index in range(20):
+                made.pool.cordon(f"worker-{index}")
+            assert before.generation == made.pool.snapshot.generation - 20
+            assert len(before.admitting("")) == 20
+            await turns()
+
+            assert heard == [0]
+
+    virtual_time.run(main())
+
+
+def test_what_a_listener_publishes_is_heard_as_well():
+    async def main() -> None:
+        async with rig(2) as made:
+            heard: list[int] = []
+
+            def listen() -> None:
+                heard.append(made.pool.snapshot.generation)
+                if len(heard) == 1:
+                    made.pool.cordon("worker-0")
+
+            made.pool.on_publish(listen)
+            made.pool.publish()
+            await turns()
+
+            assert heard == [heard[0], heard[0] + 1]
+
+    virtual_time.run(main())
+
+
+def ids(made: Rig) -> list[str]:
+    return [member.id for member in made.pool.snapshot.members]
