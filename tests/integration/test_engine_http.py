@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from neurogate.engines.engine import (
     EngineUnsupportedError,
     ModelInfo,
     Observation,
+    pump,
 )
 from neurogate.engines.http import HttpEngine
 from neurogate.engines.llama_server import LlamaServerEngine
@@ -482,6 +484,79 @@ def test_a_password_in_the_url_is_sent_and_never_told(engine_type: type[HttpEngi
         for told in (refused.detail, repr(engine), str(error.value), unreachable.detail, repr(gone)):
             assert told
             assert "secret" not in told
+
+    asyncio.run(go())
+
+
+class Keeping:
+    """A server that keeps its connections, and answers each request with its own body."""
+
+    def __init__(self) -> None:
+        self.connections = self.serving = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.serving += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                [length] = re.findall(rb"Content-Length: (\d+)", head)
+                body = await reader.readexactly(int(length))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+        self.serving -= 1
+
+
+@asynccontextmanager
+async def keeping(engine_type: type[HttpEngine]) -> AsyncIterator[tuple[Keeping, HttpEngine]]:
+    keeper = Keeping()
+    server = await asyncio.start_server(keeper.serve, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        async with running(engine_type(f"http://{host}:{port}")) as engine:
+            yield keeper, engine
+    async with asyncio.timeout(5):
+        while keeper.serving:
+            await asyncio.sleep(0)  # the handlers notice one by one that the client left
+
+
+@pytest.mark.parametrize(("engine_type", "connections"), [(OpenAIEngine, 1), (LlamaServerEngine, 3)])
+def test_requests_share_a_connection_where_the_server_keeps_it(engine_type: type[HttpEngine], connections: int) -> None:
+    async def go() -> None:
+        async with keeping(engine_type) as (keeper, engine):
+            for text in ("a", "b", "c"):
+                call = chat_call(text, stream=True)
+                async with engine.forward(call) as reply:
+                    assert await read(reply.body) == call.body
+            assert keeper.connections == connections
+
+    asyncio.run(go())
+
+
+def test_an_answer_that_was_left_never_has_the_bytes_of_the_next_one() -> None:
+    async def go() -> None:
+        async with keeping(OpenAIEngine) as (keeper, engine):
+            async with engine.forward(chat_call("mine", stream=True)) as left:
+                assert b"mine" in await read(left.body)
+            async with engine.forward(chat_call("yours", stream=True)) as reply:
+                with pytest.raises(EngineBrokenError, match="given up"):
+                    await read(left.body)
+                with pytest.raises(EngineBrokenError, match="given up"):
+                    await pump(left.body, lambda _: True)
+                assert b"yours" in await read(reply.body)
+            assert keeper.connections == 1
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("request_id", ["a\r\nX-Evil: 1", "a\0"])
+def test_a_request_id_cannot_add_a_header(request_id: str) -> None:
+    async def go() -> None:
+        async with connected(http_answer(b"{}")) as (server, engine):
+            with pytest.raises(ValueError, match="no text"):
+                async with engine.forward(EngineCall(CHAT_PATH, b"{}", request_id)):
+                    pass
+            assert server.requests == []
 
     asyncio.run(go())
 

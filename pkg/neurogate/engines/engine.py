@@ -7,7 +7,8 @@ errors below: the worker maps them to the link's end codes and decides nothing e
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -74,6 +75,29 @@ class EngineCall:
     request_id: str = ""
     max_answer_bytes: int = MAX_ANSWER_BYTES
     """Bound of an answer that the engine's client must hold whole: past it, AnswerTooLargeError."""
+
+
+class PushedBody(AsyncIterator[bytes]):
+    """The bytes of an answer that can be pushed as they arrive, without waking a task for each piece."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def pump(self, take: Callable[[bytes], bool]) -> bool:
+        """Call `take` with each piece where it arrives, until the end or until it says False: then there may be more.
+
+        Raises as the iterator does, and what `take` raises.
+        """
+
+
+async def pump(body: AsyncIterator[bytes], take: Callable[[bytes], bool]) -> bool:
+    """The same for any body."""
+    if isinstance(body, PushedBody):
+        return await body.pump(take)
+    async for piece in body:
+        if not take(piece):
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,30 @@
 """What all engines behind an HTTP API have in common: bytes in, bytes out, and every failure in its place.
 
-The data path is one aiohttp session with as many connections as there are requests. A request's life is its
-connection's life: leaving `forward` before the answer's end closes the connection, which is how every engine learns
-that nobody wants the rest. Failures before the head of the answer mean "ask another worker", failures after it mean the
-answer broke, and vendor exceptions are mapped here and nowhere else.
+The data path has as many connections as there are requests (connections.py); what the engine is asked of itself goes
+through an aiohttp session. A request's life is its connection's life: leaving `forward` before the answer's end closes
+the connection, which is how every engine learns that nobody wants the rest. Failures before the head of the answer mean
+"ask another worker", failures after it mean the answer broke, and vendor exceptions are mapped here and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from neurogate import urls
+from neurogate import __version__, urls
 from neurogate.channel import Resume
+from neurogate.engines.connection import Connection, reason_of
+from neurogate.engines.connections import KEEPALIVE_S, Connections, Origin
 from neurogate.engines.engine import (
     EngineBrokenError,
     EngineCall,
@@ -34,6 +36,7 @@ from neurogate.engines.engine import (
     Figures,
     Observation,
 )
+from neurogate.engines.exchange import Exchange, ReplyBody
 from neurogate.engines.payload import chunk_of, is_json, json_of, message_of
 from neurogate.engines.sse import DONE, SseTap, events
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
@@ -48,40 +51,13 @@ OBSERVE_TIMEOUT_S = 2.0
 ERROR_BYTES_MAX = 64 * 1024
 CONTROL_BYTES_MAX = 4 << 20
 
-_KEEPALIVE_S = 3.0
-"""Idle connections are dropped before the engine does it: llama.cpp and uvicorn close theirs after 5 s, and a request
-sent into a closing connection is lost."""
-_WHOLE_BODY_MAX = 1 << 20
-"""aiohttp writes larger bodies in pieces only when it is given a file."""
-
+_UNTYPED = b"application/octet-stream"
+"""What an answer is that does not say."""
 _NO_ROUTE = frozenset({404, 405, 501})
 _ROUTE_MISSING = re.compile(r"(file |404 page )?not found|method not allowed", re.IGNORECASE)
 """How servers word it: llama.cpp, Ollama and those on FastAPI. What else has a message is about the request."""
 
 UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
-
-
-class ReplyBody:
-    """The bytes of an answer as they arrive; raises EngineBrokenError when the engine breaks off."""
-
-    def __init__(self, content: aiohttp.StreamReader, *, first: bytes = b"") -> None:
-        self._content = content
-        self._first = first
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        try:
-            piece = await self._content.readany()
-        except (*UNREACHABLE, RuntimeError) as error:  # the latter when the session was closed between two pieces
-            raise EngineBrokenError(f"the engine broke off in the middle of its answer ({reason_of(error)})") from error
-        if not piece:
-            raise StopAsyncIteration
-        return piece
 
 
 class HttpEngine(ABC):
@@ -113,6 +89,9 @@ class HttpEngine(ABC):
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._session: aiohttp.ClientSession | None = None
+        self._connections: Connections | None = None
+        self._head = ("", "")
+        """Of every request, before the path and after it."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.shown_url} [{'started' if self._session else 'stopped'}]>"
@@ -138,6 +117,17 @@ class HttpEngine(ABC):
     async def start(self) -> None:
         """Open the session. Raises EngineFatalError as `check` does."""
         self.check()
+        origin = Origin.of(self._base_url)
+        lines = {"Host": origin.authority, "User-Agent": f"neurogate/{__version__}", "Accept": "*/*", **self._headers}
+        if origin.authorization:
+            lines["Authorization"] = origin.authorization
+        if not self._reuses_connections:
+            lines["Connection"] = "close"
+        fields = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self._head = (f"POST {origin.prefix}", f" HTTP/1.1\r\n{fields}")
+        self._connections = Connections(
+            origin, connect_timeout_s=self._connect_timeout_s, reuses=self._reuses_connections
+        )
         self._session = aiohttp.ClientSession(
             connector=self._connector(),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s),
@@ -152,16 +142,17 @@ class HttpEngine(ABC):
     async def stop(self) -> None:
         """Close every connection, and with them every generation under way."""
         session, self._session = self._session, None
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.close()
         if session is not None:
             await session.close()
 
-    @asynccontextmanager
-    async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
+    def forward(self, call: EngineCall) -> AbstractAsyncContextManager[EngineReply]:
         """Send the client's bytes and give the engine's bytes back; see Engine.forward."""
         if call.path not in self._paths:
             raise EngineUnsupportedError(f"the engine {self.kind} has no {call.path}")
-        async with self._exchange(call) as reply:
-            yield await self._routed(reply, call) if reply.status in _NO_ROUTE else reply
+        return Exchange(call, self._forwarded, self._give_back)
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[GenerationEvent, None]:
         """Generate text through the engine's chat API; see Engine.generate."""
@@ -234,7 +225,7 @@ class HttpEngine(ABC):
 
     def _connector(self) -> aiohttp.TCPConnector:
         if self._reuses_connections:
-            return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
+            return aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
         return aiohttp.TCPConnector(limit=0, force_close=True)
 
     def _default_model(self) -> str:
@@ -258,41 +249,81 @@ class HttpEngine(ABC):
             raise EngineUnavailableError(f"the engine {self.kind} is not started")
         return self._session
 
-    @asynccontextmanager
-    async def _exchange(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
-        body = call.body if len(call.body) <= _WHOLE_BODY_MAX else io.BytesIO(call.body)
-        headers = current().headers()
+    def _exchange(self, call: EngineCall) -> AbstractAsyncContextManager[EngineReply]:
+        """Ask something of the server's API; also what clients cannot."""
+        return Exchange(call, self._asked, self._give_back)
+
+    async def _forwarded(self, call: EngineCall) -> tuple[Connection, EngineReply]:
+        """The beginning of an exchange for a client, whose path the server may not have."""
+        connection, reply = await self._asked(call)
+        if reply.status in _NO_ROUTE:
+            try:
+                reply = await self._routed(reply, call)
+            except BaseException:
+                connection.close()
+                raise
+        return connection, reply
+
+    async def _asked(self, call: EngineCall) -> tuple[Connection, EngineReply]:
+        """The beginning of an exchange: the request is sent, and the head of the answer is there."""
+        if self._connections is None:
+            raise EngineUnavailableError(f"the engine {self.kind} is not started")
+        request = self._request(call)
+        connection = None
+        try:
+            connection = await self._connections.take()
+            await connection.ask(request)
+            reply = EngineReply(
+                status=connection.status,
+                content_type=_content_type(connection.headers.get(b"content-type", _UNTYPED)),
+                body=ReplyBody(connection),
+                retry_after_s=self._retry_after_s(connection.status, connection.headers.get(b"retry-after")),
+            )
+            return connection, reply if reply.status < 400 else await self._judged(reply, connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError):
+                raise EngineUnavailableError(self._unreachable(error)) from error
+            raise
+
+    def _give_back(self, connection: Connection) -> None:
+        """Into the pool when the answer was read to its end, else it is cut."""
+        if self._connections is None:
+            connection.close()
+        else:
+            self._connections.give_back(connection)
+
+    def _request(self, call: EngineCall) -> tuple[bytes, bytes]:
+        """The head and the body of a request."""
+        told = current().headers()
         if call.request_id:
-            headers["X-Request-Id"] = call.request_id
-        try:
-            response = await self._opened().post(
-                self._base_url + call.path, data=body, headers=headers, allow_redirects=False
-            )
-        except UNREACHABLE as error:
-            raise EngineUnavailableError(self._unreachable(error)) from error
-        try:
-            yield EngineReply(
-                status=response.status,
-                content_type=response.content_type,
-                body=await self._body(response),
-                retry_after_s=self._retry_after_s(response),
-            )
-        finally:
-            response.close()  # back into the pool when the answer was read to its end, else cut
+            told["X-Request-Id"] = call.request_id
+        lines = "".join([f"{name}: {value}\r\n" for name, value in told.items()])
+        if not all(map(str.isprintable, told.values())):
+            raise ValueError("a header of the request is no text")
+        before, after = self._head
+        head = f"{before}{call.path}{after}{lines}Content-Length: {len(call.body)}\r\n\r\n"
+        return head.encode(), call.body
 
-    def _retry_after_s(self, response: aiohttp.ClientResponse) -> float | None:
-        return _seconds(response.headers.get("Retry-After"))
+    def _retry_after_s(self, status: int, told: bytes | None) -> float | None:
+        """When to ask again, as `told` by the server."""
+        del status
+        return _seconds(told) if told is not None else None
 
-    async def _body(self, response: aiohttp.ClientResponse) -> ReplyBody:
-        if response.status != 503 or "Retry-After" in response.headers:
-            return ReplyBody(response.content)
-        try:
-            first = await read_at_most(response.content, ERROR_BYTES_MAX)
-        except UNREACHABLE as error:
-            raise EngineUnavailableError(self._unreachable(error)) from error
-        if _is_loading(first):
-            raise EngineUnavailableError(f"the engine at {self.shown_url} is not ready: {message_of(first)}")
-        return ReplyBody(response.content, first=first)
+    async def _judged(self, reply: EngineReply, connection: Connection) -> EngineReply:
+        """A refusal, unless it says that the server loads its model: then EngineUnavailableError.
+
+        Raises OSError for one that breaks off.
+        """
+        if reply.status != 503 or b"retry-after" in connection.headers:
+            return reply
+        first = bytearray()
+        while len(first) < ERROR_BYTES_MAX and (piece := await connection.read()):
+            first += piece
+        if _is_loading(bytes(first)):
+            raise EngineUnavailableError(f"the engine at {self.shown_url} is not ready: {message_of(bytes(first))}")
+        return replace(reply, body=ReplyBody(connection, first=bytes(first)))
 
     async def _routed(self, reply: EngineReply, call: EngineCall) -> EngineReply:
         """The reply, unless it says that the server has no such path: then EngineUnsupportedError."""
@@ -371,13 +402,6 @@ def chat_body(prompt: Prompt, model: str) -> bytes:
     return msgspec.json.encode(body)
 
 
-def reason_of(error: BaseException) -> str:
-    """What went wrong, for a person: never empty."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(error) or type(error).__name__
-
-
 async def _chunks(reply: EngineReply, tap: SseTap) -> AsyncGenerator[bytes, None]:
     async for piece in reply.body:
         for event in events(tap.feed(piece)):
@@ -401,10 +425,16 @@ def _is_loading(body: bytes) -> bool:
     return isinstance(error, dict) and error.get("type") == "unavailable_error"
 
 
-def _seconds(retry_after: str | None) -> float | None:
+@lru_cache(maxsize=64)
+def _content_type(told: bytes) -> str:
+    """Without parameters."""
+    return told.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _seconds(retry_after: bytes) -> float | None:
     """Retry-After in seconds; its other form, a date, would need the engine's clock to be right."""
     try:
-        seconds = float(retry_after or "")
+        seconds = float(retry_after)
     except ValueError:
         return None
     return seconds if 0 <= seconds < float("inf") else None

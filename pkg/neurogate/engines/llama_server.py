@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from neurogate.channel import Resume
+from neurogate.engines.connection import Connection
 from neurogate.engines.engine import (
     EngineCall,
     EngineRefusedError,
@@ -117,10 +118,9 @@ class LlamaServerEngine(OpenAIEngine):
         """`llama-server`."""
         return "llama-server"
 
-    @asynccontextmanager
-    async def _exchange(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:
-        async with super()._exchange(call) as reply:
-            yield await _blamed(reply) if reply.status == 500 else reply
+    async def _judged(self, reply: EngineReply, connection: Connection) -> EngineReply:
+        reply = await super()._judged(reply, connection)
+        return await _blamed(reply) if reply.status == 500 else reply
 
     @asynccontextmanager
     async def forward(self, call: EngineCall) -> AsyncGenerator[EngineReply, None]:

@@ -14,11 +14,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 
 from neurogate.channel import Resume
 from neurogate.engines import ollama_resume
+from neurogate.engines.connection import reason_of
 from neurogate.engines.engine import (
     EngineBrokenError,
     EngineCall,
@@ -30,7 +30,7 @@ from neurogate.engines.engine import (
     ModelInfo,
     Observation,
 )
-from neurogate.engines.http import OBSERVE_TIMEOUT_S, OPENAI_PATHS, HttpEngine, reason_of, refusal
+from neurogate.engines.http import OBSERVE_TIMEOUT_S, OPENAI_PATHS, HttpEngine, refusal
 from neurogate.engines.ollama_lines import Line, lines
 from neurogate.engines.payload import json_of
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage
@@ -100,10 +100,10 @@ class OllamaEngine(HttpEngine):
             await client.close()  # type: ignore[no-untyped-call]  # the package forgot the return type
         await super().stop()
 
-    def _retry_after_s(self, response: aiohttp.ClientResponse) -> float | None:
+    def _retry_after_s(self, status: int, told: bytes | None) -> float | None:
         """Ollama's 503 means a full queue and names no time; without one it would count as a failure of the worker."""
-        told = super()._retry_after_s(response)
-        return BUSY_RETRY_S if told is None and response.status == 503 else told
+        seconds = super()._retry_after_s(status, told)
+        return BUSY_RETRY_S if seconds is None and status == 503 else seconds
 
     async def observe(self) -> Observation:
         """Version, installed models and which of them are loaded; Ollama tells neither slots nor queue."""

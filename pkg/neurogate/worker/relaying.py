@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from neurogate.channel import End, EndCode
-from neurogate.engines.engine import AnswerTooLargeError, EngineReply
+from neurogate.engines.engine import AnswerTooLargeError, EngineReply, pump
 from neurogate.engines.sse import Ending
 from neurogate.rpc.backend import Outlet
 from neurogate.worker.progress import Progress
@@ -44,16 +44,18 @@ async def relay(
     EngineError as the engine does.
     """
     seen = 0
-    async for data in reply.body:
+
+    def take(data: bytes) -> bool:
+        nonlocal seen
         passing = tap.feed(data)
         if passing:
             outlet.chunk(passing)
             progress.tokens(tap.events - seen)
             seen = tap.events
-            if outlet.full:
-                await outlet.room()
-        if tap.error is not None:
-            break
+        return tap.error is None and not outlet.full
+
+    while await pump(reply.body, take) and tap.error is None:
+        await outlet.room()
     ending = tap.finish()
     if ending.error is not None:
         return End(EndCode.BROKEN, usage=ending.usage, message=f"the engine reported: {ending.error}")

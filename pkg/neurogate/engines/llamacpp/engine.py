@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from neurogate.channel import Resume
+from neurogate.engines.connection import reason_of
 from neurogate.engines.engine import (
     EngineCall,
     EngineFatalError,
@@ -32,7 +33,6 @@ from neurogate.engines.engine import (
     ModelInfo,
     Observation,
 )
-from neurogate.engines.http import reason_of
 from neurogate.engines.llama_server import LlamaServerEngine
 from neurogate.engines.llamacpp.contract import ChildConfig, write_config
 from neurogate.engines.llamacpp.cores import usable_cores
