@@ -20,6 +20,11 @@ class Reservation(Protocol):
         """`RateLimit-*` and `x-ratelimit-*` for the answer, names in lower case; as things stood on entry."""
         ...
 
+    @property
+    def lines(self) -> bytes:
+        """The same as lines of HTTP's head."""
+        ...
+
     def settle(self, tokens: int | None) -> None:
         """The request is over and used this many tokens, prompt and completion together.
 

@@ -18,6 +18,7 @@ from neurogate.edge.standing import (
     concurrency_refused,
     effective,
     headers,
+    lines,
     month_refused,
     requests_refused,
     tokens_refused,
@@ -72,6 +73,11 @@ class MemoryReservation:
     def headers(self) -> tuple[Header, ...]:
         """As things stood on entry."""
         return headers(self._quota, self._standing)
+
+    @property
+    def lines(self) -> bytes:
+        """The same as lines of HTTP's head."""
+        return lines(self._quota, self._standing)
 
     def settle(self, tokens: int | None) -> None:
         """Give back, or charge, the difference; the second call does nothing."""

@@ -24,6 +24,7 @@ from neurogate.edge.standing import (
     concurrency_refused,
     effective,
     headers,
+    lines,
     month_refused,
     requests_refused,
     tokens_refused,
@@ -56,6 +57,11 @@ class RedisReservation:
     def headers(self) -> tuple[Header, ...]:
         """As things stood on entry."""
         return headers(self._quota, self._standing)
+
+    @property
+    def lines(self) -> bytes:
+        """The same as lines of HTTP's head."""
+        return lines(self._quota, self._standing)
 
     def settle(self, tokens: int | None) -> None:
         """Have it told to Redis, sooner or later; the second call does nothing."""

@@ -49,36 +49,39 @@ def headers(quota: Quota, standing: Standing) -> tuple[Header, ...]:
 
     Only what is counted by the minute is in them. The remaining count is what a request that comes now may use.
     """
+    parted = (line.partition(b": ") for line in lines(quota, standing).split(b"\r\n")[:-1])
+    return tuple((name, value) for name, _, value in parted)
+
+
+def lines(quota: Quota, standing: Standing) -> bytes:
+    """The same as lines of HTTP's head: made as one, for nearly every answer has them."""
     requests, tokens = quota.requests_per_minute, quota.tokens_per_minute
     requests_left = max(requests - standing.requests, 0)
     tokens_left = max(tokens - standing.tokens, 0)
-    told: list[Header] = []
+    told = b""
     if requests:
-        told += _openai(b"requests", requests, requests_left, standing.requests_reset_s)
+        told = _REQUESTS % (requests, requests_left, _duration(standing.requests_reset_s))
     if tokens:
-        told += _openai(b"tokens", tokens, tokens_left, standing.tokens_reset_s)
+        told += _TOKENS % (tokens, tokens_left, _duration(standing.tokens_reset_s))
     if requests and (not tokens or requests_left * tokens <= tokens_left * requests):
-        told += _ietf(b"requests", requests, requests_left, standing.requests_reset_s)
-    elif tokens:
-        told += _ietf(b"tokens", tokens, tokens_left, standing.tokens_reset_s)
-    return tuple(told)
+        return told + _NEAREST % (requests, requests_left, math.ceil(standing.requests_reset_s), requests, b"requests")
+    if tokens:
+        return told + _NEAREST % (tokens, tokens_left, math.ceil(standing.tokens_reset_s), tokens, b"tokens")
+    return told
 
 
-def _openai(what: bytes, limit: int, left: int, reset_s: float) -> tuple[Header, Header, Header]:
-    return (
-        (b"x-ratelimit-limit-" + what, b"%d" % limit),
-        (b"x-ratelimit-remaining-" + what, b"%d" % left),
-        (b"x-ratelimit-reset-" + what, _duration(reset_s)),
-    )
+def _openai(what: bytes) -> bytes:
+    """The lines with places for a limit, what is left of it, and when it is whole again."""
+    fields = ((b"limit", b"%d"), (b"remaining", b"%d"), (b"reset", b"%b"))
+    return b"".join(b"x-ratelimit-" + name + b"-" + what + b": " + form + b"\r\n" for name, form in fields)
 
 
-def _ietf(what: bytes, limit: int, left: int, reset_s: float) -> tuple[Header, ...]:
-    return (
-        (b"ratelimit-limit", b"%d" % limit),
-        (b"ratelimit-remaining", b"%d" % left),
-        (b"ratelimit-reset", b"%d" % math.ceil(reset_s)),
-        (b"ratelimit-policy", b'%d;w=60;comment="%s"' % (limit, what)),
-    )
+_REQUESTS = _openai(b"requests")
+_TOKENS = _openai(b"tokens")
+_NEAREST = (
+    b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\n"
+    b'ratelimit-policy: %d;w=60;comment="%b"\r\n'
+)
 
 
 def _duration(seconds: float) -> bytes:

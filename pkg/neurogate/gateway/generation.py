@@ -158,7 +158,7 @@ class GenerationEndpoint:
             metrics=self._metrics,
             loop=self._loop,
             began_at=served.began_at,
-            extra=served.headers_out,
+            extra=served.lines_out,
             traceparent=served.traceparent,
         )
         if headers.explain and self._explainer is not None:

@@ -11,6 +11,7 @@ from starlette.types import Message, Receive
 
 from neurogate.errors import BadRequestError, BodyTimeoutError, BusyError, TooLargeError
 from neurogate.gateway.pending import Resumed
+from neurogate.httpd.at_once import Ready
 from neurogate.telemetry.trace_context import well_formed_state
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -153,17 +154,27 @@ async def read_body(
     Raises TooLargeError, BodyTimeoutError and ClientGoneError.
     """
     first = receive()
-    try:
-        waits_for = first.send(None)  # type: ignore[attr-defined]
-    except StopIteration as end:  # the usual case: the body came with the head, and needs no timer
-        message = end.value
-        if message["type"] == "http.request" and not message.get("more_body"):
-            body = _within(message.get("body", b""), limit)
-            take(len(body))
-            return body
-        arriving: Awaitable[Message] = _already(message)
+    if isinstance(first, Ready):  # the usual case: the body came with the head, and needs no timer
+        message = first.message
     else:
-        arriving = Resumed(first, waits_for)  # type: ignore[arg-type]
+        try:
+            waits_for = first.send(None)  # type: ignore[attr-defined]
+        except StopIteration as end:
+            message = end.value
+        else:
+            return await _arrived(Resumed(first, waits_for), receive, limit, timeout_s, take)  # type: ignore[arg-type]
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        take(len(body))
+        return body
+    return await _arrived(Ready(message), receive, limit, timeout_s, take)
+
+
+async def _arrived(
+    arriving: Awaitable[Message], receive: Receive, limit: int, timeout_s: float, take: Callable[[int], None]
+) -> bytes:
     try:
         async with asyncio.timeout(timeout_s):
             return await _gather(arriving, receive, limit, take)
@@ -185,16 +196,6 @@ async def _gather(arriving: Awaitable[Message], receive: Receive, limit: int, ta
         if not message.get("more_body"):
             return bytes(body)
         arriving = receive()
-
-
-async def _already(message: Message) -> Message:
-    return message
-
-
-def _within(body: bytes, limit: int) -> bytes:
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -15,12 +15,15 @@ def refusal_head(error: GatewayError, body: bytes, request_id: str, extra: Itera
     head = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
     if request_id:
         head.append((b"x-request-id", request_id.encode()))
-    if error.retry_after_s is not None:
-        head.append(retry_after(error.retry_after_s))
-    if isinstance(error, RateLimitedError):
-        head.extend(error.headers)
+    head += error_headers(error)
     head.extend(extra)
     return head
+
+
+def error_headers(error: GatewayError) -> list[Header]:
+    """What an error says in headers of its own: when to try again, and which bound was reached."""
+    told = [] if error.retry_after_s is None else [retry_after(error.retry_after_s)]
+    return [*told, *error.headers] if isinstance(error, RateLimitedError) else told
 
 
 def retry_after(seconds: float) -> Header:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 from starlette.types import Message, Scope, Send
@@ -18,15 +19,16 @@ from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.journal import Journal
 from neurogate.edge.admission import Ticket
-from neurogate.edge.limits import Header
 from neurogate.errors import EngineFailedError, GatewayError
 from neurogate.gateway.dialects import Dialect
-from neurogate.gateway.dialects.dialect import EVENT_STREAM, refused, told
+from neurogate.gateway.dialects.dialect import EVENT_STREAM, JSON, refused, told
 from neurogate.gateway.explain import Explanation
 from neurogate.gateway.metrics import GatewayMetrics
 from neurogate.gateway.pending import Pending
-from neurogate.gateway.refusal_head import refusal_head, retry_after
+from neurogate.gateway.refusal_head import error_headers, retry_after
 from neurogate.httpd import Connection
+from neurogate.httpd.answer_head import LENGTH, LINES, lines_of
+from neurogate.httpd.at_once import DONE
 from neurogate.inference import Usage
 from neurogate.telemetry.concern import about
 
@@ -36,10 +38,7 @@ CLIENT_GONE = 499
 """Status in metrics of a request whose client left, or was too slow."""
 
 _LAST = {"type": "http.response.body", "body": b"", "more_body": False}
-_STREAM_HEADERS = [
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
+_STREAM_LINES = b"cache-control: no-store\r\nx-accel-buffering: no\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,10 @@ class ClientResponse:
         metrics: GatewayMetrics,
         loop: asyncio.AbstractEventLoop,
         began_at: float,
-        extra: tuple[Header, ...] = (),
+        extra: bytes = b"",
         traceparent: str = "",
     ) -> None:
-        """`extra` are further headers; `traceparent` is what log lines name its trace by."""
+        """`extra` are further lines of its head; `traceparent` is what log lines name its trace by."""
         self._connection: Connection = scope["extensions"]["neurogate.connection"]
         self._send = send
         self._dialect = dialect
@@ -120,7 +119,7 @@ class ClientResponse:
         self._backlog_bytes = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._comment_timer: asyncio.TimerHandle | None = None
-        self._extra = (*extra, (dialect.id_header, request_id.encode())) if dialect.id_header else extra
+        self._extra = extra
         self.status = CLIENT_GONE
         self.chunks = 0
         """Pieces of a streamed answer, about one a token, once `run` has returned."""
@@ -226,15 +225,9 @@ class ClientResponse:
                 _log.warning("answer not understood", request_id=self._request_id, error=str(error))
             self.on_error(EngineFailedError("the worker's answer was not what this API gives; see the gateway's log"))
             return
-        headers = [
-            (b"content-type", answer.content_type),
-            (b"content-length", b"%d" % len(answer.body)),
-            *self._own_headers(),
-        ]
-        if end.retry_after_s is not None:
-            headers.append(retry_after(end.retry_after_s))
-        self.bytes_sent = len(answer.body)
-        self._start(answer.status, headers)
+        self.bytes_sent = length = len(answer.body)
+        again = b"" if end.retry_after_s is None else lines_of([retry_after(end.retry_after_s)])
+        self._start(answer.status, answer.content_type, again + self._own_lines(), length)
         self._put({"type": "http.response.body", "body": answer.body, "more_body": False})
         self._ended()
 
@@ -250,7 +243,8 @@ class ClientResponse:
         else:
             body = self._dialect.error(error, self._request_id)
             self.bytes_sent = len(body)
-            self._start(error.status, refusal_head(error, body, self._request_id, self._extra))
+            again = lines_of(error_headers(error))
+            self._start(error.status, JSON, again + self._own_lines(), len(body))
             self._put({"type": "http.response.body", "body": body, "more_body": False})
         self._metrics.turned_away(error)
         level = _log.warning if error.status >= 500 else _log.info
@@ -272,21 +266,28 @@ class ClientResponse:
             self._start_stream()
 
     def _start_stream(self) -> None:
-        self._start(200, [(b"content-type", self._dialect.stream_type), *_STREAM_HEADERS, *self._own_headers()])
+        self._start(200, self._dialect.stream_type, _STREAM_LINES + self._own_lines(), None)
 
-    def _own_headers(self) -> list[Header]:
-        return [(b"x-request-id", self._request_id.encode()), *self._extra]
-
-    def _start(self, status: int, headers: list[Header]) -> None:
-        self._started = True
-        self.status = status
+    def _own_lines(self) -> bytes:
+        """Which request this answers, who did, and what else there is to know of it."""
+        request_id = self._request_id.encode()
+        lines = b"x-request-id: %b\r\n%b" % (request_id, self._extra)
+        if self._dialect.id_header:
+            lines += b"%b: %b\r\n" % (self._dialect.id_header, request_id)
         exchange = self._exchange
         if exchange is not None and exchange.attempts:
-            headers.append((b"x-neurogate-worker", exchange.worker_id.encode()))
-            headers.append((b"x-neurogate-attempts", b"%d" % exchange.attempts))
+            lines += b"%bx-neurogate-attempts: %d\r\n" % (_worker_line(exchange.worker_id), exchange.attempts)
         if self.explanation is not None and (picks := self.explanation.short()):  # none while it waits for its turn
-            headers.append((b"x-neurogate-explain", picks))
-        self._put({"type": "http.response.start", "status": status, "headers": headers})
+            lines += lines_of([(b"x-neurogate-explain", picks)])
+        return lines
+
+    def _start(self, status: int, content_type: bytes, lines: bytes, length: int | None) -> None:
+        self._started = True
+        self.status = status
+        lines = _type_line(content_type) + lines
+        if length is not None:
+            lines = b"content-length: %d\r\n%b" % (length, lines)
+        self._put({"type": "http.response.start", "status": status, LINES: lines, LENGTH: length})
 
     def _put(self, message: Message) -> None:
         """Send a message now; behind a `send` that waits, hold it."""
@@ -295,8 +296,10 @@ class ClientResponse:
         if self._blocked is not None:
             self._hold(message)
             return
-        coroutine = self._send(message)
         try:
+            coroutine = self._send(message)
+            if coroutine is DONE:
+                return
             waits_for = coroutine.send(None)  # type: ignore[attr-defined]
         except StopIteration:
             return
@@ -369,3 +372,14 @@ class ClientResponse:
         if not self._done.done():
             self.status = CLIENT_GONE
             self._done.set_result(None)
+
+
+@lru_cache(maxsize=64)
+def _type_line(content_type: bytes) -> bytes:
+    """An engine may say what is no type at all: raises RuntimeError for what is not one line."""
+    return lines_of([(b"content-type", content_type)])
+
+
+@lru_cache(maxsize=1024)
+def _worker_line(worker_id: str) -> bytes:
+    return lines_of([(b"x-neurogate-worker", worker_id.encode())])

@@ -12,6 +12,7 @@ from neurogate.edge.limits import Header, Reservation
 from neurogate.gateway.intake import BodyBudget, Headers
 from neurogate.gateway.request_trace import RequestTrace
 from neurogate.gateway.response import CLIENT_GONE, ClientResponse
+from neurogate.httpd.answer_head import lines_of
 from neurogate.inference import Usage
 from neurogate.telemetry.trace_context import well_formed
 
@@ -98,6 +99,12 @@ class Served:
         """What its answer's head has of its quota and of its trace."""
         quota = self.reservation.headers if self.reservation is not None else ()
         return quota if self.trace is None else (*quota, self.trace.header)
+
+    @property
+    def lines_out(self) -> bytes:
+        """The same as lines."""
+        quota = self.reservation.lines if self.reservation is not None else b""
+        return quota if self.trace is None else quota + lines_of([self.trace.header])
 
     @property
     def usage(self) -> Usage | None:

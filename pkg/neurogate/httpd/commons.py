@@ -37,17 +37,19 @@ class Commons:
         state: ServerState,
         *,
         limits: HttpLimits,
-        headers: bytes,
+        security: bytes,
         secure: bool,
         on_refused: Callable[[int], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.app = app
         self.state = state
-        """uvicorn's: its tasks, and the date of the second."""
+        """uvicorn's: its connections and its tasks."""
         self.limits = limits
-        self.headers = headers
-        """Lines for every answer's head."""
+        self.lines = self._security = security
+        """Lines of every answer's head."""
+        self.closes = False
+        """Every answer says that its connection will be closed."""
         self.secure = secure
         """Whether the connections speak TLS."""
         self.on_refused = on_refused
@@ -61,6 +63,10 @@ class Commons:
     def connections(self) -> set[Swept]:
         """Those that are open."""
         return self.state.connections  # type: ignore[return-value]
+
+    def date(self, now: bytes) -> None:
+        """Answers are of this second from now on."""
+        self.lines = self._security + b"date: %b\r\n" % now
 
     def start_sweeping(self) -> None:
         """Sweep from now on."""

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from neurogate.httpd.answer_head import with_headers
 from neurogate.httpd.origins import ANY
 
 _METHODS = b"GET, POST, OPTIONS"
@@ -68,7 +69,7 @@ class Cors:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *own]}
+                message = with_headers(message, own)
             await send(message)
 
         await self._app(scope, receive, sending)

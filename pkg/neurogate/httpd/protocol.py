@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from neurogate.httpd import refusals
 from neurogate.httpd.commons import Commons
+from neurogate.httpd.cycle import RequestCycle
 from neurogate.httpd.departure import PROBE, PROBE_IN_CHUNKS, DepartureWatch
 from neurogate.httpd.descriptors import unread
 from neurogate.httpd.head import RefusedError
@@ -34,17 +33,6 @@ UNREAD_BODY_MAX = 256 * 1024
 TURNED_AWAY_MAX = 256
 """Connections past the limit that are told so properly; those past these are told and closed at once."""
 
-_log = structlog.get_logger("neurogate.httpd")
-
-
-class _Logger:
-    """Where uvicorn's cycle tells of bugs in the app."""
-
-    @staticmethod
-    def error(message: str, *arguments: object, exc_info: BaseException | None = None) -> None:
-        """Log it."""
-        _log.error(message.strip() % arguments if arguments else message.strip(), exc_info=exc_info)
-
 
 class HttpConnection(asyncio.Protocol):
     """A `Connection` to its endpoints, a protocol to its transport, `Requests` to its reader."""
@@ -53,10 +41,10 @@ class HttpConnection(asyncio.Protocol):
         self._commons = commons
         self._loop = commons.loop
         self._reader = RequestReader(self, commons)
-        self._latest: RequestResponseCycle | None = None
+        self._latest: RequestCycle | None = None
         """The request whose body is coming in, or came in last."""
-        self._running: RequestResponseCycle | None = None
-        self._pipeline: deque[RequestResponseCycle] = deque()
+        self._running: RequestCycle | None = None
+        self._pipeline: deque[RequestCycle] = deque()
         self._body_bytes = 0
         self._unread_bytes = 0
         self._refused = False
@@ -87,7 +75,7 @@ class HttpConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection now, dropping what is unsent."""
         if self._running is not None:
-            self._running.disconnected = True  # or uvicorn would report an application that forgot to answer
+            self._running.disconnected = True  # or the application would be reported: it forgot to answer
         self._transport.abort()
 
     # The transport's side
@@ -95,9 +83,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client came; past the limit it is turned away."""
         commons = self._commons
-        self._transport = AnswerTransport(
-            cast("asyncio.Transport", transport), self._loop, headers=commons.headers, lingers=self._lingers
-        )
+        self._transport = AnswerTransport(cast("asyncio.Transport", transport), self._loop, lingers=self._lingers)
         self._flow = FlowControl(self._transport)
         self._belongings = {
             "server": get_local_addr(self._transport),
@@ -147,7 +133,7 @@ class HttpConnection(asyncio.Protocol):
         for cycle in (self._running, *self._pipeline):
             if cycle is not None:
                 cycle.disconnected = cycle.disconnected or not cycle.response_complete
-                cycle.message_event.set()
+                cycle.wake()
         self._pipeline.clear()
         self._flow.resume_writing()
         if self._watch is not None:
@@ -230,18 +216,14 @@ class HttpConnection(asyncio.Protocol):
         scope.update(self._belongings)
         scope["extensions"] = {"neurogate.connection": self}
         self._body_bytes = self._unread_bytes = 0
-        self._latest = cycle = RequestResponseCycle(
-            scope=scope,  # type: ignore[arg-type]
-            transport=self._transport,
-            flow=self._flow,
-            logger=_Logger,  # type: ignore[arg-type]
-            access_logger=_Logger,  # type: ignore[arg-type]
-            access_log=False,
-            default_headers=self._commons.state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=expects_continue,
+        self._latest = cycle = RequestCycle(
+            scope,
+            self._transport,
+            self._flow,
+            self._commons,
             keep_alive=keep_alive,
-            on_response=self._answered,
+            expects_continue=expects_continue,
+            on_answered=self._answered,
         )
         if self._busy:
             self._flow.pause_reading()
@@ -251,7 +233,7 @@ class HttpConnection(asyncio.Protocol):
 
     def body_came(self, body: bytes) -> None:
         """Keep a piece of the body for the app; behind an answer, skip it."""
-        cycle = cast("RequestResponseCycle", self._latest)
+        cycle = cast("RequestCycle", self._latest)
         if cycle.response_complete:
             self._unread_bytes += len(body)
             if self._unread_bytes > UNREAD_BODY_MAX:
@@ -260,17 +242,16 @@ class HttpConnection(asyncio.Protocol):
         self._body_bytes += len(body)
         if 0 < self._commons.limits.body_bytes < self._body_bytes:
             raise RefusedError(refusals.BODY_TOO_LARGE)
-        cycle.body += body
+        cycle.take(body)
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
-        cycle.message_event.set()
 
     def request_ended(self) -> None:
         """Tell the app that the body is whole."""
-        cycle = cast("RequestResponseCycle", self._latest)
+        cycle = cast("RequestCycle", self._latest)
         cycle.more_body = False
         if not cycle.response_complete:
-            cycle.message_event.set()
+            cycle.wake()
 
     # Answers
 
@@ -280,10 +261,10 @@ class HttpConnection(asyncio.Protocol):
         running = self._running
         return running is not None and not running.response_complete
 
-    def _start(self, cycle: RequestResponseCycle) -> None:
+    def _start(self, cycle: RequestCycle) -> None:
         self._running = cycle
         tasks = self._commons.state.tasks
-        task = self._loop.create_task(cycle.run_asgi(cast("Any", self._commons.app)))
+        task = self._loop.create_task(cycle.run(self._commons.app))
         task.add_done_callback(tasks.discard)
         tasks.add(task)
 
@@ -318,7 +299,7 @@ class HttpConnection(asyncio.Protocol):
                 return
             else:
                 cycle.disconnected = True
-                cycle.message_event.set()
+                cycle.wake()
                 self._running = None
         if self._busy:
             self._refusal = refusal
@@ -328,7 +309,7 @@ class HttpConnection(asyncio.Protocol):
     def _say(self, refusal: Refusal) -> None:
         self._refusal = None
         self._commons.on_refused(refusal.status)
-        self._transport.write(refusal.encode(self._commons.state.default_headers))
+        self._transport.write(refusal.encode(self._commons.lines))
         self._transport.close()
 
     # Ends
@@ -340,12 +321,12 @@ class HttpConnection(asyncio.Protocol):
 
     def _waits_for_answer(self) -> bool:
         """Whether a client that sends no more may still read; asks it where that can be asked."""
-        running = cast("RequestResponseCycle", self._running)
+        running = cast("RequestCycle", self._running)
         if running.scope["http_version"] == "1.0":
             return running.scope["method"] in {"GET", "HEAD"}
         if not running.response_started:
             self._transport.write(PROBE)
-        elif running.chunked_encoding:
+        elif running.chunked:
             self._transport.write(PROBE_IN_CHUNKS)
         else:
             return self._transport.get_write_buffer_size() > 0  # it is the probe

@@ -21,20 +21,12 @@ class Refusal:
     def __repr__(self) -> str:
         return f"<Refusal {self.status} {self._body.decode()}>"
 
-    def encode(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The answer, with the server's own headers."""
+    def encode(self, lines: bytes) -> bytes:
+        """The answer, with the lines of the server's own headers."""
         phrase = http.HTTPStatus(self.status).phrase.encode()
-        own = b"".join([b"%b: %b\r\n" % header for header in headers])
         return (
             b"HTTP/1.1 %d %b\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-            % (
-                self.status,
-                phrase,
-                own,
-                len(self._body),
-                self._extra,
-                self._body,
-            )
+            % (self.status, phrase, lines, len(self._body), self._extra, self._body)
         )
 
 

@@ -22,7 +22,6 @@ from neurogate.httpd.security_headers import security_headers
 _BACKLOG = 4096
 _LOOK_S = 0.05
 """Seconds between two looks at the connections of a listener that stops."""
-_CLOSE = (b"connection", b"close")
 
 
 class HttpServer:
@@ -166,11 +165,12 @@ class _QuietServer(uvicorn.Server):
             self._app,
             self.server_state,
             limits=self._limits,
-            headers=security_headers(secure=self._ssl is not None),
+            security=security_headers(secure=self._ssl is not None),
             secure=self._ssl is not None,
             on_refused=self._on_refused,
             loop=loop,
         )
+        self._renew_headers()
         handshake_s = None if self._ssl is None else self._limits.handshake_timeout_s
         self.servers = [
             await loop.create_server(
@@ -226,5 +226,7 @@ class _QuietServer(uvicorn.Server):
 
     def _renew_headers(self) -> None:
         """The date of the second, and what else every answer says."""
-        date = formatdate(time.time(), usegmt=True).encode()  # noqa: TID251 - a header for people, nothing is timed by it
-        self.server_state.default_headers = [(b"date", date), *((_CLOSE,) if self._closes else ())]
+        commons = self._commons
+        if commons is not None:
+            commons.closes = self._closes
+            commons.date(formatdate(time.time(), usegmt=True).encode())  # noqa: TID251 - a header for people, nothing is timed by it

@@ -11,40 +11,40 @@ class AnswerTransport(asyncio.Transport):
     """Holds a response's head until the next write, or the end of this turn of the loop.
 
     A write is a system call, the dearest single thing the gateway does; head and body in one write save one for every
-    unstreamed answer (docs/performance.md). The head gets `headers`, whole lines, on its way: as bytes they cost a
-    copy, in ASGI's lists each would be checked and joined for every answer.
+    unstreamed answer (docs/performance.md).
 
     A close asks `lingers` first: where the client is still sending, only our half is closed, and its owner calls
     `close_now` later. A close at once would be answered with a reset, which may overtake the answer (RFC 9112, 9.6).
     """
 
-    __slots__ = ("_half_closed", "_headers", "_held", "_lingers", "_loop", "_transport")
+    __slots__ = ("_flushing", "_half_closed", "_held", "_lingers", "_loop", "_transport")
 
     def __init__(
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         *,
-        headers: bytes,
         lingers: Callable[[], bool],
     ) -> None:
         self._transport = transport
         self._loop = loop
-        self._headers = headers
         self._lingers = lingers
         self._held = b""
+        self._flushing = False
         self._half_closed = False
 
+    def hold(self, head: bytes) -> None:
+        """Write a head with what is written next."""
+        self._held = head
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_held)
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write, or hold when it is a head."""
+        """Write, behind the head that is held."""
         if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held + data)
-        elif data[:9] == b"HTTP/1.1 " and data[9:12] != b"100":
-            self._held = bytes(data).replace(b"\r\n", b"\r\n" + self._headers, 1)
-            self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
+            data, self._held = self._held + data, b""
+        self._transport.write(data)
 
     def close(self) -> None:
         """Close gently."""
@@ -98,6 +98,10 @@ class AnswerTransport(asyncio.Transport):
     def forget_owner(self) -> None:
         """Ask nobody any more: the connection is lost."""
         self._lingers = _never
+
+    def _flush_held(self) -> None:
+        self._flushing = False
+        self._flush()
 
     def _flush(self) -> None:
         if self._held:

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
+from neurogate.httpd.answer_head import LINES
+
 
 class FakeConnection:
     """A `neurogate.httpd.Connection`."""
@@ -132,7 +134,7 @@ class FakeClient:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.headers = {name.decode(): value.decode("latin-1") for name, value in message["headers"]}
+            self.headers = _headers_of(message)
             return
         if not self.status:
             raise RuntimeError("a body came before its head")
@@ -149,3 +151,10 @@ class FakeClient:
     def __repr__(self) -> str:
         state = "lost" if self.connection.lost else "complete" if self.complete else "open"
         return f"<FakeClient {self.scope['method']} {self.scope['path']} {self.status or '-'} {state}>"
+
+
+def _headers_of(message: Message) -> dict[str, str]:
+    if LINES in message:
+        lines = message[LINES].decode("latin-1").split("\r\n")[:-1]
+        return {name: value for name, _, value in (line.partition(": ") for line in lines)}
+    return {name.decode(): value.decode("latin-1") for name, value in message["headers"]}
