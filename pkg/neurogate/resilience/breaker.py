@@ -95,14 +95,17 @@ class _Ear(pybreaker.CircuitBreakerListener):
         self._moved(new_state.name)
 
 
-class EndpointBreaker:
+class _Closed:
+    """What a call of a closed breaker reads and writes: together in memory, as slots of a base are."""
+
+    __slots__ = ("_calls", "_generation", "_now", "_state", "_tally")
+
+
+class EndpointBreaker(_Closed):
     """Admission to one endpoint. Single-threaded: every method runs on the event loop and none blocks."""
 
     __slots__ = (
-        "_calls",
         "_dispensable",
-        "_generation",
-        "_now",
         "_on_transition",
         "_opened_at",
         "_probed_at",
@@ -112,8 +115,6 @@ class EndpointBreaker:
         "_settings",
         "_slow",
         "_slow_s",
-        "_state",
-        "_tally",
         "opened_for",
         "users_probe",
     )

@@ -24,11 +24,10 @@ _RING = (1 << _BUCKETS * _DIGIT_BITS) - 1
 class RateWindow:
     """Counts of the last `seconds`. Time is the caller's, in seconds, and must not go back."""
 
-    __slots__ = ("_bucket_s", "_latest", "_ring", "seconds")
+    __slots__ = ("_latest", "_ring", "seconds")
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._bucket_s = seconds / _BUCKETS
         self._latest = 0
         """Number of the bucket that was written last."""
         self._ring = 0
@@ -45,7 +44,7 @@ class RateWindow:
 
     def record(self, now: float, *, bad: bool) -> None:
         """Count a call that ended now."""
-        bucket = int(now / self._bucket_s)
+        bucket = int(now / self.seconds * _BUCKETS)
         passed = bucket - self._latest
         if passed:
             self._latest = bucket
