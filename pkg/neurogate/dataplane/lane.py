@@ -39,7 +39,7 @@ class Column(enum.IntEnum):
 
 
 class Edit(NamedTuple):
-    """A member that changes columns; None is no column. In both the same one, what it can do has changed."""
+    """A member that changes columns; None is no column. Both may be the same one: what it can do has changed."""
 
     member: Member
     before: Column | None

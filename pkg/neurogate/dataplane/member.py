@@ -39,6 +39,7 @@ class _Picked:
         "in_flight",
         "on_idle",
         "on_room",
+        "slots",
         "tally",
         "usable",
     )
@@ -100,6 +101,8 @@ class Member(_Picked):
         self.told = WorkerState.UNREACHABLE
         """The state that was told last."""
         self.reachable_once = False
+        self.slots = 0
+        """Of its report: who adds up a large fleet's does not wait for the memory of all reports."""
         self.reported_at = 0.0
         self.last_error = ""
         self.readmission: asyncio.TimerHandle | None = None
@@ -137,6 +140,7 @@ class Member(_Picked):
     @report.setter
     def report(self, report: WorkerReport) -> None:
         self._report = report
+        self.slots = report.slots_total
         self._judge()
 
     @property
@@ -169,15 +173,21 @@ class Member(_Picked):
                 return self.report.detail
 
     def take_report(self, report: WorkerReport, now: float) -> bool:
-        """Store a report; True when it changes who may be picked for what."""
+        """Store a report; True when it changes who may be picked for what, or for how much."""
         before = self.report
         if before.resumes and not (report.ready or report.resumes):
             report = replace(report, resumes=before.resumes)  # an engine that is away does not tell what it can do
         self.report = report
         self.reported_at = now
         self._others = max(0, report.running + report.queued - self.in_flight)
-        told = (before.ready, before.draining, before.models, before.apis, before.resumes)
-        return told != (report.ready, report.draining, report.models, report.apis, report.resumes)
+        return (
+            report.ready is not before.ready
+            or report.draining is not before.draining
+            or report.slots_total != before.slots_total
+            or report.models != before.models
+            or report.apis != before.apis
+            or report.resumes != before.resumes
+        )
 
     def forget_load(self) -> None:
         """The worker is gone, and with it what it was doing; what it can do is remembered."""

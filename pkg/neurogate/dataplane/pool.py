@@ -392,7 +392,7 @@ class EndpointPool:
         self._follow_up(member, report)
 
     def _note(self, member: Member, report: WorkerReport) -> bool:
-        """Store a report, and tell what is new in it; True when it changes who may be picked for what."""
+        """Store a report, and tell what is new in it; True when it changes who may be picked for what or how much."""
         before = member.report
         if not member.take_report(report, self._loop.time()):
             return False

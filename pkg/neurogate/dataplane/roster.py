@@ -27,6 +27,7 @@ class _Place(NamedTuple):
     heard: bool = True
     models: tuple[ServedModel, ...] = ()
     apis: frozenset[str] = frozenset()
+    slots: int = 0
 
     def columns(self) -> dict[str, Column | None]:
         """Its column in the lane of each of its models, and in everybody's."""
@@ -101,7 +102,7 @@ class Roster:
             self._unproved.pop(member, None)
         if before.models != after.models:
             self._count_models(before, after)
-        others = before.apis != after.apis
+        others = (before.apis, before.slots) != (after.apis, after.slots)
         columns, columns_after = before.columns(), after.columns()
         for model in columns | columns_after:
             edit = Edit(member, columns.get(model), columns_after.get(model))
@@ -130,4 +131,5 @@ def _place_of(member: Member) -> _Place:
         report is not NEVER_HEARD,
         report.models,
         report.apis,
+        member.slots,
     )

@@ -41,6 +41,40 @@ def test_the_slots_of_all_workers_times_the_factor():
     virtual_time.run(main())
 
 
+def test_other_slots_make_another_room_at_once():
+    async def main() -> None:
+        async with rig(2) as made:
+            tell_slots(made)
+            room = room_of(made)
+            calls = [made.send()[0] for _ in range(2 * SLOTS)]
+            assert not room.has_room(("", ""), 0)
+            made.worker(1).tell(replace(made.worker(1).present, slots_total=SLOTS + 1))
+            assert room.has_room(("", ""), 0)
+            assert not room.has_room(("", ""), 1)
+            for call in calls:
+                call.cancel()
+
+    virtual_time.run(main())
+
+
+def test_what_happens_to_others_leaves_the_room_of_a_model_as_it_is():
+    async def main() -> None:
+        async with rig(3, models={"worker-0": ("a",), "worker-1": ("a",), "worker-2": ("b",)}) as made:
+            tell_slots(made)
+            room = room_of(made)
+            calls = [made.send(model="a")[0] for _ in range(2 * SLOTS - 1)]
+            for _ in range(2):
+                assert room.has_room(("a", ""), 0)
+                assert not room.has_room(("a", ""), 1)
+                made.pool.cordon("worker-2")
+            room.configure(max_concurrent=-1, factor=2.0)
+            assert room.has_room(("a", ""), SLOTS)
+            for call in calls:
+                call.cancel()
+
+    virtual_time.run(main())
+
+
 def test_a_busy_model_takes_no_room_from_an_idle_one():
     async def main() -> None:
         async with rig(2, models={"worker-0": ("busy",), "worker-1": ("idle",)}) as made:
@@ -82,7 +116,7 @@ def test_names_that_clients_make_up_are_not_remembered():
             for number in range(1000):
                 assert room.has_room((f"model-{number}", ""), 0)
 
-            assert len(room._slots) == 0
+            assert len(room._rooms) == 0
 
     virtual_time.run(main())
 

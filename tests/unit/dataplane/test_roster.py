@@ -22,6 +22,7 @@ reports = st.builds(
     draining=st.sampled_from([False, False, False, True]),
     models=models.map(tuple),
     apis=st.frozensets(st.sampled_from(APIS[1:])),
+    slots_total=st.integers(0, 2),
 )
 changes = st.tuples(
     st.integers(0, WORKERS - 1),
