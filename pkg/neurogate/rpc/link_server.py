@@ -1,8 +1,9 @@
-"""The worker's end of the link: one session per gateway that is connected.
+"""The worker's end of the link: one session per gateway that is connected, whatever carries its frames.
 
-A session owns the tasks of the calls it carries: when the gateway goes, they are cancelled and the engine's slots are
-free. What calls have to say is gathered in an outbox and written in frames; a busy session lingers for a millisecond,
-because the gateway's cost is per frame (measured: 22 tokens a frame cost it a third more CPU than 47, ADR 0001).
+A session owns the calls it carries: when the gateway goes, they are cancelled and the engine's slots are free. What
+calls have to say is gathered in an outbox and written in frames: at the end of the loop's turn on an idle link, and a
+millisecond after the last frame on a busy one, because the gateway's cost is per frame (measured: 22 tokens a frame
+cost it a third more CPU than 47, ADR 0001).
 """
 
 from __future__ import annotations
@@ -10,10 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import grpc
-import grpc.aio
-import structlog
+from typing import Protocol
 
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.channel import End
@@ -21,9 +19,18 @@ from neurogate.rpc.backend import IncomingCall, WorkerBackend
 from neurogate.rpc.codec import report_to_wire, resume_from_wire
 from neurogate.rpc.outbox import WorkerOutbox
 
-LinkContext = grpc.aio.ServicerContext[pb.GatewayFrame, pb.WorkerFrame]
 
-_log = structlog.get_logger("neurogate.link")
+class LinkWire(Protocol):
+    """What takes a session's frames to the gateway."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes a frame now. Once it does again, it calls the session's `resume`, not from within `send`."""
+        ...
+
+    def send(self, frame: pb.WorkerFrame) -> None:
+        """Take a frame; called only when ready."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +60,31 @@ class LinkSession:
         self,
         backend: WorkerBackend,
         settings: LinkServerSettings,
+        wire: LinkWire,
         *,
         loop: asyncio.AbstractEventLoop,
         on_hello: Callable[[str], None],
     ) -> None:
+        """It reports to the gateway at once, and then regularly until it ends."""
         self._backend = backend
         self._settings = settings
+        self._wire = wire
         self._loop = loop
         self._on_hello = on_hello
         self._outbox = WorkerOutbox()
-        self._wake = asyncio.Event()
+        self._written_at = loop.time() - settings.linger_s
+        self._writing: asyncio.Handle | None = None
+        """The next frame's; None when nothing waits, or the wire is not ready."""
         self._room = asyncio.Event()
         self._room.set()
         self._flushed = asyncio.Event()
-        self._over = False
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._incoming: dict[int, _Incoming] = {}
+        self._over = False
+        self._idle = asyncio.Event()
+        """Over, and every call has ended."""
+        self._failure: BaseException | None = None
+        self._stats: asyncio.Handle = loop.call_soon(self._tick)
 
     @property
     def active(self) -> int:
@@ -81,30 +97,13 @@ class LinkSession:
         self._say()
 
     async def flushed(self) -> None:
-        """Wait until everything said so far is written."""
+        """Wait until everything said so far is written, or the session is over."""
         await self._flushed.wait()
 
-    async def run(self, context: LinkContext) -> None:
-        """Serve until the gateway goes or the task is cancelled; either way every call is cancelled."""
-        self.refresh()
-        async with asyncio.TaskGroup() as tasks:
-            helpers = [
-                tasks.create_task(self._write(context), name="link-write"),
-                tasks.create_task(self._tick(), name="link-stats"),
-            ]
-            try:
-                while True:
-                    frame = await context.read()
-                    if not isinstance(frame, pb.GatewayFrame):  # grpc.aio.EOF
-                        break
-                    self._take(frame, tasks)
-            finally:
-                for task in (*helpers, *self._calls.values()):
-                    task.cancel()
-                self._over = True  # nothing more will be written: whoever waits for that waits in vain
-                self._flushed.set()
-
-    def _take(self, frame: pb.GatewayFrame, tasks: asyncio.TaskGroup) -> None:
+    def take(self, frame: pb.GatewayFrame) -> None:
+        """What the gateway says."""
+        if self._over:
+            return
         if frame.HasField("hello"):
             self._on_hello(frame.hello.gateway_id)
         for submit in frame.submits:
@@ -113,9 +112,9 @@ class LinkSession:
             elif len(submit.body) > self._settings.max_body_bytes:
                 self._refuse_body(submit.id)
             else:
-                self._start(submit, submit.body, tasks)
+                self._start(submit, submit.body)
         for part in frame.parts:
-            self._take_part(part, tasks)
+            self._take_part(part)
         for ticket in frame.cancels:
             self._incoming.pop(ticket, None)
             task = self._calls.get(ticket)
@@ -125,7 +124,33 @@ class LinkSession:
             self._outbox.pong(frame.ping)
             self._say()
 
-    def _take_part(self, part: pb.BodyPart, tasks: asyncio.TaskGroup) -> None:
+    def resume(self) -> None:
+        """The wire is ready again."""
+        if self._writing is None and not self._over:
+            self._write()
+
+    def end(self) -> None:
+        """The gateway is gone, or is to go: cancel every call and say nothing more. Idempotent."""
+        if self._over:
+            return
+        self._over = True
+        self._stats.cancel()
+        if self._writing is not None:
+            self._writing.cancel()
+        self._flushed.set()  # nothing more will be written: whoever waits for that waits in vain
+        self._incoming.clear()
+        for task in self._calls.values():
+            task.cancel()
+        if not self._calls:
+            self._idle.set()
+
+    async def ended(self) -> None:
+        """Wait until the session is over and its calls have ended. Raises what a call raised, which ends it too."""
+        await self._idle.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _take_part(self, part: pb.BodyPart) -> None:
         incoming = self._incoming.get(part.id)
         if incoming is None:  # cancelled or refused
             return
@@ -135,7 +160,7 @@ class LinkSession:
             self._refuse_body(part.id)
         elif part.last:
             del self._incoming[part.id]
-            self._start(incoming.submit, bytes(incoming.body), tasks)
+            self._start(incoming.submit, bytes(incoming.body))
 
     def _refuse_body(self, ticket: int) -> None:
         limit = self._settings.max_body_bytes
@@ -143,7 +168,7 @@ class LinkSession:
             ticket, End(http_status=413, message=f"larger than the worker's NEUROGATE_MAX_BODY_BYTES, {limit}")
         )
 
-    def _start(self, submit: pb.Submit, body: bytes, tasks: asyncio.TaskGroup) -> None:
+    def _start(self, submit: pb.Submit, body: bytes) -> None:
         call = IncomingCall(
             submit.path,
             body,
@@ -154,8 +179,16 @@ class LinkSession:
             submit.tracestate,
         )
         ticket = submit.id
-        self._calls[ticket] = task = tasks.create_task(self._serve(ticket, call))
-        task.add_done_callback(lambda _: self._calls.pop(ticket))
+        self._calls[ticket] = task = self._loop.create_task(self._serve(ticket, call))
+        task.add_done_callback(lambda done: self._forget(ticket, done))
+
+    def _forget(self, ticket: int, task: asyncio.Task[None]) -> None:
+        self._calls.pop(ticket, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
+            self.end()
+        if self._over and not self._calls:
+            self._idle.set()
 
     async def _serve(self, ticket: int, call: IncomingCall) -> None:
         self._finish(ticket, await self._backend.answer(call, _SessionOutlet(self, ticket)))
@@ -171,30 +204,31 @@ class LinkSession:
             self._room.clear()
 
     def _say(self) -> None:
-        if not self._over:
-            self._flushed.clear()
-        self._wake.set()
+        if self._writing is not None or self._over:
+            return
+        self._flushed.clear()
+        if not self._wire.ready:
+            return
+        due = self._written_at + self._settings.linger_s
+        if due > self._loop.time():
+            self._writing = self._loop.call_at(due, self._write)
+        else:
+            self._writing = self._loop.call_soon(self._write)
 
-    async def _write(self, context: LinkContext) -> None:
-        outbox, linger_s, now = self._outbox, self._settings.linger_s, self._loop.time
-        written_at = now() - linger_s
-        while True:
-            await self._wake.wait()
-            wait_s = written_at + linger_s - now()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            self._wake.clear()
-            while outbox:
-                await context.write(outbox.next_frame())
-            written_at = now()
+    def _write(self) -> None:
+        self._writing = None
+        outbox, wire = self._outbox, self._wire
+        while outbox and wire.ready:
+            wire.send(outbox.next_frame())
+        self._written_at = self._loop.time()
+        if not outbox:
             self._room.set()
-            if not self._wake.is_set():
+            if wire.ready:
                 self._flushed.set()
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.stats_interval_s)
-            self.refresh()
+    def _tick(self) -> None:
+        self.refresh()
+        self._stats = self._loop.call_later(self._settings.stats_interval_s, self._tick)
 
 
 class _SessionOutlet:

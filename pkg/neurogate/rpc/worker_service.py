@@ -10,7 +10,6 @@ from typing import cast
 
 import grpc
 import grpc.aio
-import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -19,13 +18,17 @@ from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.api.v1 import worker_pb2_grpc
 from neurogate.errors import EngineFailedError, GatewayError
 from neurogate.inference import Finished, Prompt, Token, Usage
+from neurogate.rpc import link_over_grpc
+from neurogate.rpc.back_door import BackDoor, client_of
 from neurogate.rpc.backend import WorkerBackend
 from neurogate.rpc.codec import event_to_wire, prompt_from_wire, report_to_wire
-from neurogate.rpc.link_server import LinkContext, LinkServerSettings, LinkSession
+from neurogate.rpc.front import Front
+from neurogate.rpc.http2.serving import OwnLinks
+from neurogate.rpc.link_over_grpc import LinkContext
+from neurogate.rpc.link_server import LinkServerSettings
+from neurogate.rpc.link_sessions import LinkSessions
 from neurogate.rpc.outbox import FRAME_BYTES
 from neurogate.rpc.status import status_of
-
-_log = structlog.get_logger("neurogate.rpc")
 
 _WORKER = pb.DESCRIPTOR.services_by_name["Worker"].full_name
 _LLM = llm_pb2.DESCRIPTOR.services_by_name["LLMService"].full_name
@@ -56,47 +59,30 @@ class WorkerServicer(worker_pb2_grpc.WorkerServicer):
     ) -> None:
         self._backend = backend
         self._limits = limits
-        self._settings = settings
-        self._loop = loop
-        self._sessions: set[LinkSession] = set()
+        self.links = LinkSessions(backend, settings, loop=loop)
+        """Those of gateways, whoever carries them."""
 
     @property
     def sessions(self) -> int:
         """Gateways connected."""
-        return len(self._sessions)
+        return len(self.links)
 
     @property
     def active(self) -> int:
         """Calls held for all of them."""
-        return sum(session.active for session in self._sessions)
+        return self.links.active
 
     def refresh(self) -> None:
         """Tell every gateway at once how the worker is."""
-        for session in self._sessions:
-            session.refresh()
+        self.links.refresh()
 
     async def flushed(self) -> None:
         """Wait until every gateway has been written what was said so far."""
-        for session in tuple(self._sessions):
-            await session.flushed()
+        await self.links.flushed()
 
     async def Link(self, _: object, context: LinkContext) -> None:  # noqa: N802 - gRPC's name
         """One gateway's stream, until it goes."""
-        peer = context.peer()
-        session = LinkSession(
-            self._backend,
-            self._settings,
-            loop=self._loop,
-            on_hello=lambda gateway_id: _log.info("gateway linked", gateway=gateway_id, peer=peer),
-        )
-        self._sessions.add(session)
-        try:
-            await session.run(context)
-        except* (grpc.aio.InternalError, grpc.aio.UsageError):
-            pass  # the stream ended while something was being written to it
-        finally:
-            self._sessions.discard(session)
-            _log.info("gateway left", peer=peer)
+        await link_over_grpc.serve(self.links, context, client_of(context.peer()))
 
     async def Generate(  # noqa: N802 - gRPC's name
         self, request: pb.GenerateRequest, context: _ServerContext
@@ -192,13 +178,18 @@ class WorkerServer:
         max_message_bytes: int,
         limits: GenerationLimits = GenerationLimits(),
     ) -> None:
-        self.servicer = WorkerServicer(backend, settings, limits, loop=asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self.servicer = WorkerServicer(backend, settings, limits, loop=loop)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        # The limit is on bodies; a frame may carry many small ones whatever it is.
+        max_message_bytes = max(max_message_bytes, 2 * FRAME_BYTES)
+        self._links = OwnLinks(self.servicer.links, loop=loop, max_message_bytes=max_message_bytes)
+        self._back_door = BackDoor()
+        self._front = Front(self._back_door, self._links.welcome, loop=loop)
         self._server = grpc.aio.server(
             options=(
                 ("grpc.so_reuseport", 0),  # a second worker on the port must fail, not share it
-                # The limit is on bodies; a frame may carry many small ones whatever it is.
-                ("grpc.max_receive_message_length", max(max_message_bytes, 2 * FRAME_BYTES)),
+                ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
             )
@@ -209,18 +200,22 @@ class WorkerServer:
         reflection.enable_server_reflection((_WORKER, _LLM, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        """Listen on host:port, without credentials in plain; port 0 takes a free one.
+        """Listen on host:port; port 0 takes a free one. In plain the port is ours, with credentials it is gRPC's.
 
         Returns the port. Raises OSError when it is taken.
         """
         try:
             if credentials is None:
-                port = self._server.add_insecure_port(address)
+                port = await self._front.listen(address)
+                self._back_door.open(self._server)
             else:
                 port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address} (GRPC_PORT): {error}") from error
+        except (OSError, RuntimeError) as error:
+            self._front.close()
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise OSError(f"cannot listen on {address} (GRPC_PORT): {reason}") from error
         await self._server.start()
+        await self._front.start()
         return port
 
     async def set_serving(self, *, serving: bool) -> None:
@@ -231,7 +226,11 @@ class WorkerServer:
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let plain ones finish for `grace_s`, then cut what is left."""
+        self._front.close()
         await self._server.stop(grace_s)
+        await self._links.stop()
+        await self._front.stop()
+        self._back_door.close()
 
 
 def _public_prompt(request: llm_pb2.PromptRequest) -> Prompt:
