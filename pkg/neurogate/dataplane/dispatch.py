@@ -11,6 +11,7 @@ from typing import Protocol
 from neurogate.balancing.picker import Picker
 from neurogate.channel import Call, End, EndCode
 from neurogate.dataplane.consider import Considered, consider
+from neurogate.dataplane.deadlines import Deadlines
 from neurogate.dataplane.exchange import Exchange
 from neurogate.dataplane.journal import Journal
 from neurogate.dataplane.lease import Lease
@@ -115,6 +116,7 @@ class Dispatcher:
         self._budget = budget
         self._observer = observer
         self._exchanges: set[Exchange] = set()
+        self._deadlines = Deadlines(self._exchanges, loop)
         self._beside = 0
 
     def configure(self, limits: DispatchLimits) -> None:
@@ -146,6 +148,7 @@ class Dispatcher:
         exchange = Exchange(self, call, receiver, journal)
         if not exchange.finished:
             self._exchanges.add(exchange)
+            self._deadlines.watch(call.deadline)
             self._stalls.watch(self._exchanges)
         return exchange
 

@@ -48,7 +48,6 @@ class Exchange:
     __slots__ = (
         "_broke",
         "_broken_by",
-        "_deadline_timer",
         "_dispatcher",
         "_doubtful",
         "_fruitless",
@@ -124,7 +123,6 @@ class Exchange:
         self._hedge: Hedge | None = None
         self._hedge_timer: asyncio.TimerHandle | None = None
         self._wait: Wait | None = None
-        self._deadline_timer = dispatcher.loop.call_at(call.deadline, self._expire)
         self._attempt()
 
     def on_chunk(self, data: bytes) -> None:
@@ -152,7 +150,7 @@ class Exchange:
     def on_end(self, end: End) -> None:
         """Judge the attempt and finish, or go to another worker."""
         if self.started and end.code is EndCode.DEADLINE:
-            self._expire()  # the worker's clock was a little faster than ours
+            self.expire()  # the worker's clock was a little faster than ours
             return
         verdict = judge(end)
         lease = self._lease
@@ -187,6 +185,21 @@ class Exchange:
         """The client is gone, or too slow: stop the engine and forget the request. Idempotent, tells nobody."""
         if not self.finished:
             self._finish()
+
+    def expire(self) -> None:
+        """The request's time is over."""
+        self._abandon(Outcome.IGNORED if self.started else Outcome.FAILURE)
+        where = f" on {self.worker_id}" if self.worker_id else ""
+        error = DeadlineError(
+            f"the request's time ran out{where}; ask for fewer tokens, or allow more time "
+            "(the request's own, or NEUROGATE_REQUEST_TIMEOUT_S)"
+        )
+        self._fail(error)
+
+    @property
+    def deadline(self) -> float:
+        """Loop time at which it is to be over."""
+        return self.call.deadline
 
     @property
     def phase(self) -> Phase:
@@ -384,16 +397,6 @@ class Exchange:
             refusal = StreamBrokenError(f"{self._broke}; {refusal.message}")
         self._fail(refusal)
 
-    def _expire(self) -> None:
-        """The request's time is over."""
-        self._abandon(Outcome.IGNORED if self.started else Outcome.FAILURE)
-        where = f" on {self.worker_id}" if self.worker_id else ""
-        error = DeadlineError(
-            f"the request's time ran out{where}; ask for fewer tokens, or allow more time "
-            "(the request's own, or NEUROGATE_REQUEST_TIMEOUT_S)"
-        )
-        self._fail(error)
-
     def _start(self) -> None:
         """The first bytes of a stream came from the present worker."""
         self.started = True
@@ -437,7 +440,6 @@ class Exchange:
         self._sent = None
         self._abandon(Outcome.IGNORED)
         self._unhedge()
-        self._deadline_timer.cancel()
         if self._wait is not None:
             self._wait.stop()
         self._dispatcher.ended(self)

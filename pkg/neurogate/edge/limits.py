@@ -43,6 +43,15 @@ class Limiter(Protocol):
         """Whether this caller has any bound; when not, nobody needs to ask `reserve`."""
         ...
 
+    @property
+    def immediate(self) -> bool:
+        """Whether `reserve_now` answers: nobody else is to be asked."""
+        ...
+
+    def reserve_now(self, caller: Caller, tokens: int) -> Reservation:
+        """As `reserve`, where the limiter is immediate."""
+        ...
+
     async def reserve(self, caller: Caller, tokens: int) -> Reservation:
         """Hold one request, one concurrency unit and the estimated tokens. What is refused counts nowhere.
 

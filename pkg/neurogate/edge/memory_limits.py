@@ -105,6 +105,11 @@ class MemoryLimiter:
         """Whether this caller has any bound. Anybody, with authentication off, is bounded by address only."""
         return (self._bounded_by_default or not caller.quota.unlimited) and bool(caller.key_id)
 
+    @property
+    def immediate(self) -> bool:
+        """It all is here."""
+        return True
+
     async def reserve(self, caller: Caller, tokens: int) -> Reservation:
         """See `Limiter.reserve`. Never waits."""
         return self.reserve_now(caller, tokens)

@@ -114,6 +114,15 @@ class RedisLimiter:
         """Whether this caller has any bound. Anybody, with authentication off, is bounded by address only."""
         return self._fallback.limits(caller)
 
+    @property
+    def immediate(self) -> bool:
+        """Redis is asked."""
+        return False
+
+    def reserve_now(self, caller: Caller, tokens: int) -> Reservation:
+        """Nobody knows without asking."""
+        raise NotImplementedError
+
     async def reserve(self, caller: Caller, tokens: int) -> Reservation:
         """See `Limiter.reserve`. Waits for Redis, at most twice its timeout, and not at all while it is down."""
         quota = effective(caller.quota, self._defaults)

@@ -6,7 +6,9 @@ Whatever counts, in memory or in Redis, fills in a `Standing`; nothing here coun
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import lru_cache
+
+import msgspec
 
 from neurogate.edge.caller import UNLIMITED, Quota
 from neurogate.edge.limits import Header
@@ -16,7 +18,7 @@ NO_RETRY: Header = (b"x-should-retry", b"false")
 """OpenAI's and Anthropic's clients obey it; without it they would wait for what no waiting brings."""
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """What a key has used, this request included when it was taken."""
 
     requests: int = 0
@@ -88,7 +90,12 @@ def _duration(seconds: float) -> bytes:
     """As OpenAI writes it: 120ms, 12.5s, 1m0s."""
     if seconds < 1:
         return b"%dms" % math.ceil(seconds * 1000)
-    minutes, rest = divmod(math.ceil(seconds * 10) / 10, 60)
+    return _tenths(math.ceil(seconds * 10))
+
+
+@lru_cache(maxsize=1024)
+def _tenths(tenths: int) -> bytes:
+    minutes, rest = divmod(tenths / 10, 60)
     return b"%dm%gs" % (minutes, rest) if minutes else b"%gs" % rest
 
 

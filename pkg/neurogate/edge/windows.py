@@ -93,6 +93,10 @@ class Window:
 
     def resets_s(self, now: float) -> tuple[float, float]:
         """Seconds until all requests, and until all tokens, that are charged now have expired."""
+        entries = self._entries
+        if entries and (last := entries[-1]).requests and last.tokens:  # the usual case
+            left_s = last.last + self._window_s - now
+            return left_s, left_s
         return self._reset_s(now, "requests"), self._reset_s(now, "tokens")
 
     def _reset_s(self, now: float, what: Literal["requests", "tokens"]) -> float:

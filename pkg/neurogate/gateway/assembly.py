@@ -6,11 +6,11 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from typing import cast
 
 import structlog
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from neurogate.balancing import picker
 from neurogate.config import Effective, Source
@@ -33,6 +33,7 @@ from neurogate.gateway.certificates import Certificates
 from neurogate.gateway.dialects.table import dialects
 from neurogate.gateway.edge import Edge
 from neurogate.gateway.explain import Explainer
+from neurogate.gateway.front import FrontDoor
 from neurogate.gateway.generation import GenerationEndpoint
 from neurogate.gateway.grpc_edge import GrpcEdge
 from neurogate.gateway.in_flight import InFlight
@@ -316,7 +317,7 @@ class Gateway:
             loop=loop,
             recorder=self._recorder,
         )
-        self.front = _front_door(self._hot, others)
+        self.front = FrontDoor(self._hot, others, immediate=lambda: self.edge.immediate)
         self.app = cors.around(self.front, config.http.cors_origins)
         self.live, seen = show(
             self.pool,
@@ -384,13 +385,3 @@ class Gateway:
     def _models(self) -> Container[str]:
         """The names of all models there are now."""
         return self.pool.snapshot.models
-
-
-def _front_door(hot: Mapping[str, ASGIApp], others: ASGIApp) -> ASGIApp:
-    """Hot paths by one dictionary look-up, everything else through Starlette's router and middleware."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        await (endpoint or others)(scope, receive, send)
-
-    return app

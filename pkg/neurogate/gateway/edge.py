@@ -52,7 +52,7 @@ class Edge:
         self._addresses = addresses
         self._names = names
         self._models = models
-        self._limiter = limiter
+        self.limiter = limiter
         self._admission = admission
         self._settings = limits
 
@@ -93,14 +93,26 @@ class Edge:
             may_use(caller, found)
         return found
 
+    @property
+    def immediate(self) -> bool:
+        """Whether limits are known here, so that nobody need be asked and waited for."""
+        return self.limiter.immediate
+
+    def bounds(self, caller: Caller) -> bool:
+        """Whether anything bounds the caller; when not, nothing is to be reserved."""
+        return self.limiter.limits(caller)
+
+    def estimate(self, prompt_bytes: int, max_tokens: int | None, answers: int) -> int:
+        """Tokens to reserve for a request."""
+        return estimate(min(prompt_bytes, PROMPT_BYTES_MAX), max_tokens, self._settings, answers=answers)
+
     async def reserve(
         self, caller: Caller, *, prompt_bytes: int, max_tokens: int | None, n: int, generates: bool
     ) -> Reservation | None:
         """Hold what the request may use; None when nothing bounds the caller. Raises RateLimitedError."""
-        if not self._limiter.limits(caller):
+        if not self.bounds(caller):
             return None
-        tokens = estimate(min(prompt_bytes, PROMPT_BYTES_MAX), max_tokens, self._settings, answers=n * generates)
-        return await self._limiter.reserve(caller, tokens)
+        return await self.limiter.reserve(caller, self.estimate(prompt_bytes, max_tokens, n * generates))
 
     def used(self, usage: Usage | None, *, prompt_bytes: int, chunks: int, left: bool, failed: bool) -> int | None:
         """Tokens to charge, as Reservation.settle takes them.

@@ -131,9 +131,12 @@ class GenerationEndpoint:
         served.body = body = body if model == head.model else with_model(body, model)
         if caller.models is not None and not names_one_model(body):
             raise BadRequestError("model: is given more than once; name one model", param="model")
-        served.reservation = await edge.reserve(
-            caller, prompt_bytes=len(body), max_tokens=head.max_tokens, n=head.n, generates=self._generates
-        )
+        if edge.bounds(caller):
+            tokens = edge.estimate(len(body), head.max_tokens, head.n if self._generates else 0)
+            limiter = edge.limiter
+            served.reservation = (
+                limiter.reserve_now(caller, tokens) if limiter.immediate else await limiter.reserve(caller, tokens)
+            )
         deadline = served.began_at + time_allowed_s(headers, self._request_timeout_s)
         resumable = self._resumable and head.stream and not switched_off(headers.resume, "X-NeuroGate-Resume")
         state = trace_state(scope["headers"]) if headers.traceparent else ""

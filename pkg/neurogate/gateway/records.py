@@ -124,7 +124,7 @@ class Recorder:
                 bytes=size,
                 outcome=outcome(status, broken=broken),
                 client=self._edge.address(peer, forwarded_for),
-                prompt=prompt[:_PROMPT_BYTES_MAX].decode("utf-8", "replace") if self._prompts else "",
+                prompt=self._prompt(prompt),
             )
         )
 
@@ -132,22 +132,29 @@ class Recorder:
         """Write a request of a hot endpoint down: a `Record`."""
         response = served.response
         first_at = response.first_byte_at if response is not None else None
-        self.write(
-            "POST",
-            path,
-            served.status,
-            began_at=served.began_at,
-            peer=served.peer,
-            forwarded_for=served.headers.forwarded_for,
-            request_id=served.request_id,
-            traceparent=served.traceparent,
-            key_id=served.caller.key_id,
-            model=served.model,
-            usage=response.usage if response is not None else None,
-            ttft_s=first_at - served.began_at if first_at is not None else None,
-            worker=response.worker_id if response is not None else "",
-            attempts=response.attempts if response is not None else 0,
-            size=served.refusal_bytes + (response.bytes_sent if response is not None else 0),
-            broken=response is not None and response.broken,
-            prompt=served.body,
+        usage, broken = (response.usage, response.broken) if response is not None else (None, False)
+        self._put(  # what `write` makes of it, without telling each of these twice
+            Entry(
+                at=self._wall(),
+                method="POST",
+                path=path,
+                status=served.status,
+                key_id=served.caller.key_id,
+                request_id=served.request_id,
+                trace_id=trace_id_of(served.traceparent) if served.traceparent else "",
+                model=served.model,
+                prompt_tokens=usage.prompt_tokens if usage is not None else None,
+                completion_tokens=usage.completion_tokens if usage is not None else None,
+                ttft_s=first_at - served.began_at if first_at is not None else None,
+                duration_s=self._loop.time() - served.began_at,
+                worker=response.worker_id if response is not None else "",
+                attempts=response.attempts if response is not None else 0,
+                bytes=served.refusal_bytes + (response.bytes_sent if response is not None else 0),
+                outcome=outcome(served.status, broken=broken),
+                client=self._edge.address(served.peer, served.headers.forwarded_for),
+                prompt=self._prompt(served.body),
+            )
         )
+
+    def _prompt(self, body: bytes) -> str:
+        return body[:_PROMPT_BYTES_MAX].decode("utf-8", "replace") if self._prompts else ""

@@ -1,14 +1,15 @@
-"""What ASGI's `receive` and `send` give to await where there is nothing to wait for.
+"""What needs neither a task nor a coroutine.
 
-Whoever knows these, as the hot path does, looks at what it was given and needs no coroutine; everybody else awaits it.
+`Done` and `Ready` are what ASGI's `receive` and `send` give to await where there is nothing to wait for. Whoever knows
+them, as the hot path does, looks at what it was given and needs no coroutine; everybody else awaits it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Protocol
 
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 
 class Done:
@@ -37,3 +38,16 @@ class Ready:
         """The message."""
         return self.message
         yield
+
+
+class AtOnce(Protocol):
+    """An app that can do without a task."""
+
+    def at_once(self, scope: Scope) -> bool:
+        """Whether this request, whose body is there as a whole, may be run without one (`stepped.py`)."""
+        ...
+
+
+def never(_: Scope) -> bool:
+    """Of any other app."""
+    return False

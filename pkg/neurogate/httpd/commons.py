@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.server import ServerState
 
+from neurogate.httpd.at_once import never
 from neurogate.httpd.limits import HttpLimits
 
 
@@ -42,7 +43,7 @@ class Commons:
         on_refused: Callable[[int], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.app = app
+        self.serve(app)
         self.state = state
         """uvicorn's: its connections and its tasks."""
         self.limits = limits
@@ -58,6 +59,11 @@ class Commons:
         self.now = loop.time()
         """The time of the last sweep: reading it costs nothing."""
         self._timer: asyncio.TimerHandle | None = None
+
+    def serve(self, app: ASGIApp) -> None:
+        """Run requests with this app from now on."""
+        self.app = app
+        self.at_once: Callable[[Scope], bool] = getattr(app, "at_once", never)
 
     @property
     def connections(self) -> set[Swept]:

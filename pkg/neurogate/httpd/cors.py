@@ -6,11 +6,12 @@ Credentials are not allowed, so a page must hold a key of its own: no cookie of 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neurogate.httpd.answer_head import with_headers
+from neurogate.httpd.at_once import never
 from neurogate.httpd.origins import ANY
 
 _METHODS = b"GET, POST, OPTIONS"
@@ -50,6 +51,7 @@ class Cors:
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app = app
+        self._at_once: Callable[[Scope], bool] = getattr(app, "at_once", never)
         self._any = ANY in origins
         self._origins = frozenset(origin.encode().lower() for origin in origins)
 
@@ -73,6 +75,10 @@ class Cors:
             await send(message)
 
         await self._app(scope, receive, sending)
+
+    def at_once(self, scope: Scope) -> bool:
+        """See `httpd.at_once.AtOnce`: as the app has it."""
+        return self._at_once(scope)
 
     def _permits(self, origin: bytes) -> bool:
         return self._any or origin.lower() in self._origins

@@ -22,6 +22,7 @@ from neurogate.httpd.descriptors import unread
 from neurogate.httpd.head import RefusedError
 from neurogate.httpd.reader import Phase, RequestReader
 from neurogate.httpd.refusals import Refusal
+from neurogate.httpd.stepped import Stepped
 from neurogate.httpd.transport import AnswerTransport
 
 PIPELINED_MAX = 64
@@ -44,6 +45,8 @@ class HttpConnection(asyncio.Protocol):
         self._latest: RequestCycle | None = None
         """The request whose body is coming in, or came in last."""
         self._running: RequestCycle | None = None
+        self._due: RequestCycle | None = None
+        """Is to be run when all that came is read."""
         self._pipeline: deque[RequestCycle] = deque()
         self._body_bytes = 0
         self._unread_bytes = 0
@@ -109,7 +112,15 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._reader.feed(data)
         except RefusedError as error:
+            self._start_due()
             self._refuse(error.refusal)
+            return
+        due = self._due
+        if due is not None and not due.more_body and self._commons.at_once(due.scope):
+            self._due = None
+            self._step(due)
+        else:
+            self._start_due()
 
     def eof_received(self) -> bool:
         """Whether to keep the connection for what is still to be written."""
@@ -229,7 +240,7 @@ class HttpConnection(asyncio.Protocol):
             self._flow.pause_reading()
             self._pipeline.append(cycle)
         else:
-            self._start(cycle)
+            self._running = self._due = cycle
 
     def body_came(self, body: bytes) -> None:
         """Keep a piece of the body for the app; behind an answer, skip it."""
@@ -260,6 +271,18 @@ class HttpConnection(asyncio.Protocol):
         """Whether a request is being answered."""
         running = self._running
         return running is not None and not running.response_complete
+
+    def _start_due(self) -> None:
+        due, self._due = self._due, None
+        if due is not None:
+            self._start(due)
+
+    def _step(self, cycle: RequestCycle) -> None:
+        """Run it without a task."""
+        tasks = self._commons.state.tasks
+        stepped = Stepped(cycle.run(self._commons.app), tasks.discard, self._loop)
+        if not stepped.step():
+            tasks.add(stepped)  # type: ignore[arg-type]
 
     def _start(self, cycle: RequestCycle) -> None:
         self._running = cycle

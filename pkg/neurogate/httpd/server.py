@@ -153,7 +153,7 @@ class _QuietServer(uvicorn.Server):
     def set_app(self, app: ASGIApp) -> None:
         self._app = app
         if self._commons is not None:
-            self._commons.app = app
+            self._commons.serve(app)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
