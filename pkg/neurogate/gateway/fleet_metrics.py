@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from neurogate.dataplane.member import Member
 from neurogate.dataplane.pool import EndpointPool
@@ -15,6 +17,7 @@ from neurogate.rpc.link_client import LinkCounts
 from neurogate.telemetry import catalog
 from neurogate.telemetry.metric import GaugeOf
 from neurogate.telemetry.names import OTHER, Names
+from neurogate.telemetry.scrape import Samples
 
 _FIGURES: tuple[tuple[GaugeOf, Callable[[Member], float]], ...] = (
     (catalog.GATEWAY_WORKER_IN_FLIGHT, lambda member: member.in_flight),
@@ -45,6 +48,9 @@ _ALL = (
 )
 
 
+_STATES = tuple(WorkerState)
+
+
 class WorkerStates(Collector):
     """In which state every worker is, and how many are in each."""
 
@@ -59,9 +65,13 @@ class WorkerStates(Collector):
         self._workers.only(states)
         by_worker, by_state = self.describe()
         named = Counter((self._workers.of(worker_id), state) for worker_id, state in states.items())
-        for name in dict.fromkeys(name for name, _ in named):
-            for state in WorkerState:
-                by_worker.add_metric([name, state], named[name, state])
+        names = list(dict.fromkeys(name for name, _ in named))
+
+        def sample(number: int) -> Sample:
+            name, state = names[number // len(_STATES)], _STATES[number % len(_STATES)]
+            return Sample(by_worker.name, {"worker": name, "state": state}, named[name, state])
+
+        by_worker.samples = cast("list[Sample]", Samples(len(names) * len(_STATES), sample))
         counted = Counter(states.values())
         for state in WorkerState:
             by_state.add_metric([state], counted[state])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from neurogate.telemetry.counting import Histograms
 from neurogate.telemetry.metric import HistogramOf
-from neurogate.telemetry.scrape import PIECE, Write, written
+from neurogate.telemetry.scrape import PIECE, Samples, Write, written
 
 
 class Told(Collector):
@@ -73,6 +75,32 @@ def test_openmetrics_end_once() -> None:
     text = asyncio.run(written(everything(), openmetrics))
     assert text.count(b"# EOF") == 1
     assert text.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize("write", [generate_latest, openmetrics])
+def test_samples_may_be_made_as_they_are_written(write: Write) -> None:
+    made: list[int] = []
+
+    def sample(number: int) -> Sample:
+        made.append(number)
+        return Sample("states", {"worker": f'w"{number}'}, number)
+
+    late, registry, whole = gauge(0), CollectorRegistry(), CollectorRegistry()
+    late.samples = cast("list[Sample]", Samples(2 * PIECE + 1, sample))
+    registry.register(Told(late))
+    whole.register(Told(gauge(2 * PIECE + 1)))
+    counts: list[int] = []
+
+    async def main() -> bytes:
+        writing = asyncio.create_task(written(registry, write))
+        while not writing.done():
+            counts.append(len(made))
+            await asyncio.sleep(0)
+        return await writing
+
+    assert asyncio.run(main()) == write(whole)
+    assert sorted(set(counts)) == [0, PIECE, 2 * PIECE, 2 * PIECE + 1]
+    assert list(late.samples) == gauge(2 * PIECE + 1).samples
 
 
 @pytest.mark.parametrize("write", [generate_latest, openmetrics])
