@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from neurogate.engines.payload import Chunk, Timings, chunk_of
+from neurogate.engines.payload import Timings, chunk_of
 from neurogate.inference import Usage
 from neurogate.operations import Ending
 from neurogate.prompt_api import UNDECODABLE
@@ -114,14 +114,19 @@ def summed(ending: Ending, events: Iterable[bytes], counted: int) -> tuple[Accou
     more than one, only `counted`, the events that passed, tells how many tokens there were.
     """
     read = _READERS[ending]
-    accounts = [account for data in events for account in read(data)]
-    usages = [account.usage for account in accounts if account.usage is not None]
+    usages = []
+    reason, silent, further = "", 0, False
+    for data in events:
+        for account in read(data):
+            if account.usage is not None:
+                usages.append(account.usage)
+            reason = account.finish_reason or reason
+            silent += not account.generated
+            further = further or account.further
     usage = _largest(usages) if usages else None
-    if usage is not None and any(account.further for account in accounts):
+    if usage is not None and further:
         usage = Usage(usage.prompt_tokens, max(usage.completion_tokens, counted), usage.cached_tokens)
-    reasons = [account.finish_reason for account in accounts if account.finish_reason]
-    silent = sum(not account.generated for account in accounts)
-    return Account(usage, reasons[-1] if reasons else ""), silent
+    return Account(usage, reason), silent
 
 
 def whole(ending: Ending, body: bytes) -> Account:
@@ -152,10 +157,15 @@ def _whole_openai(body: bytes) -> Account:
 
 
 def _openai(data: bytes) -> Sequence[Account]:
-    chunk = chunk_of(data) or Chunk()
-    reasons = [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
-    further = any(choice.index for choice in chunk.choices)
-    return (Account(chunk.total(), reasons[-1] if reasons else "", chunk.generated, further),)
+    chunk = chunk_of(data)
+    if chunk is None:
+        return (_NOTHING,)
+    reason, generated, further = "", False, False
+    for choice in chunk.choices:
+        reason = choice.finish_reason or reason
+        generated = generated or choice.generated
+        further = further or choice.index != 0
+    return (Account(chunk.total(), reason, generated, further),)
 
 
 def _anthropic(data: bytes) -> Sequence[Account]:

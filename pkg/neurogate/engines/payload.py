@@ -75,11 +75,6 @@ class Chunk(msgspec.Struct):
     usage: UsageFields | None = None
     timings: Timings | None = None
 
-    @property
-    def generated(self) -> bool:
-        """Whether any answer got a token in this event."""
-        return any(choice.generated for choice in self.choices)
-
     def total(self) -> Usage | None:
         """The tokens this event accounts for; None when it does not say."""
         if self.usage is not None:

@@ -38,6 +38,8 @@ _WORDS = frozenset({DONE, b"null"})
 _SILENT_FIELDS = frozenset({b"", b"event", b"id", b"retry"})
 """What a line may be that is no data; a comment is a field without a name."""
 
+_ERROR = re.compile(rb"error")
+"""Found twice as fast as with `in`."""
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _DONE_EVENT = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _MESSAGE_STOP = re.compile(rb"^event: ?message_stop", re.MULTILINE)
@@ -74,7 +76,10 @@ class Ending:
 
 def events(whole: bytes) -> Iterator[Event]:
     """The events in whole event bytes; comments and events without data are left out."""
-    for block in _BLANK_LINE.split(whole):
+    for block in _blocks(whole):
+        if _is_line(block) and block.startswith(b"data: "):
+            yield Event("", block[6:])
+            continue
         name = ""
         data = []
         for line in block.splitlines():
@@ -84,6 +89,15 @@ def events(whole: bytes) -> Iterator[Event]:
                 name = line[6:].strip().decode(errors="replace")
         if data:
             yield Event(name, b"\n".join(data))
+
+
+def _blocks(whole: bytes) -> list[bytes]:
+    """What blank lines part."""
+    return _BLANK_LINE.split(whole) if b"\r" in whole else whole.split(b"\n\n")
+
+
+def _is_line(block: bytes) -> bool:
+    return b"\n" not in block and b"\r" not in block
 
 
 class _Form(NamedTuple):
@@ -97,6 +111,8 @@ class _Form(NamedTuple):
     """Where to look for them: from here on."""
     mark: re.Pattern[bytes]
     """An end mark."""
+    plain: bool = False
+    """An event of one line that is an object carries a token, and is no end."""
 
 
 class SseTap:
@@ -142,12 +158,18 @@ class SseTap:
         if self.error is not None or self._strange:
             return b""
         if not self._rest and data.endswith(b"\n\n"):
+            if self._form.plain and _is_plain(data) and not _ERROR.search(data):
+                self._tokens += 1
+                self._edge.append(data)
+                if self._first is None:
+                    self._first = data
+                return data
             whole = data
         else:
             whole = self._join(data)
             if not whole:
                 return b""
-        if b"error" in whole:
+        if _ERROR.search(whole):
             whole = self._cut_at_error(whole)
         if (sound := _sound(whole)) < len(whole):
             self._strange = no_event(whole[sound:])
@@ -221,9 +243,15 @@ def no_event(data: bytes) -> str:
 
 def _sound(whole: bytes) -> int:
     """How many of the bytes of whole events come before one that is none."""
-    if whole.startswith(b"data: {") and whole.count(b"\n") == 2 and is_json(whole[6:]):
-        return len(whole)  # as engines send nearly all of them
+    if _is_plain(whole):
+        return len(whole)
     start = 0
+    if b"\r" not in whole:
+        for block in whole.split(b"\n\n"):
+            if not _is_event(block):
+                return start
+            start += len(block) + 2
+        return len(whole)
     for blank in _BLANK_LINE.finditer(whole):
         if not _is_event(whole[start : blank.start()]):
             return start
@@ -231,7 +259,14 @@ def _sound(whole: bytes) -> int:
     return len(whole)
 
 
+def _is_plain(data: bytes) -> bool:
+    """Whether bytes that end in a blank line are one event of one line, an object: nearly all that engines send."""
+    return data.startswith(b"data: {") and data.find(b"\n") >= len(data) - 3 and is_json(data[6:])
+
+
 def _is_event(block: bytes) -> bool:
+    if block.startswith(b"data: {") and _is_line(block):
+        return is_json(block[6:])
     data = []
     for line in block.splitlines():
         field, colon, value = line.partition(b":")
@@ -257,7 +292,7 @@ def _error_of(event: Event) -> str | None:
 
 
 _FORMS = {
-    EndMark.DONE: _Form(None, DONE, -_END_BYTES, _DONE_EVENT),
+    EndMark.DONE: _Form(None, DONE, -_END_BYTES, _DONE_EVENT, plain=True),
     EndMark.MESSAGE_STOP: _Form(_MESSAGE_DELTA, b"message_stop", -_END_BYTES, _MESSAGE_STOP),
     EndMark.RESPONSE_COMPLETED: _Form(_RESPONSE_DELTA, b'"response"', 0, _RESPONSE_END),
     EndMark.STOP: _Form(None, b'"stop"', 0, _STOP),

@@ -50,8 +50,9 @@ async def relay(
         passing = tap.feed(data)
         if passing:
             outlet.chunk(passing)
-            progress.tokens(tap.events - seen)
-            seen = tap.events
+            events = tap.events
+            progress.tokens(events - seen)
+            seen = events
         return tap.error is None and not outlet.full
 
     while await pump(reply.body, take) and tap.error is None:

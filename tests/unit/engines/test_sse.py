@@ -279,3 +279,53 @@ def test_llama_cpp_says_null_between_several_completions() -> None:
     whole = b'data: null\n\ndata: {"choices":[]}\n\n'
     assert tap.feed(whole) == whole
     assert tap.error is None
+
+
+SHAPES = [
+    chunk("a"),
+    chunk('an "error": is told, [DONE] or not'),
+    chunk("", finish_reason="stop"),
+    chunk("é"),
+    b'data:{"choices":[]}\n\n',
+    b'data: {"usage":{"prompt_tokens":3,"completion_tokens":2},"choices":[]}\n\n',
+    b'data: {"choices":\ndata: []}\n\n',
+    b'id: 1\ndata: {"choices":[]}\n\n',
+    b"data: [1]\n\n",
+    b"data: null\n\n",
+    b": comment\n\n",
+    b"\n\n",
+    b"event: ping\n\n",
+    b'data: {"error":{"message":"no"}}\n\n',
+    b'event: error\ndata: {"message":"worse"}\n\n',
+    b"data: {\n\n",
+    b'data: {"a":"\xff"}\n\n',
+    b"data: {} {}\n\n",
+    b"data: word\n\n",
+    b"word\n\n",
+]
+ENDS = [[], [DONE], [b"data:[DONE]\n\n"], [DONE, b": bye\n\n"], [DONE, b"word\n\n"]]
+
+
+def told(*pieces: bytes) -> tuple[bytes, object]:
+    """What passed of a stream, and what it amounted to; of tokens that nobody counted there are only guesses."""
+    tap = SseTap()
+    passed = b"".join(tap.feed(piece) for piece in pieces)
+    try:
+        ending = tap.finish()
+    except EngineBrokenError:
+        return passed, None
+    return passed, (ending.complete, ending.error, ending.usage, ending.finish_reason)
+
+
+@given(st.lists(st.sampled_from(SHAPES), max_size=4), st.sampled_from(ENDS))
+def test_events_that_arrive_alone_are_read_as_those_that_arrive_together(said: list[bytes], end: list[bytes]) -> None:
+    """One event of one line takes a shorter way through the tap than several, and those than ones with returns."""
+    pieces = said + end
+    alone = told(*pieces)
+
+    assert told(b"".join(pieces)) == alone
+    with_returns = b"".join(pieces).replace(b"\n", b"\r\n")
+    passed, ending = told(with_returns[:1], with_returns[1:]) if with_returns else told()
+    assert (passed.replace(b"\r\n", b"\n"), ending) == alone
+    whole = b"".join(pieces)
+    assert list(events(whole)) == list(events(whole.replace(b"\n", b"\r\n")))
