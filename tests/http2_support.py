@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 from neurogate.rpc.http2 import frames
+from neurogate.rpc.http2.client import ClientCall
 from neurogate.rpc.http2.connection import CallEnd
+from neurogate.rpc.http2.dialing import LINK
 from neurogate.rpc.http2.frames import FrameReader
 from neurogate.rpc.http2.headers import block
 
@@ -92,3 +94,13 @@ class RecordingOwner:
     def on_end(self, end: CallEnd) -> None:
         self.ends.append(end)
         assert len(self.ends) == 1, "an end came twice"
+
+
+def opening(path: str = LINK) -> bytes:
+    """What a gateway's connection begins with."""
+    loop = asyncio.new_event_loop()
+    call = ClientCall(RecordingOwner(), path, authority="w:1", secure=False, loop=loop, max_message_bytes=1 << 20)
+    transport = MemoryTransport(call)
+    call.connection_made(transport)
+    loop.close()
+    return transport.written
