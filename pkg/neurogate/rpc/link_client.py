@@ -227,18 +227,22 @@ class LinkClient:
     def _deliver(self, frame: pb.WorkerFrame) -> None:
         self._draining = frame.draining
         sinks, counts = self._sinks, self._counts
+        ids, chunks, ends = frame.ids, frame.chunks, frame.ends  # each look at a field costs
+        said, ended = len(ids), len(ends)
         counts.frames_received += 1
-        counts.items_received += len(frame.ids) + len(frame.ends)
-        if len(frame.ids) != len(frame.chunks):
-            raise LinkLostError(f"the worker sent {len(frame.chunks)} chunks for {len(frame.ids)} ids")
-        for ticket, data in zip(frame.ids, frame.chunks, strict=True):
-            sink = sinks.get(ticket)
-            if sink is not None:  # None: cancelled while these bytes were under way
-                sink.on_chunk(data)
-        for end in frame.ends:
-            sink = sinks.pop(end.id, None)
-            if sink is not None:
-                sink.on_end(end_from_wire(end))
+        counts.items_received += said + ended
+        if said != len(chunks):
+            raise LinkLostError(f"the worker sent {len(chunks)} chunks for {said} ids")
+        if said:
+            for ticket, data in zip(ids, chunks, strict=True):
+                sink = sinks.get(ticket)
+                if sink is not None:  # None: cancelled while these bytes were under way
+                    sink.on_chunk(data)
+        if ended:
+            for end in ends:
+                sink = sinks.pop(end.id, None)
+                if sink is not None:
+                    sink.on_end(end_from_wire(end))
         if frame.HasField("stats"):
             report = report_from_wire(frame.stats)
             if self._up:

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -297,5 +298,97 @@ def test_a_gateway_that_was_paused_does_not_blame_its_workers() -> None:
             assert "down" not in observer.heard.value
             await observer.hears("down")
             running.cancel()
+
+    run(main())
+
+
+def test_a_worker_that_does_not_read_holds_the_link_back_and_loses_nothing() -> None:
+    """Frames are made when they can go: what was cancelled meanwhile is not sent."""
+
+    async def main() -> None:
+        stream = FakeWorker()
+        observer = RecordingLinkObserver()
+        link = client(observer, FakeWorkers(stream))
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(link.run())
+            stream.say_bytes(frames.settings({frames.INITIAL_WINDOW_SIZE: 500}))
+            stream.say(report())
+            await observer.hears("up")
+            tickets = []
+            for _ in range(50):
+                tickets.append(link.submit(call(b"x" * 100), RecordingSink()))
+                await asyncio.sleep(0.01)
+            assert sum(len(frame.submits) for frame in stream.written) < 5
+            link.cancel(tickets[-1])
+            for _ in range(40):
+                stream.say_bytes(frames.window_update(1, 500))
+            assert [sent.id for frame in stream.written for sent in frame.submits] == tickets[:-1]
+            assert [ticket for frame in stream.written for ticket in frame.cancels] == tickets[-1:]
+            assert len(stream.written) < 8
+            running.cancel()
+
+    run(main())
+
+
+def test_a_bug_in_dialing_or_writing_costs_the_link_and_not_the_gateway() -> None:
+    async def main() -> None:
+        workers = FakeWorkers(FakeWorker(), FakeWorker())
+        first, second = workers._waiting
+
+        async def dial(address: str, owner: CallOwner, *, timeout_s: float, max_message_bytes: int) -> GrpcCall:
+            if not dialled:
+                dialled.append(address)
+                raise ZeroDivisionError("no dialer")
+            return await workers(address, owner, timeout_s=timeout_s, max_message_bytes=max_message_bytes)
+
+        dialled: list[str] = []
+        observer = RecordingLinkObserver()
+        link = client(observer, dial)
+        sink = RecordingSink()
+        with capture_logs() as logs:
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(link.run())
+                first.say(report())
+                await observer.hears("up")
+                link.submit(msgspec.structs.replace(call(), path=None), sink)  # which no frame can hold
+                assert (await sink.ended()).code is EndCode.LINK_LOST
+                second.say(report())
+                await observer.hears("up", 2)
+                running.cancel()
+        assert observer.heard.value == ("failed", "up", "down", "up")
+        assert observer.reasons[0] == "no dialer"
+        assert [log["event"] for log in logs if log["log_level"] == "error"] == ["link failed", "link failed"]
+
+    run(main())
+
+
+def test_bytes_that_are_no_frame_cost_the_link() -> None:
+    async def main() -> None:
+        garbled, fine = FakeWorker(), FakeWorker()
+        garbled.say_bytes(data(message(b"\xff\xff\xff") + message(report().SerializeToString())))
+        fine.say(report())
+        observer = RecordingLinkObserver()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(client(observer, FakeWorkers(garbled, fine)).run())
+            await observer.hears("up")
+            running.cancel()
+        assert observer.heard.value == ("failed", "up")
+
+    run(main())
+
+
+def test_reasons_are_those_of_the_worker() -> None:
+    async def main() -> None:
+        streams = [FakeWorker() for _ in range(3)]
+        streams[0].say_bytes(trailers(12, "no such method"))
+        streams[1]._said = [b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+        observer = RecordingLinkObserver()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(client(observer, FakeWorkers(*streams)).run())
+            await observer.hears("failed", 3)
+            running.cancel()
+        assert observer.reasons[0] == "unimplemented: no such method"
+        assert observer.reasons[1].startswith("internal: it does not speak HTTP/2: ")
+        assert observer.reasons[2] == "nothing heard for 3 s"
 
     run(main())

@@ -113,7 +113,10 @@ class Http2Connection(asyncio.Protocol, ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(self._opening())
+        if self._over:  # nobody waits for it any more
+            self._transport.abort()
+        else:
+            self._transport.write(self._opening())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, unless it knows."""

@@ -314,6 +314,25 @@ def test_an_aborted_call_says_nothing_more() -> None:
     run(main())
 
 
+def test_a_connection_that_comes_about_too_late_is_dropped() -> None:
+    async def main() -> None:
+        call = ClientCall(
+            RecordingOwner(),
+            "/link",
+            authority="worker:1",
+            secure=False,
+            loop=asyncio.get_running_loop(),
+            max_message_bytes=10,
+        )
+        call.abort()
+        transport = MemoryTransport(call)
+        call.connection_made(transport)
+        await call.closed()
+        assert (transport.aborted, transport.writes) == (True, [])
+
+    run(main())
+
+
 def test_last_words_have_a_moment_to_be_sent() -> None:
     async def main() -> None:
         class Stuck(MemoryTransport):
