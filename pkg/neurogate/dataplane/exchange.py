@@ -135,7 +135,8 @@ class Exchange:
                 self._sent.keep(data, self._dispatcher.resume_buffer_bytes)
             self._receiver.on_chunk(data)
             return
-        self._unhedge()
+        if self._hedge_timer is not None or self._hedge is not None:
+            self._unhedge()
         self._held.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > self._dispatcher.max_answer_bytes:
@@ -438,8 +439,10 @@ class Exchange:
         self.finished = True
         self._held = []
         self._sent = None
-        self._abandon(Outcome.IGNORED)
-        self._unhedge()
+        if self._lease is not None:
+            self._abandon(Outcome.IGNORED)
+        if self._hedge_timer is not None or self._hedge is not None:
+            self._unhedge()
         if self._wait is not None:
             self._wait.stop()
         self._dispatcher.ended(self)

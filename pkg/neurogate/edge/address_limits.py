@@ -66,11 +66,6 @@ class AddressLimits:
     def __repr__(self) -> str:
         return f"<AddressLimits {len(self._seen)} addresses>"
 
-    @property
-    def enabled(self) -> bool:
-        """Whether anything is bounded; when not, nobody needs to `visit`."""
-        return bool(self._per_minute or self._failures or self._concurrent)
-
     def reload(self, settings: LimitSettings) -> None:
         """Other bounds from now on. Raises ConfigError like the constructor, and then changes nothing."""
         self._trusted = trusted_networks(settings)
@@ -78,6 +73,8 @@ class AddressLimits:
         self._failures = settings.address_failures_per_minute
         self._concurrent = settings.address_concurrent
         self._max_addresses = settings.max_addresses
+        self.enabled = bool(self._per_minute or self._failures or self._concurrent)
+        """Whether anything is bounded; when not, nobody needs to `visit`."""
 
     def client(self, peer: str, forwarded_for: bytes = b"") -> str:
         """The client's address: the peer's, or, behind trusted proxies, the last that none of them is.

@@ -179,6 +179,11 @@ class Admission:
         return self._lines["interactive"].length + self._lines["batch"].length
 
     @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiting_for
+
+    @property
     def keepalive_s(self) -> float:
         """Seconds between the signs of life that a waiting streamed request gets; 0 is none."""
         return self._settings.keepalive_s

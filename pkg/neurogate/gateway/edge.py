@@ -158,7 +158,7 @@ class Edge:
                 self._admission.wasted(ticket, client_left=status == CLIENT_GONE)
             elif status == 200:
                 self._admission.answered(ticket)
-        if self._admission.waiting:
+        if not self._admission.idle:
             self._admission.wake()
 
     @property

@@ -137,7 +137,8 @@ class GenerationEndpoint:
             served.reservation = (
                 limiter.reserve_now(caller, tokens) if limiter.immediate else await limiter.reserve(caller, tokens)
             )
-        deadline = served.began_at + time_allowed_s(headers, self._request_timeout_s)
+        allowed_s = time_allowed_s(headers, self._request_timeout_s) if headers.timeout else self._request_timeout_s
+        deadline = served.began_at + allowed_s
         resumable = self._resumable and head.stream and not switched_off(headers.resume, "X-NeuroGate-Resume")
         state = trace_state(scope["headers"]) if headers.traceparent else ""
         call = Call(

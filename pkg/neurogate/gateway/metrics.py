@@ -22,11 +22,12 @@ from neurogate.errors import (
     RateLimitedError,
 )
 from neurogate.gateway.fleet_metrics import FleetMetrics, LinkMetrics, WorkerStates
+from neurogate.gateway.generation_metrics import Generations, GenerationSeries
 from neurogate.gateway.key_metrics import KeyMetrics
 from neurogate.inference import Usage
 from neurogate.rpc.link_client import LinkCounts
 from neurogate.telemetry import catalog
-from neurogate.telemetry.counting import Counts, Histograms
+from neurogate.telemetry.counting import Cell, Counts, Histograms, Sizes
 from neurogate.telemetry.metric_settings import MetricSettings
 from neurogate.telemetry.names import UNKNOWN, Names
 from neurogate.telemetry.process_metrics import ProcessMetrics
@@ -62,14 +63,7 @@ class GatewayMetrics:
         self._requests = Counts(catalog.GATEWAY_REQUESTS, registry)
         self._durations = Histograms(catalog.GATEWAY_DURATION, registry)
         self._first_bytes = Histograms(catalog.GATEWAY_FIRST_BYTE, registry)
-        self._outcomes = Counts(catalog.GATEWAY_OUTCOMES, registry)
-        self._ttft = Histograms(catalog.GATEWAY_TTFT, registry)
-        self._tpot = Histograms(catalog.GATEWAY_TPOT, registry)
-        self._e2e = Histograms(catalog.GATEWAY_E2E, registry)
         self._tokens = Counts(catalog.GATEWAY_TOKENS, registry)
-        self._model_tokens = Counts(catalog.GATEWAY_MODEL_TOKENS, registry)
-        self._key_requests = Counts(catalog.GATEWAY_KEY_REQUESTS, registry)
-        self._key_tokens = Counts(catalog.GATEWAY_KEY_TOKENS, registry)
         self._active_requests = catalog.GATEWAY_ACTIVE.on(registry)
         self._limit_store = catalog.GATEWAY_LIMIT_STORE.on(registry)
         self._queued_requests = catalog.GATEWAY_QUEUED.on(registry)
@@ -89,8 +83,12 @@ class GatewayMetrics:
         self._config_reloads = Counts(catalog.GATEWAY_CONFIG_RELOADS, registry)
         self._known: Callable[[], Container[str]] = tuple
         self._default_of: Callable[[str], str] = lambda _: ""
-        for kind in ("prompt", "completion"):
-            self._tokens.add((kind,), 0)
+        self._prompt_tokens = self._tokens.of("prompt")
+        self._completion_tokens = self._tokens.of("completion")
+        self._by_status: dict[tuple[str, str, int], tuple[Cell, Sizes]] = {}
+        self._generations = Generations(registry)
+        self._series: dict[tuple[str, str], GenerationSeries] = {}
+        """By model and key, as they are called: of those that have a place of their own."""
         for result in ("ok", "invalid"):
             self._config_reloads.add((result,), 0)
         for reason in _SHEDS.values():
@@ -148,8 +146,13 @@ class GatewayMetrics:
 
     def request(self, method: str, path: str, status: int, duration_s: float, trace_id: str = "") -> None:
         """A request ended; 499 stands for a client that left. A `trace_id` is that of one that is traced."""
-        self._requests.add((method, path, str(status)))
-        self._durations.of(method, path).observe(duration_s, trace_id)
+        kept = self._by_status.get((method, path, status))
+        if kept is None:
+            kept = self._requests.of(method, path, str(status)), self._durations.of(method, path)
+            self._by_status[method, path, status] = kept
+        count, durations = kept
+        count.value += 1
+        durations.observe(duration_s, trace_id)
 
     def first_byte(self, path: str, after_s: float) -> None:
         """A streamed answer began."""
@@ -173,25 +176,24 @@ class GatewayMetrics:
         `model` is empty for the default of the worker that was asked last. Of streamed ones `ttft_s` is the time to
         the first token, and `chunks` about how many there were, where no usage tells it.
         """
-        name = self._label_of(model or self._default_of(worker_id))
-        self._outcomes.add((name, outcome))
-        key = self.keys.of(key_id) if key_id else ""
-        if key:
-            self._key_requests.add((key, outcome))
+        series = self._series_of(model or self._default_of(worker_id), key_id)
+        for count in series.outcome(outcome):
+            count.value += 1
         if outcome == "answered":
-            self._e2e.of(name).observe(duration_s, trace_id)
+            series.e2e.observe(duration_s, trace_id)
         if usage is not None:
-            self._count_tokens(name, key, usage)
+            self.usage(usage.prompt_tokens, usage.completion_tokens)
+            series.use(usage)
         if ttft_s is not None:
-            self._ttft.of(name).observe(ttft_s, trace_id)
+            series.ttft.observe(ttft_s, trace_id)
             tokens = usage.completion_tokens if usage is not None else chunks
             if tokens > 1:
-                self._tpot.of(name).observe((duration_s - ttft_s) / (tokens - 1), trace_id)
+                series.tpot.observe((duration_s - ttft_s) / (tokens - 1), trace_id)
 
     def usage(self, prompt: int, completion: int) -> None:
         """A finished request's tokens."""
-        self._tokens.add(("prompt",), prompt)
-        self._tokens.add(("completion",), completion)
+        self._prompt_tokens.value += prompt
+        self._completion_tokens.value += completion
 
     def turned_away(self, error: GatewayError) -> None:
         """A request is answered with this error; those for load and for limits are counted."""
@@ -242,16 +244,14 @@ class GatewayMetrics:
         """A breaker moved."""
         self._breaker_transitions.add((self.workers.of(worker_id), state))
 
-    def _count_tokens(self, model: str, key: str, usage: Usage) -> None:
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        self.usage(prompt, completion)
-        add = self._model_tokens.add
-        add((model, "prompt"), prompt)
-        add((model, "completion"), completion)
-        add((model, "cached"), usage.cached_tokens)
-        if key:
-            self._key_tokens.add((key, "prompt"), prompt)
-            self._key_tokens.add((key, "completion"), completion)
+    def _series_of(self, model: str, key_id: str) -> GenerationSeries:
+        found = self._series.get((model, key_id))
+        if found is None:
+            name, key = self._label_of(model), self.keys.of(key_id) if key_id else ""
+            found = GenerationSeries(self._generations, name, key)
+            if (name, key) == (model, key_id):  # else the name is anybody's: it may get a place of its own later
+                self._series[model, key_id] = found
+        return found
 
     def _label_of(self, model: str) -> str:
         if model in self.models:
@@ -263,9 +263,9 @@ class GatewayMetrics:
             counts.forget(lambda labels: labels[0] == name)
 
     def _forget_model(self, name: str) -> None:
-        for each in (self._outcomes, self._model_tokens, self._ttft, self._tpot, self._e2e):
-            each.forget(lambda labels: labels[0] == name)
+        self._series.clear()
+        self._generations.forget_model(name)
 
     def _forget_key(self, name: str) -> None:
-        for counts in (self._key_requests, self._key_tokens):
-            counts.forget(lambda labels: labels[0] == name)
+        self._series.clear()
+        self._generations.forget_key(name)

@@ -154,7 +154,13 @@ class RequestCycle:
         """ASGI's `send`. Raises RuntimeError for what is no answer."""
         if self._flow.write_paused and not self.disconnected:
             return self._send_later(message)
-        self._write(message)
+        if self.chunked and not (self.response_complete or self.disconnected) and message.get("more_body"):
+            # A token, and so without the calls of the other way.
+            body = message.get("body", b"")
+            if body:
+                self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        else:
+            self._write(message)
         return DONE
 
     async def _receive_later(self) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import httptools
 
@@ -33,18 +34,28 @@ def check(version: str, headers: Headers) -> bool:
     """
     if version not in {"1.1", "1.0"}:
         raise RefusedError(refusals.BAD_VERSION if version == "0.9" else refusals.UNSUPPORTED_VERSION)
-    names = [name for name, _ in headers]
-    hosts = names.count(b"host")
-    if hosts != 1:
-        if hosts or version == "1.1":
+    found = dict(headers)
+    if len(found) < len(headers):
+        _check_repeated([name for name, _ in headers])
+    host = found.get(b"host")
+    if host is None:
+        if version == "1.1":
             raise RefusedError(refusals.BAD_HOST)
-    elif _HOST.fullmatch(headers[names.index(b"host")][1]) is None:
+    elif not _is_host(host):
         raise RefusedError(refusals.BAD_HOST)
-    if (
-        names.count(b"authorization") > 1 or names.count(b"x-api-key") > 1
-    ):  # whoever reads it next may read the other one
+    return not _SPECIAL.isdisjoint(found) and _check_special(version, headers)
+
+
+def _check_repeated(names: Sequence[bytes]) -> None:
+    if names.count(b"host") > 1:
+        raise RefusedError(refusals.BAD_HOST)
+    if names.count(b"authorization") > 1 or names.count(b"x-api-key") > 1:  # whoever is next may read the other one
         raise RefusedError(refusals.TWO_CREDENTIALS)
-    return not _SPECIAL.isdisjoint(names) and _check_special(version, headers)
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _check_special(version: str, headers: Headers) -> bool:

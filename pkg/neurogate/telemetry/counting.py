@@ -19,23 +19,43 @@ from neurogate.telemetry.metric import CounterOf, HistogramOf
 Labels = tuple[str, ...]
 
 
+class Cell:
+    """One series of a counter."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float = 0
+
+
 class Counts(Collector):
     """A counter: numbers by their labels' values."""
 
     def __init__(self, metric: CounterOf, registry: CollectorRegistry) -> None:
         self._metric = metric
-        self.values: dict[Labels, float] = {}
+        self._cells: dict[Labels, Cell] = {}
         registry.register(self)
+
+    @property
+    def values(self) -> dict[Labels, float]:
+        """What was counted so far."""
+        return {labels: cell.value for labels, cell in self._cells.items()}
+
+    def of(self, *labels: str) -> Cell:
+        """The series with these values, to be kept by whoever counts often, until they are forgotten."""
+        found = self._cells.get(labels)
+        if found is None:
+            found = self._cells[labels] = Cell()
+        return found
 
     def add(self, labels: Labels, amount: float = 1) -> None:
         """Count."""
-        values = self.values
-        values[labels] = values.get(labels, 0) + amount
+        self.of(*labels).value += amount
 
     def forget(self, wanted: Callable[[Labels], bool]) -> None:
         """Tell no more of the series that are wanted."""
-        for labels in [labels for labels in self.values if wanted(labels)]:
-            del self.values[labels]
+        for labels in [labels for labels in self._cells if wanted(labels)]:
+            del self._cells[labels]
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """Asked by the registry."""

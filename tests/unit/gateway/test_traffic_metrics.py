@@ -80,7 +80,7 @@ def test_where_no_usage_is_known_the_pieces_stand_for_tokens() -> None:
     assert value(metrics, "time_per_output_token_seconds_sum", model="tiny") == pytest.approx(0.1)
     assert value(metrics, "time_per_output_token_seconds_count", model="tiny") == 1
     assert value(metrics, "end_to_end_seconds_count", model="tiny") is None
-    assert not list(metrics._key_requests.values)
+    assert not list(metrics._generations.key_requests.values)
 
 
 def test_a_client_makes_up_no_labels_and_no_name_means_the_workers_default() -> None:
