@@ -384,12 +384,17 @@ class EndpointPool:
         self._tell(member, "linked", report.worker_id)
         self._note(member, report)
         self.publish(member)
-        self._follow_up(member, report)
+        _look_for_room(member, report)
+        self._tell_state(member)
 
     def _take_report(self, member: Member, report: WorkerReport) -> None:
+        """Most reports say what the last one said, so there is little done here: a large fleet brings many a second."""
         if self._note(member, report):
             self.publish(member)
-        self._follow_up(member, report)
+            _look_for_room(member, report)
+            self._tell_state(member)
+        else:
+            _look_for_room(member, report)
 
     def _note(self, member: Member, report: WorkerReport) -> bool:
         """Store a report, and tell what is new in it; True when it changes who may be picked for what or how much."""
@@ -403,11 +408,6 @@ class EndpointPool:
                 member.came_back = True  # another life of its engine: the failures were the last one's
             self._tell(member, "ready" if report.ready else "not_ready", report.detail)
         return True
-
-    def _follow_up(self, member: Member, report: WorkerReport) -> None:
-        if member.on_room is not None and report.running + report.queued < member.rest_load:
-            member.on_room()
-        self._tell_state(member)
 
     def _link_down(self, member: Member, reason: str, *, planned: bool) -> None:
         member.linked = False
@@ -426,6 +426,11 @@ class EndpointPool:
         member.last_error = reason
         if member.reachable_once:  # a worker that has not come up yet is not failing either
             member.breaker.record_failure()
+
+
+def _look_for_room(member: Member, report: WorkerReport) -> None:
+    if member.on_room is not None and report.running + report.queued < member.rest_load:
+        member.on_room()
 
 
 def _end_rest(member: Member) -> None:
