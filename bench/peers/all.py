@@ -7,7 +7,7 @@ from pathlib import Path
 from peers import neurogate
 from peers.direct import Direct
 from peers.peer import Peer
-from peers.routers import LiteLlm, SglangRouter, VllmRouter
+from peers.routers import LiteLlm, RustRouter
 from peers.servers import Envoy, Haproxy, Nginx
 
 
@@ -19,7 +19,7 @@ def peers(tree: Path = neurogate.CHECKOUT) -> list[Peer]:
         Nginx(),
         Haproxy(),
         Envoy(),
-        VllmRouter(),
-        SglangRouter(),
+        RustRouter("vllm-router", warnings="warning"),
+        RustRouter("sglang-router", "launch", warnings="warn"),
         LiteLlm(),
     ]

@@ -17,11 +17,16 @@ model_list:
 """
 
 
-class VllmRouter:
-    """vLLM's."""
+class RustRouter:
+    """One of the two whose options are the same; its program is called like its package."""
 
-    name = "vllm-router"
     capacity: Capacity | None = None
+
+    def __init__(self, name: str, *command: str, warnings: str) -> None:
+        """`command` comes before the options; `warnings` is what it calls a log of warnings only."""
+        self.name = name
+        self._command = command
+        self._warnings = warnings
 
     def set_up(self) -> str:
         """See Peer."""
@@ -31,29 +36,9 @@ class VllmRouter:
         """See Peer."""
         port = free_port()
         command: list[str | Path] = [
-            environments.venv(self.name, self.name) / "vllm-router",
-            *("--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--log-level", "warning"),
-            *("--prometheus-port", str(free_port()), "--worker-urls", f"http://127.0.0.1:{stage.engine_port}"),
-        ]
-        return Running(port, {"gateway": spawn(stage, "gateway", command)}, directory=stage.directory)
-
-
-class SglangRouter:
-    """SGLang's."""
-
-    name = "sglang-router"
-    capacity: Capacity | None = None
-
-    def set_up(self) -> str:
-        """See Peer."""
-        return environments.version_of(environments.venv(self.name, self.name), self.name)
-
-    def start(self, stage: Stage) -> Running:
-        """See Peer."""
-        port = free_port()
-        command: list[str | Path] = [
-            environments.venv(self.name, self.name) / "sglang-router",
-            *("launch", "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--log-level", "warn"),
+            environments.venv(self.name, self.name) / self.name,
+            *self._command,
+            *("--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--log-level", self._warnings),
             *("--prometheus-port", str(free_port()), "--worker-urls", f"http://127.0.0.1:{stage.engine_port}"),
         ]
         return Running(port, {"gateway": spawn(stage, "gateway", command)}, directory=stage.directory)
