@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import random
 import socket
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import grpc.aio
@@ -23,6 +26,7 @@ from neurogate.api.v1 import worker_pb2_grpc
 from neurogate.channel import End
 from neurogate.inference import Finished, Token, Usage
 from neurogate.rpc import front as front_module
+from neurogate.rpc.back_door import BackDoor
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.front import Front
 from neurogate.rpc.http2 import frames
@@ -226,6 +230,7 @@ def test_a_connection_that_says_nothing_is_grpcs_in_the_end(monkeypatch: pytest.
 def test_unclear_connections_are_bounded_and_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(front_module, "_UNCLEAR", 8)
+        monkeypatch.setattr(front_module, "_FIRST_BYTES_S", 600)
         async with serving(ScriptedBackend()) as (server, address):
             front = front_of(server)
             idle = [await dialed(address) for _ in range(30)]
@@ -294,8 +299,9 @@ def test_a_client_that_cancels_or_leaves_stops_what_it_asked_for() -> None:
     run_real(main())
 
 
-def test_a_worker_that_stops_ends_everything_on_its_port() -> None:
+def test_a_worker_that_stops_ends_everything_on_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
+        monkeypatch.setattr(front_module, "_FIRST_BYTES_S", 600)
         backend = ScriptedBackend(hang)
         backend.events = [Token("Hel"), None]
         async with serving(backend) as (server, address), linking(address) as (client, observer):
@@ -379,5 +385,73 @@ def test_an_address_that_is_none_is_told(address: str) -> None:
         with pytest.raises(OSError, match=r"cannot listen on .* \(GRPC_PORT\): "):
             async with serving(ScriptedBackend(), address=address):
                 pass
+
+    run_real(main())
+
+
+def test_elsewhere_than_on_linux_the_back_door_is_in_a_folder_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def made() -> list[int]:
+        return [found.stat().st_mode & 0o777 for found in tmp_path.iterdir()]
+
+    async def main() -> None:
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        async with serving(ScriptedBackend()) as (server, address), linked(address):
+            assert made() == [0o700]
+            async with channel_to(address) as (worker, _llm):
+                assert (await worker.GetStatus(pb.StatusRequest())).worker_id == "w-1"
+            assert (own_links(server), front_of(server).spliced) == (1, 1)
+        assert made() == []
+
+    run_real(main())
+
+
+def test_a_connection_that_cannot_be_passed_on_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with serving(ScriptedBackend()) as (server, address):
+
+            async def refuse(*_: object) -> None:
+                raise ConnectionRefusedError("nobody listens")
+
+            monkeypatch.setattr(BackDoor, "connect", refuse)
+            with capture_logs() as logs:
+                reader, writer = await dialed(address)
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+                await hung_up(writer)
+            await eventually(lambda: front_of(server).spliced == 0)
+            assert [log["reason"] for log in logs if "passed on" in log["event"]] == ["nobody listens"]
+
+    run_real(main())
+
+
+def test_whoever_is_being_passed_on_when_a_worker_stops_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with serving(ScriptedBackend()) as (server, address):
+
+            async def wait(*_: object) -> None:
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(BackDoor, "connect", wait)
+            reader, writer = await dialed(address)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await eventually(lambda: front_of(server).spliced == 1)
+            await server.stop(0)
+            assert front_of(server).spliced == 0
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            await hung_up(writer)
+
+    run_real(main())
+
+
+def test_without_ipv6_it_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+        async with serving(ScriptedBackend(), address="0.0.0.0:0") as (_, address), linked(address):
+            pass
 
     run_real(main())

@@ -79,6 +79,8 @@ class Front:
     async def stop(self) -> None:
         """End what gRPC's server, which has stopped, has not ended. Idempotent."""
         self.close()
+        for task in self._connecting:
+            task.cancel()
         if self._splices:
             self._empty.clear()
             try:
@@ -87,8 +89,6 @@ class Front:
             except TimeoutError:
                 for splice in tuple(self._splices):
                     splice.abort()
-        for task in tuple(self._connecting):
-            task.cancel()
 
     def came(self, visitor: _Visitor) -> None:
         """A connection begins."""
@@ -110,14 +110,19 @@ class Front:
         self._splices.add(splice)
         task = self._loop.create_task(self._connect(splice, first, peer_of(transport)))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(lambda done: self._connected(splice, done))
+
+    def _connected(self, splice: Splice, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if task.cancelled():
+            splice.unreachable()
 
     async def _connect(self, splice: Splice, first: bytes, peer: str) -> None:
         try:
             await self._back_door.connect(lambda: splice.server(first), peer)
         except OSError as error:
             _log.warning("a connection could not be passed on to gRPC's server", peer=peer, reason=str(error))
-            splice.unreachable(error)
+            splice.unreachable()
 
     def _over(self, splice: Splice) -> None:
         self._splices.discard(splice)

@@ -39,9 +39,9 @@ class Splice:
         self._server.first = first
         return self._server
 
-    def unreachable(self, error: OSError) -> None:
+    def unreachable(self) -> None:
         """There is no connection to gRPC's server."""
-        self._server.connection_lost(error)
+        self._server.connection_lost(None)
 
     def abort(self) -> None:
         """End both at once."""
@@ -80,7 +80,7 @@ class _Side(asyncio.Protocol):
         self.transport.set_write_buffer_limits(_HIGH_BYTES)
         if self._is_server:
             client = self.other.transport
-            if client is None:  # it went while we connected
+            if client is None or client.is_closing():  # it went while we connected
                 self.transport.abort()
             else:
                 self.transport.write(self.first)

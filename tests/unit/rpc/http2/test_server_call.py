@@ -6,6 +6,8 @@ import asyncio
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from http2_support import SETTINGS, MemoryTransport, RecordingOwner, data, message
 from neurogate.rpc.http2 import frames
@@ -168,5 +170,19 @@ def test_a_client_that_answers_no_ping_is_given_up() -> None:
         await asyncio.sleep(40)
         assert served.owner.ends == [CallEnd(grpc.StatusCode.UNAVAILABLE, "the client does not answer")]
         assert served.transport.aborted
+
+    run(main())
+
+
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_any_bytes_end_it_once_or_not_at_all(sent: bytes, step: int) -> None:
+    async def main() -> None:
+        served = Served()
+        for at in range(0, len(sent), step):
+            served.say(sent[at : at + step])
+        served.call.finish(grpc.StatusCode.OK)
+        served.call.abort()
+        await served.call.closed()
+        assert len(served.owner.ends) <= 1
 
     run(main())
