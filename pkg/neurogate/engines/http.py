@@ -272,7 +272,7 @@ class HttpEngine(ABC):
         connection = None
         try:
             connection = await self._connections.take()
-            await connection.ask(request)
+            await connection.ask(*request)
             reply = EngineReply(
                 status=connection.status,
                 content_type=_content_type(connection.headers.get(b"content-type", _UNTYPED)),

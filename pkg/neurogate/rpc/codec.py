@@ -219,6 +219,8 @@ def finished_to_wire(event: Finished) -> pb.Finished:
 
 
 def _uint32(number: float) -> int:
+    if 0 <= number <= _UINT32_MAX:
+        return int(number)
     return int(min(max(0, number), _UINT32_MAX))
 
 

@@ -32,6 +32,7 @@ from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.telemetry.concern import concern
 from neurogate.telemetry.tracing import Tracer
 from neurogate.worker.asked import asked
+from neurogate.worker.bound import Bound
 from neurogate.worker.call_trace import CallTrace
 from neurogate.worker.canary import PAUSE_S, Canary
 from neurogate.worker.features import ignored_feature
@@ -231,7 +232,7 @@ class Worker:
         held.came(call, outlet)
         end = End(EndCode.CANCELLED)
         try:
-            async with held.within(asyncio.timeout(call.timeout_s)) as time_left:
+            with held.within(Bound(self._loop, call.timeout_s)) as time_left:
                 end = await self._respond(call, outlet, progress)
         except EngineError as error:
             end = end_for(error)

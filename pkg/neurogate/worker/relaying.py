@@ -67,9 +67,15 @@ async def relay(
 
 async def read_whole(body: AsyncIterator[bytes], limit: int) -> bytes:
     """All of a body. Raises AnswerTooLargeError when it is longer than `limit`, and EngineError as the engine does."""
-    held = bytearray()
-    async for data in body:
-        held += data
-        if len(held) > limit:
-            raise AnswerTooLargeError(limit)
-    return bytes(held)
+    pieces: list[bytes] = []
+    held = 0
+
+    def take(piece: bytes) -> bool:
+        nonlocal held
+        pieces.append(piece)
+        held += len(piece)
+        return held <= limit
+
+    if await pump(body, take):
+        raise AnswerTooLargeError(limit)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -28,6 +28,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from neurogate.channel import End
 from neurogate.engines.engine import Observation
@@ -56,6 +57,21 @@ _ARRIVED_S = 3.0
 """After so long a request has reached the engine; what it tells is not older."""
 _DOUBTS = 2
 """So many looks at an engine that has too few, with none between that shows them all, are no slip of its counts."""
+
+
+class Time(Protocol):
+    """What bounds a request's time: a `Bound`, or asyncio's own timeout."""
+
+    def expired(self) -> bool:
+        """Whether it has ended what it bounds."""
+        ...
+
+    def reschedule(self, when: float) -> None:
+        """End it then. Raises RuntimeError where there is nothing to end."""
+        ...
+
+
+TimeT = TypeVar("TimeT", bound=Time)
 
 
 class Phase(enum.Enum):
@@ -105,7 +121,7 @@ class Held:
         self._call: IncomingCall | None = None
         self._outlet: Outlet | None = None
         self._quiet: bool | None = None
-        self._time: asyncio.Timeout | None = None
+        self._time: Time | None = None
 
     def __repr__(self) -> str:
         return f"<Held tokens={self.job.emitted} {'cut' if self.end else 'open'}>"
@@ -120,7 +136,7 @@ class Held:
         call = self._call
         return about(call.request_id, call.traceparent) if call is not None else nullcontext()
 
-    def within(self, time: asyncio.Timeout) -> asyncio.Timeout:
+    def within(self, time: TimeT) -> TimeT:
         """What can cut it short: its own time. Nobody can before, and after it has passed."""
         self._time = time
         return time

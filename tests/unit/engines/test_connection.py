@@ -30,6 +30,9 @@ class FakeTransport(asyncio.Transport):
         self.reading = True
         self.aborted = False
 
+    def write(self, data: object) -> None:
+        self.written.append(data)  # type: ignore[arg-type]
+
     def writelines(self, list_of_data: object) -> None:
         self.written += list_of_data  # type: ignore[arg-type]
 
@@ -60,7 +63,7 @@ class Wire:
 
     async def asked(self) -> asyncio.Task[None]:
         """A request that has been sent."""
-        asking = asyncio.create_task(self.connection.ask((b"POST", b"{}")))
+        asking = asyncio.create_task(self.connection.ask(b"POST", b"{}"))
         await asyncio.sleep(0)
         return asking
 
@@ -121,10 +124,24 @@ def test_it_sends_what_it_is_given_and_tells_the_head() -> None:
         connection = await wire.answered(
             b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nRETRY-after: 4\r\nContent-Length: 0\r\n\r\n"
         )
-        assert wire.transport.written == [b"POST", b"{}"]
+        assert wire.transport.written == [b"POST{}"]
         assert connection.status == 429
         assert connection.headers[b"retry-after"] == b"3"
         assert await connection.read() == b""
+
+    on_a_wire(test)
+
+
+def test_a_large_body_is_not_copied() -> None:
+    async def test(wire: Wire) -> None:
+        body = b"x" * 100_000
+        asking = asyncio.create_task(wire.connection.ask(b"POST", body))
+        await asyncio.sleep(0)
+        wire.say(SIZED)
+        await asking
+        head, sent = wire.transport.written
+        assert head == b"POST"
+        assert sent is body
 
     on_a_wire(test)
 
@@ -199,7 +216,7 @@ def test_who_speaks_without_being_asked_is_cut_off() -> None:
         assert wire.transport.aborted
         assert not wire.connection.reusable
         with pytest.raises(ConnectionLostError, match="without being asked"):
-            await wire.connection.ask((b"POST", b""))
+            await wire.connection.ask(b"POST", b"")
 
     on_a_wire(test)
 
