@@ -10,11 +10,11 @@ from enum import Enum, auto
 
 from neurogate.rpc.http2 import frames
 from neurogate.rpc.http2.frames import PREFACE, Http2Error
-from neurogate.rpc.http2.headers import BLOCK_BYTES, HeaderReader
+from neurogate.rpc.http2.headers import HeaderReader
 
 LINK = b"/neurogate.v1.Worker/Link"
-_LONGEST = 2 * BLOCK_BYTES
-"""More than this is no beginning of a link."""
+_LONGEST = 4096
+"""A gateway's headers end before; whoever sends settings byte by byte is looked at no longer."""
 
 
 class Whose(Enum):
@@ -32,17 +32,15 @@ def whose(data: bytes) -> Whose:
     """Look at everything that has come so far."""
     if not data.startswith(PREFACE):
         return Whose.UNCLEAR if PREFACE.startswith(data) else Whose.GRPC
-    if len(data) > _LONGEST:
-        return Whose.GRPC
     at = len(PREFACE)
     while at < len(data) or at == len(PREFACE):  # settings must follow the preface
         head = data[at : at + frames.HEAD_BYTES]
         if len(head) < frames.HEAD_BYTES:
             return Whose.UNCLEAR
         size, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-        if size > frames.FRAME_BYTES or kind not in _BEGINNING:
-            break
         at += frames.HEAD_BYTES + size
+        if at > _LONGEST or kind not in _BEGINNING:
+            break
         if at > len(data):
             return Whose.UNCLEAR
         if kind == frames.HEADERS:

@@ -33,6 +33,7 @@ def test_a_gateways_link_is_ours_as_soon_as_its_headers_are_whole() -> None:
         assert whose(sent[:cut]) is expected, cut
     assert whose(sent) is Whose.OURS
     assert whose(sent + data(message(b"hello"))) is Whose.OURS
+    assert whose(sent + data(message(bytes(100_000)))) is Whose.OURS
 
 
 def test_a_client_of_grpcs_never_waits_for_us_where_it_waits_for_the_server() -> None:
