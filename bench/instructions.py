@@ -1,13 +1,14 @@
-"""Instructions that the gateway needs for a request and for a streamed token: figures that do not drift.
+"""Instructions that the gateway, or the worker, needs for a request and for a streamed token: figures that hold still.
 
-The gateway runs under valgrind's callgrind, everything else natively; a machine's speed and its other work change
+One of the two runs under valgrind's callgrind, everything else natively; a machine's speed and its other work change
 little of what is counted. A request's cost is that of so many requests, sixteen at once. A token's is the difference
 between streams of 40 tokens and as many of 8, so that nothing of the streams' beginnings and ends is in it. callgrind
-makes the gateway some fifty times slower, so time is stretched: streams say four tokens a second, and the worker
+makes it some fifty times slower, so time is stretched: streams say four tokens a second, and the worker
 lingers fifty milliseconds in place of one. Then a frame carries about 20 tokens, as at 400 streams of 50 a second.
 
     python bench/instructions.py                              # this checkout
     python bench/instructions.py --tree ../before --tree .    # two of them, and their ratio
+    python bench/instructions.py --of worker
     python bench/instructions.py --keep DIR                   # keep the profiles, for callgrind_annotate DIR/*/requests
 """
 
@@ -45,7 +46,7 @@ _PHASE_S = 600
 
 @dataclass(frozen=True)
 class Counts:
-    """Instructions of one checkout's gateway."""
+    """Instructions of one checkout's gateway or worker."""
 
     commit: str
     request: float
@@ -56,7 +57,7 @@ class Counts:
 
 
 class _Callgrind:
-    """A gateway under callgrind, whose instructions count only between `counting` and its end."""
+    """A process under callgrind, whose instructions count only between `counting` and its end."""
 
     def __init__(self, pid: int, directory: Path) -> None:
         self._pid = pid
@@ -66,7 +67,7 @@ class _Callgrind:
 
     @contextmanager
     def counting(self, phase: str) -> Iterator[list[float]]:
-        """Yields a list that has the number of instructions at the end, less what an idle gateway needs meanwhile."""
+        """Yields a list that has the number of instructions at the end, less what it needs meanwhile when idle."""
         found: list[float] = []
         self._control("--zero")
         self._control("--instr=on")
@@ -90,20 +91,21 @@ class _Callgrind:
             raise NotMeasuredError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
 
 
-def count(tree: Path, directory: Path, *, requests: int) -> Counts:
-    """Count the instructions of a checkout's gateway; its profiles go into the directory. Raises NotMeasuredError."""
+def count(tree: Path, directory: Path, *, requests: int, of: str = "gateway") -> Counts:
+    """Count the instructions of a checkout's process; its profiles go into the directory. Raises NotMeasuredError."""
     if shutil.which("valgrind") is None:
         raise NotMeasuredError("there is no valgrind (Debian: apt-get install valgrind)")
     under = [
         *("valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"),
         *(f"--callgrind-out-file={directory}/callgrind.out", f"--log-file={directory}/valgrind.log"),
     ]
-    peer = NeuroGate("neurogate", tree, {**FEATURES, **_SLOWLY}, worker=_LINGERING, under=under)
+    worker = {**_LINGERING, "PYTHONHASHSEED": "0"}
+    peer = NeuroGate("neurogate", tree, {**FEATURES, **_SLOWLY}, worker=worker, under=under, under_it=of)
     with mock.running() as engine:
         running = peer.start(Stage(directory, engine.port))
         try:
             wait_until_it_answers(running, _START_S)
-            callgrind = _Callgrind(running.processes["gateway"].pid, directory)
+            callgrind = _Callgrind(running.processes[of].pid, directory)
             return _count(callgrind, running, requests, commit_of(tree))
         finally:
             running.stop()
@@ -143,6 +145,7 @@ def main() -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tree", type=Path, action="append", help="a checkout; the first one is compared with")
+    parser.add_argument("--of", choices=("gateway", "worker"), default="gateway")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--keep", type=Path, help="directory for the profiles")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -153,7 +156,7 @@ def main() -> None:
             directory = Path(scratch) if arguments.keep is None else arguments.keep.resolve() / str(number)
             directory.mkdir(parents=True, exist_ok=True)
             try:
-                found.append(count(tree.resolve(), directory, requests=arguments.requests))
+                found.append(count(tree.resolve(), directory, requests=arguments.requests, of=arguments.of))
             except NotMeasuredError as error:
                 raise SystemExit(f"instructions: {error}") from error
         print(_line(found[-1], found[0]), flush=True)

@@ -22,6 +22,8 @@ FEATURES = {
 }
 """What people turn on: keys, limits, access log. Metrics are always on."""
 _TRACED = {"NEUROGATE_TRACES": "otlp", "NEUROGATE_TRACE_RATIO": "0.01"}
+_SLOW_START_S = 300
+"""Of a process that another one runs."""
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -39,14 +41,15 @@ class NeuroGate:
         worker: Mapping[str, str] | None = None,
         traced: bool = False,
         under: Sequence[str | Path] = (),
+        under_it: str = "gateway",
     ) -> None:
-        """`gateway` and `worker` are added to their environments; `under` is a command that runs the gateway's."""
+        """`gateway` and `worker` are added to their environments; `under` is a command that runs one of the two."""
         self.name = name
         self._tree = tree
         self._gateway = dict(gateway)
         self._worker = dict(worker or {})
         self._traced = traced
-        self._under = under
+        self._under = {under_it: under}
         own = tree / ".venv/bin/python"
         self._python = own if own.exists() else Path(sys.executable)
 
@@ -73,7 +76,7 @@ class NeuroGate:
         worker = spawn(
             stage,
             "worker",
-            [self._python, "-m", "neurogate", "worker"],
+            [*self._under.get("worker", ()), self._python, "-m", "neurogate", "worker"],
             **own,
             NEUROGATE_ENGINE="openai",
             NEUROGATE_ENGINE_URL=f"http://127.0.0.1:{stage.engine_port}",
@@ -83,13 +86,13 @@ class NeuroGate:
             NEUROGATE_WORKER_MAX_REQUESTS="4096",
             **self._worker,
         )
-        wait_until_taken(grpc_port, worker)
+        wait_until_taken(grpc_port, worker, 30 if "worker" not in self._under else _SLOW_START_S)
         traced = {**_TRACED, _ENDPOINT: f"http://127.0.0.1:{stage.engine_port}"} if self._traced else {}
         port = free_port()
         gateway = spawn(
             stage,
             "gateway",
-            [*self._under, self._python, "-m", "neurogate", "gateway"],
+            [*self._under.get("gateway", ()), self._python, "-m", "neurogate", "gateway"],
             **own,
             **self._gateway,
             **traced,
@@ -129,12 +132,12 @@ def commit_of(tree: Path) -> str:
     return done.stdout.strip() or "no commit"
 
 
-def wait_until_taken(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when a process listens on a port. Raises NotMeasuredError when it ends or takes half a minute."""
+def wait_until_taken(port: int, process: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
+    """Return when a process listens on a port. Raises NotMeasuredError when it ends or takes too long."""
     import socket
     import time
 
-    until = time.monotonic() + 30
+    until = time.monotonic() + timeout_s
     while time.monotonic() < until and process.poll() is None:
         with socket.socket() as probe:
             if not probe.connect_ex(("127.0.0.1", port)):
