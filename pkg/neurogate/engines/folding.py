@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, EngineBrokenError, EngineCall
+from neurogate.engines.engine import MAX_ANSWER_BYTES, AnswerTooLargeError, EngineBrokenError, EngineCall, pump
 from neurogate.engines.payload import json_of
 from neurogate.engines.sse import DONE, SseTap, events
 from neurogate.operations import OPERATIONS, Ending
@@ -54,32 +54,55 @@ async def folded(body: AsyncIterator[bytes], limit: int = MAX_ANSWER_BYTES) -> A
     than about `limit` bytes.
     """
     tap = SseTap()
-    answer: dict[str, Any] = {}
-    texts: dict[str, list[str]] = {}
-    finish_reason: str | None = None
-    held = 0
-    async for piece in body:
+    fold = _Fold(limit)
+
+    def take(piece: bytes) -> bool:
         for event in events(tap.feed(piece)):
-            chunk = json_of(event.data) if event.data != DONE else None
-            if not isinstance(chunk, dict):
-                continue
-            for choice in _dicts(chunk.pop("choices", ())):
-                finish_reason = choice.get("finish_reason") or finish_reason
-                for field, text in _added(choice):
-                    texts.setdefault(field, []).append(text)
-                    held += len(field) + len(text)
-            if not chunk.keys() <= answer.keys():
-                held += len(event.data)
-            if held > limit:
-                raise AnswerTooLargeError(limit)
-            answer |= chunk
-        if tap.error is not None:
-            break
+            if event.data != DONE:
+                fold.add(event.data)
+        return tap.error is None
+
+    await pump(body, take)
     if tap.error is not None:
         raise EngineBrokenError(f"the engine reported an error in its answer: {tap.error}")
     if not tap.done:
         raise EngineBrokenError("the engine's answer ended without its end mark [DONE]")
-    yield msgspec.json.encode({"choices": [_choice(texts, finish_reason)], **answer} | _object(answer))
+    yield fold.answer()
+
+
+class _Fold:
+    """What a streamed answer has become so far."""
+
+    __slots__ = ("_finish_reason", "_held", "_limit", "_rest", "_texts")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._rest: dict[str, Any] = {}
+        """All but its choices."""
+        self._texts: dict[str, list[str]] = {}
+        self._finish_reason: str | None = None
+
+    def add(self, data: bytes) -> None:
+        """Add a chunk; what is none is left out. Raises AnswerTooLargeError."""
+        chunk = json_of(data)
+        if not isinstance(chunk, dict):
+            return
+        for choice in _dicts(chunk.pop("choices", ())):
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            for field, text in _added(choice):
+                self._texts.setdefault(field, []).append(text)
+                self._held += len(field) + len(text)
+        if not chunk.keys() <= self._rest.keys():
+            self._held += len(data)
+        if self._held > self._limit:
+            raise AnswerTooLargeError(self._limit)
+        self._rest |= chunk
+
+    def answer(self) -> bytes:
+        """The whole of it."""
+        choices = [_choice(self._texts, self._finish_reason)]
+        return msgspec.json.encode({"choices": choices, **self._rest} | _object(self._rest))
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:
