@@ -6,6 +6,7 @@ raise where everybody's frames are written.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import cast
 
 from neurogate.api.v1 import worker_pb2 as pb
@@ -128,6 +129,12 @@ def _model_from_wire(model: pb.Model) -> ServedModel:
     )
 
 
+@lru_cache(maxsize=32)
+def _paths(told: tuple[str, ...]) -> frozenset[str]:
+    """One set for all workers that tell the same paths: of its own, it was a quarter of what an idle worker takes."""
+    return frozenset(told)
+
+
 def report_from_wire(message: pb.WorkerStatus) -> WorkerReport:
     """A worker's report."""
     return WorkerReport(
@@ -153,8 +160,8 @@ def report_from_wire(message: pb.WorkerStatus) -> WorkerReport:
         completion_tokens_total=message.completion_tokens_total,
         uptime_s=message.uptime_s,
         seq=message.seq,
-        apis=frozenset(message.apis),
-        resumes=frozenset(message.resumes),
+        apis=_paths(tuple(message.apis)),
+        resumes=_paths(tuple(message.resumes)),
         last_words=message.last_words,
         loading=message.loading,
     )
