@@ -227,7 +227,7 @@ class ClientResponse:
             return
         self.bytes_sent = length = len(answer.body)
         again = b"" if end.retry_after_s is None else lines_of([retry_after(end.retry_after_s)])
-        self._start(answer.status, answer.content_type, again + self._own_lines(), length)
+        self._start(answer.status, answer.content_type, again, length)
         self._put({"type": "http.response.body", "body": answer.body, "more_body": False})
         self._ended()
 
@@ -244,7 +244,7 @@ class ClientResponse:
             body = self._dialect.error(error, self._request_id)
             self.bytes_sent = len(body)
             again = lines_of(error_headers(error))
-            self._start(error.status, JSON, again + self._own_lines(), len(body))
+            self._start(error.status, JSON, again, len(body))
             self._put({"type": "http.response.body", "body": body, "more_body": False})
         self._metrics.turned_away(error)
         level = _log.warning if error.status >= 500 else _log.info
@@ -266,7 +266,7 @@ class ClientResponse:
             self._start_stream()
 
     def _start_stream(self) -> None:
-        self._start(200, self._dialect.stream_type, _STREAM_LINES + self._own_lines(), None)
+        self._start(200, self._dialect.stream_type, _STREAM_LINES, None)
 
     def _own_lines(self) -> bytes:
         """Which request this answers, who did, and what else there is to know of it."""
@@ -284,7 +284,11 @@ class ClientResponse:
     def _start(self, status: int, content_type: bytes, lines: bytes, length: int | None) -> None:
         self._started = True
         self.status = status
-        lines = _type_line(content_type) + lines
+        try:
+            lines = _type_line(content_type) + lines + self._own_lines()
+        except RuntimeError as error:  # the engine's type, or what a worker is called, is not one line
+            self._leave(f"sending failed: {error}")
+            return
         if length is not None:
             lines = b"content-length: %d\r\n%b" % (length, lines)
         self._put({"type": "http.response.start", "status": status, LINES: lines, LENGTH: length})

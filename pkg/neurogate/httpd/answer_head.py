@@ -10,7 +10,8 @@ from functools import lru_cache
 from starlette.types import Message
 
 LINES = "neurogate.lines"
-"""A key of `http.response.start`: the head's lines, made already, in place of `headers`. Nobody looks at them again."""
+"""A key of `http.response.start`: the head's lines, made already, in place of `headers`. Nobody looks at them again,
+and the body's first piece is sent right behind them."""
 LENGTH = "neurogate.length"
 """Beside it: the body's length, which the lines tell as well; None where it is not known."""
 

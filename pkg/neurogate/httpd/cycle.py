@@ -180,6 +180,7 @@ class RequestCycle:
     async def _send_later(self, message: Message) -> None:
         await self._flow.drain()
         self._write(message)
+        self._transport.flush()  # what follows a head may wait for this
 
     def _write(self, message: Message) -> None:
         if self.disconnected:
@@ -215,7 +216,8 @@ class RequestCycle:
         elif self.scope["method"] != "HEAD" and status not in _BODILESS:
             self.chunked = True
             framing = b"transfer-encoding: chunked\r\n"
-        self._transport.hold(b"%b%b%b%b%b\r\n" % (status_line(status), self._commons.lines, lines, closing, framing))
+        head = b"%b%b%b%b%b\r\n" % (status_line(status), self._commons.lines, lines, closing, framing)
+        self._transport.hold(head, follows=made is not None)
 
     def _write_body(self, body: bytes, *, more: bool) -> None:
         if self.chunked:

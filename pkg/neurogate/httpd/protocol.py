@@ -92,6 +92,7 @@ class HttpConnection(asyncio.Protocol):
             "server": get_local_addr(self._transport),
             "client": get_remote_addr(self._transport),
             "scheme": "https" if commons.secure else "http",
+            "extensions": {"neurogate.connection": self},
         }
         excess = len(commons.connections) - commons.limits.connections
         if excess < TURNED_AWAY_MAX:
@@ -152,6 +153,7 @@ class HttpConnection(asyncio.Protocol):
             self._watch = None
         # These refer back to us: without cycles all of it is freed here and now, not by a collector that comes late.
         self._latest = self._running = None
+        self._belongings = {}
         self._reader.close()
         self._transport.forget_owner()
         callback, self._lost_callback = self._lost_callback, None
@@ -225,7 +227,6 @@ class HttpConnection(asyncio.Protocol):
     def request_began(self, scope: dict[str, Any], *, keep_alive: bool, expects_continue: bool) -> None:
         """Run the request, or queue it behind the one that runs."""
         scope.update(self._belongings)
-        scope["extensions"] = {"neurogate.connection": self}
         self._body_bytes = self._unread_bytes = 0
         self._latest = cycle = RequestCycle(
             scope,

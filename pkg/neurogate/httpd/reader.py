@@ -26,6 +26,8 @@ class Phase(Enum):
 
 _BETWEEN, _HEAD, _BODY, _AGAIN = Phase
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+
 
 class Requests(Protocol):
     """Who takes the requests. Each may raise RefusedError, and then hears no more."""
@@ -126,7 +128,7 @@ class RequestReader:
         self._gap_bytes = 0
         scope = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": _ASGI,
             "http_version": version,
             "method": method.decode("ascii"),
             "path": unquote(path) if "%" in path else path,

@@ -33,10 +33,10 @@ class AnswerTransport(asyncio.Transport):
         self._flushing = False
         self._half_closed = False
 
-    def hold(self, head: bytes) -> None:
-        """Write a head with what is written next."""
+    def hold(self, head: bytes, *, follows: bool) -> None:
+        """Write a head with what is written next; unless that `follows` now, in this turn of the loop at the latest."""
         self._held = head
-        if not self._flushing:
+        if not (follows or self._flushing):
             self._flushing = True
             self._loop.call_soon(self._flush_held)
 
@@ -48,7 +48,7 @@ class AnswerTransport(asyncio.Transport):
 
     def close(self) -> None:
         """Close gently."""
-        self._flush()
+        self.flush()
         if self._lingers():
             self._half_closed = True
             if self._transport.can_write_eof():  # TLS cannot
@@ -58,7 +58,7 @@ class AnswerTransport(asyncio.Transport):
 
     def close_now(self) -> None:
         """Close without lingering."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -101,9 +101,10 @@ class AnswerTransport(asyncio.Transport):
 
     def _flush_held(self) -> None:
         self._flushing = False
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write a head that is held."""
         if self._held:
             held, self._held = self._held, b""
             self._transport.write(held)

@@ -490,6 +490,24 @@ def test_a_connection_that_cannot_be_written_to_is_given_up(failing: object) -> 
     run(main())
 
 
+@pytest.mark.parametrize("content_type", ["text/x\r\nx-evil: 1", "a\nb", "\0"])
+def test_an_engine_that_would_write_headers_of_its_own_has_its_answer_dropped(content_type: str) -> None:
+    """Without a word to the link, which carries others' answers too."""
+
+    async def main() -> None:
+        async with edge() as made:
+            client = chat(stream=False)
+            held = await made.asked(client)
+            held.chunk(b"{}")
+            held.end(End(http_status=200, content_type=content_type))
+            await turns()
+            assert client.connection.aborted
+            assert (client.status, client.body) == (0, b"")
+            assert made.count(499) == 1
+
+    run(main())
+
+
 def test_a_connection_that_fails_while_a_write_waits_is_given_up() -> None:
     async def main() -> None:
         async with edge() as made:
