@@ -9,7 +9,8 @@ from raw_client import exchange, statuses
 from raw_requests import RawRequest, marker, table
 from real_loop import run_real
 
-SHORT = {"header_timeout_s": 0.2, "body_timeout_s": 0.2, "idle_timeout_s": 0.2}
+SHORT = {"header_timeout_s": 3.0, "body_timeout_s": 3.0, "idle_timeout_s": 3.0}
+"""Short, for what waits for more; long enough for two hundred at once to be read on a busy machine."""
 
 
 async def outcome(fleet: Fleet, request: RawRequest) -> str:
