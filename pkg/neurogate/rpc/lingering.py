@@ -1,4 +1,4 @@
-"""When a link writes: an idle one at the end of the loop's turn, a busy one a moment after it last wrote."""
+"""When a link writes: what is urgent at the end of the loop's turn, all else a moment after it last wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Callable
 
 
 class Lingering:
-    """Calls `write` for whoever had something to say, all of them together. `write` must not raise."""
+    """Calls `write` for whoever had something to say, all of them together. `write` must not raise.
+
+    An idle link writes at the end of the turn. A busy one gathers for `linger_s` after it last wrote, unless somebody
+    waits for what there is to say: a request on its way, or the first of an answer.
+    """
 
     def __init__(self, write: Callable[[], None], linger_s: float, *, loop: asyncio.AbstractEventLoop) -> None:
         self._write = write
@@ -15,15 +19,18 @@ class Lingering:
         self._loop = loop
         self._written_at = loop.time() - linger_s
         self._due: asyncio.Handle | None = None
+        self._waits = False
+        """For its time, not only for the end of the turn."""
 
-    def say(self) -> None:
+    def say(self, *, urgent: bool = False) -> None:
         """Somebody has something to say."""
-        if self._due is None:
-            at = self._written_at + self._linger_s
-            if at > self._loop.time():
-                self._due = self._loop.call_at(at, self.now)
-            else:
-                self._due = self._loop.call_soon(self.now)
+        if self._due is not None:
+            if not (urgent and self._waits):
+                return
+            self._due.cancel()
+        at = self._written_at + self._linger_s
+        self._waits = not urgent and at > self._loop.time()
+        self._due = self._loop.call_at(at, self.now) if self._waits else self._loop.call_soon(self.now)
 
     def now(self) -> None:
         """Write what there is without waiting any longer."""

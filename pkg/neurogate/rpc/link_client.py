@@ -117,7 +117,7 @@ class LinkClient:
         self._sinks[ticket] = sink
         if self._up:
             self._outbox.submit(ticket, call)
-            self._lingering.say()
+            self._lingering.say(urgent=True)
         else:
             self._loop.call_soon(self._lose, ticket, "the link is down")
         return ticket

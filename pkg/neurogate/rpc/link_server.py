@@ -17,6 +17,7 @@ from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.channel import End
 from neurogate.rpc.backend import IncomingCall, WorkerBackend
 from neurogate.rpc.codec import report_to_wire, resume_from_wire
+from neurogate.rpc.lingering import Lingering
 from neurogate.rpc.outbox import WorkerOutbox
 
 
@@ -72,9 +73,7 @@ class LinkSession:
         self._loop = loop
         self._on_hello = on_hello
         self._outbox = WorkerOutbox()
-        self._written_at = loop.time() - settings.linger_s
-        self._writing: asyncio.Handle | None = None
-        """The next frame's; None when nothing waits, or the wire is not ready."""
+        self._lingering = Lingering(self._write, settings.linger_s, loop=loop)
         self._room = asyncio.Event()
         self._room.set()
         self._flushed = asyncio.Event()
@@ -126,8 +125,8 @@ class LinkSession:
 
     def resume(self) -> None:
         """The wire is ready again."""
-        if self._writing is None and not self._over:
-            self._write()
+        if not self._over:
+            self._lingering.now()
 
     def end(self) -> None:
         """The gateway is gone, or is to go: cancel every call and say nothing more. Idempotent."""
@@ -135,8 +134,7 @@ class LinkSession:
             return
         self._over = True
         self._stats.cancel()
-        if self._writing is not None:
-            self._writing.cancel()
+        self._lingering.stop()
         self._flushed.set()  # nothing more will be written: whoever waits for that waits in vain
         self._incoming.clear()
         for task in self._calls.values():
@@ -191,36 +189,31 @@ class LinkSession:
             self._idle.set()
 
     async def _serve(self, ticket: int, call: IncomingCall) -> None:
-        self._finish(ticket, await self._backend.answer(call, _SessionOutlet(self, ticket)))
+        outlet = _SessionOutlet(self, ticket)
+        end = await self._backend.answer(call, outlet)
+        self._finish(ticket, end, urgent=outlet.chunks <= 1)
 
-    def _finish(self, ticket: int, end: End) -> None:
+    def _finish(self, ticket: int, end: End, *, urgent: bool = True) -> None:
         self._outbox.end(ticket, end)
-        self._say()
+        self._say(urgent=urgent)
 
-    def _chunk(self, ticket: int, data: bytes) -> None:
+    def _chunk(self, ticket: int, data: bytes, *, urgent: bool) -> None:
         self._outbox.chunk(ticket, data)
-        self._say()
+        self._say(urgent=urgent)
         if self._outbox.size > self._settings.outbox_bytes:
             self._room.clear()
 
-    def _say(self) -> None:
-        if self._writing is not None or self._over:
+    def _say(self, *, urgent: bool = False) -> None:
+        if self._over:
             return
         self._flushed.clear()
-        if not self._wire.ready:
-            return
-        due = self._written_at + self._settings.linger_s
-        if due > self._loop.time():
-            self._writing = self._loop.call_at(due, self._write)
-        else:
-            self._writing = self._loop.call_soon(self._write)
+        if self._wire.ready:
+            self._lingering.say(urgent=urgent)
 
     def _write(self) -> None:
-        self._writing = None
         outbox, wire = self._outbox, self._wire
         while outbox and wire.ready:
             wire.send(outbox.next_frame())
-        self._written_at = self._loop.time()
         if not outbox:
             self._room.set()
             if wire.ready:
@@ -234,18 +227,21 @@ class LinkSession:
 class _SessionOutlet:
     """One call's way into its session's outbox."""
 
-    __slots__ = ("_session", "_ticket")
+    __slots__ = ("_session", "_ticket", "chunks")
 
     def __init__(self, session: LinkSession, ticket: int) -> None:
         self._session = session
         self._ticket = ticket
+        self.chunks = 0
+        """Said so far. The first, and the end of a whole answer, are what somebody waits for."""
 
     @property
     def full(self) -> bool:
         return not self._session._room.is_set()  # noqa: SLF001 - the session's own hand
 
     def chunk(self, data: bytes) -> None:
-        self._session._chunk(self._ticket, data)  # noqa: SLF001
+        self.chunks += 1
+        self._session._chunk(self._ticket, data, urgent=self.chunks == 1)  # noqa: SLF001
 
     async def room(self) -> None:
         await self._session._room.wait()  # noqa: SLF001

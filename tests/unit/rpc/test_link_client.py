@@ -179,7 +179,7 @@ def test_reconnecting_takes_longer_every_time_up_to_a_bound_until_the_worker_is_
     run(main())
 
 
-def test_an_idle_link_writes_at_once_and_a_busy_one_gathers() -> None:
+def test_requests_go_in_their_turn_and_a_busy_link_gathers_what_can_wait() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         stream = FakeWorker()
@@ -190,15 +190,21 @@ def test_an_idle_link_writes_at_once_and_a_busy_one_gathers() -> None:
             stream.say(report())
             await observer.hears("up")
             await asyncio.sleep(1)
-            for _ in range(5):
-                link.submit(call(), RecordingSink())
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-            assert [len(frame.submits) for frame in stream.written] == [0, 1]
+            tickets = [link.submit(call(), RecordingSink()) for _ in range(3)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            tickets.append(link.submit(call(), RecordingSink()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert [len(frame.submits) for frame in stream.written] == [0, 3, 1]
             before = loop.time()
-            while len(stream.written) < 3:
+            for ticket in tickets:
+                link.cancel(ticket)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            while len(stream.written) < 4:
                 await asyncio.sleep(0.0001)
-            assert len(stream.written[2].submits) == 4
+            assert list(stream.written[3].cancels) == tickets
             assert loop.time() - before == pytest.approx(0.001, abs=0.0002)
             running.cancel()
 

@@ -84,6 +84,43 @@ def test_an_idle_session_writes_in_the_same_turn_and_a_busy_one_lingers() -> Non
     run(main())
 
 
+def test_the_first_of_an_answer_does_not_wait_and_takes_along_what_does() -> None:
+    async def main() -> None:
+        tokens: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def answer(call: IncomingCall, outlet: Outlet) -> End:
+            if call.body:  # in one piece
+                outlet.chunk(call.body)
+                return End(http_status=200)
+            while token := await tokens.get():
+                outlet.chunk(token)
+            return End(http_status=200)
+
+        wire = Wire()
+        link = session(wire, ScriptedBackend(answer))
+        await turns()
+        link.take(submit(1))
+        tokens.put_nowait(b"first")
+        await turns()
+        assert [list(frame.chunks) for frame in wire.frames] == [[], [b"first"]]
+        tokens.put_nowait(b"second")
+        await turns()
+        assert len(wire.frames) == 2  # it lingers
+        link.take(submit(2, b"whole"))
+        await turns()
+        chunks = [list(frame.chunks) for frame in wire.frames[2:]]
+        assert chunks == [[b"second", b"whole"]]
+        assert [end.id for frame in wire.frames for end in frame.ends] == [2]
+        tokens.put_nowait(b"")
+        await turns()
+        assert len(wire.frames) == 3  # a stream's end lingers as its tokens do
+        await asyncio.sleep(LINGER_S)
+        assert [end.id for end in wire.frames[3].ends] == [1]
+        await over(link)
+
+    run(main())
+
+
 def test_reports_come_by_the_clock_until_the_end() -> None:
     async def main() -> None:
         wire = Wire()
