@@ -67,6 +67,15 @@ test: $(DEV) ## Run every test, JOBS=2 at once (PYTEST_ARGS= adds arguments)
 test-fast: $(DEV) ## Run the tests that need no language model
 	@$(BIN)/python -m $(PYTEST) -m "not model" $(PYTEST_ARGS)
 
+native: $(DEV) ## Compile the hot path (ADR 0030) into .cache/native, where the checkout stays as it is
+	@command -v cc >/dev/null || { echo "make: a compiler for C is needed. On Debian and Ubuntu: apt-get install gcc" >&2; exit 1; }
+	@rm -rf .cache/native
+	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/python -m pip --disable-pip-version-check -q wheel --no-deps --no-build-isolation --wheel-dir .cache/native .
+	@$(PIP) install --no-deps --no-index --target .cache/native/pkg .cache/native/*.whl
+
+test-native: native ## Run the tests that need no language model on what is compiled
+	@PYTHONPATH=$(CURDIR)/.cache/native/pkg $(BIN)/python -m $(PYTEST) -m "not model" $(PYTEST_ARGS)
+
 fmt: $(DEV) ## Format the code, and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet $(SOURCES)
 	@$(BIN)/ruff format $(SOURCES)
@@ -305,6 +314,6 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast fmt lint cov check fuzz rolling \
+.PHONY: tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast native test-native fmt lint cov check fuzz rolling \
 	kind-create kind-load deploy undeploy status demo-k8s logs-gateway logs-worker kind-delete k8s-render \
 	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-prometheus verify-tools chaos soak bench bench-quick dashboards docs proto proto-check proto-baseline lock clean

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -76,8 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"neurogate {__version__}")
+        print(f"neurogate {__version__}{' (compiled)' if _compiled() else ''}")
         raise typer.Exit
+
+
+def _compiled() -> bool:
+    """Whether the hot path is compiled code (ADR 0030)."""
+    exchange = find_spec("neurogate.dataplane.exchange")
+    return exchange is not None and not str(exchange.origin).endswith(".py")
 
 
 @app.callback()

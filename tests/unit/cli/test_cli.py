@@ -17,10 +17,15 @@ from neurogate import __version__
 from neurogate.cli.flags import Flags
 from neurogate.cli.main import main
 from neurogate.config import child_environment, env_names, flag, sections
+from neurogate.dataplane import exchange
 from neurogate.engines.settings import EngineSettings, SimSettings
 from neurogate.errors import ConfigError
 from neurogate.gateway.settings import GatewayConfig, GatewaySettings
 from neurogate.worker.settings import WorkerSettings
+
+COMPILED = not exchange.__file__.endswith(".py")
+"""These tests run on a compiled hot path, too (make test-native)."""
+VERSION = f"neurogate {__version__}{' (compiled)' if COMPILED else ''}\n"
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def answers() -> Iterator[Answers]:
 
 
 def test_version(neurogate):
-    assert neurogate("--version") == (0, f"neurogate {__version__}\n", "")
+    assert neurogate("--version") == (0, VERSION, "")
 
 
 def test_help_names_every_command(neurogate):
@@ -88,7 +93,7 @@ def test_no_command_shows_the_help(neurogate):
 def test_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "neurogate", "--version"], capture_output=True, text=True, check=True)
 
-    assert done.stdout == f"neurogate {__version__}\n"
+    assert done.stdout == VERSION
 
 
 def test_help_imports_nothing_heavy():

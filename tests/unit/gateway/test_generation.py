@@ -210,10 +210,11 @@ def test_a_bug_before_the_answer_is_a_500_and_logged() -> None:
     async def main() -> None:
         async with edge() as made:
 
-            def broken(*_: object) -> None:
-                raise BugError("secret details")
+            class Broken:
+                def dispatch(self, *_: object) -> None:
+                    raise BugError("secret details")
 
-            made.data_plane.dispatcher.dispatch = broken  # type: ignore[method-assign, assignment]
+            made.endpoints[CHAT]._dispatcher = Broken()  # type: ignore[assignment]
             with capture_logs() as logs:
                 client = await made.ask(chat())
             assert (client.status, code_of(client)) == (500, "internal_error")
