@@ -29,7 +29,7 @@ from workloads import CLOSED, MANY, PATH, Workload
 
 _START_S = 120
 _IDLE_S = 2.0
-_ASIDE = dict.fromkeys(("neurogate-bare", "neurogate-traced"), (CLOSED.name, MANY.name))
+_ASIDE = dict.fromkeys(("neurogate-compiled", "neurogate-bare", "neurogate-traced"), (CLOSED.name, MANY.name))
 
 
 class Run:
