@@ -6,10 +6,12 @@ import asyncio
 import gc
 import random
 from dataclasses import replace
+from typing import Any
 
 import grpc.aio
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from link_support import (
     READY,
@@ -28,7 +30,7 @@ from neurogate.channel import End, EndCode, Resume
 from neurogate.inference import Usage
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.http2.client import ClientCall
-from neurogate.rpc.outbox import FRAME_BYTES
+from neurogate.rpc.outbox import FRAME_BYTES, WorkerOutbox
 from real_loop import eventually, run_real
 
 MIB = 1 << 20
@@ -279,6 +281,40 @@ def test_any_frame_shows_that_a_worker_lives() -> None:
         async with serving(ScriptedBackend()) as (_, address), linking(address, silence_s=0.2) as (_, observer):
             await observer.hears("report", 10)
         assert "down" not in observer.heard.value
+
+    run_real(main())
+
+
+def test_an_answer_that_lost_a_frame_does_not_end_as_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does an engine go on for whoever cannot be told, and the next link serves."""
+
+    async def main() -> None:
+        async def speak(_: IncomingCall, outlet: Outlet) -> End:
+            for said in (b"<0>", b"<1>", b"<2>"):
+                outlet.chunk(said)
+                await sink.chunked.until(lambda chunks: chunks > 0)
+            return End(http_status=200)
+
+        put = WorkerOutbox._put
+
+        def break_at(self: WorkerOutbox, ticket: int, item: bytes | End, *rest: Any) -> None:
+            if item == b"<1>":
+                raise ValueError("a bug")
+            put(self, ticket, item, *rest)
+
+        monkeypatch.setattr(WorkerOutbox, "_put", break_at)
+        sink, other = RecordingSink(), RecordingSink()
+        with capture_logs() as logs:
+            async with serving(ScriptedBackend(speak)) as (_, address), linking(address) as (client, observer):
+                await observer.hears("up")
+                client.submit(call(), sink)
+                assert lost(await sink.ended())
+                await observer.hears("up", 2)
+                monkeypatch.undo()
+                client.submit(call(), other)
+                assert (await other.ended()).http_status == 200
+        assert (sink.body, other.body) == (b"<0>", b"<0><1><2>")
+        assert [log["log_level"] for log in logs if log["event"] == "link failed"] == ["error"]
 
     run_real(main())
 

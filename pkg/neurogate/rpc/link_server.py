@@ -143,7 +143,7 @@ class LinkSession:
             self._idle.set()
 
     async def ended(self) -> None:
-        """Wait until the session is over and its calls have ended. Raises what a call raised, which ends it too."""
+        """Wait until the session is over and its calls have ended. Raises what broke it, a call's error among that."""
         await self._idle.wait()
         if self._failure is not None:
             raise self._failure
@@ -183,8 +183,7 @@ class LinkSession:
     def _forget(self, ticket: int, task: asyncio.Task[None]) -> None:
         self._calls.pop(ticket, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failure = error
-            self.end()
+            self._fail(error)
         if self._over and not self._calls:
             self._idle.set()
 
@@ -212,16 +211,30 @@ class LinkSession:
 
     def _write(self) -> None:
         outbox, wire = self._outbox, self._wire
-        while outbox and wire.ready:
-            wire.send(outbox.next_frame())
+        try:
+            while outbox and wire.ready:
+                wire.send(outbox.next_frame())
+        except Exception as error:  # noqa: BLE001 - `ended` raises it
+            self._fail(error)
+            return
         if not outbox:
             self._room.set()
             if wire.ready:
                 self._flushed.set()
 
     def _tick(self) -> None:
-        self.refresh()
-        self._stats = self._loop.call_later(self._settings.stats_interval_s, self._tick)
+        try:
+            self.refresh()
+        except Exception as error:  # noqa: BLE001 - `ended` raises it
+            self._fail(error)
+        else:
+            self._stats = self._loop.call_later(self._settings.stats_interval_s, self._tick)
+
+    def _fail(self, error: BaseException) -> None:
+        """End with a reason. What a frame lost would be a hole in answers that still end well: they go on elsewhere."""
+        if self._failure is None:
+            self._failure = error
+        self.end()
 
 
 class _SessionOutlet:

@@ -9,6 +9,7 @@ import pytest
 from link_support import ScriptedBackend, hang
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.channel import End
+from neurogate.endpoint import WorkerReport
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.link_server import LinkServerSettings, LinkSession
 from neurogate.virtual_time import run
@@ -212,5 +213,58 @@ def test_what_a_call_raises_ends_the_session() -> None:
         with pytest.raises(RuntimeError, match="a bug"):
             await link.ended()
         assert backend.cancelled.value == ("r-1",)
+
+    run(main())
+
+
+def test_a_frame_that_cannot_be_sent_ends_the_session() -> None:
+    """What was in it is gone, so nothing may follow it."""
+
+    class Breaking(Wire):
+        def send(self, frame: pb.WorkerFrame) -> None:
+            if b"second" in frame.chunks:
+                raise RuntimeError("a bug")
+            super().send(frame)
+
+    async def main() -> None:
+        async def speak(_: IncomingCall, outlet: Outlet) -> End:
+            for said in (b"first", b"second", b"third"):
+                outlet.chunk(said)
+                await asyncio.sleep(1)
+            return End(http_status=200)
+
+        wire, backend = Breaking(), ScriptedBackend(speak)
+        link = session(wire, backend)
+        link.take(submit(1))
+        waiting = asyncio.get_running_loop().create_task(link.flushed())
+        with pytest.raises(RuntimeError, match="a bug"):
+            await link.ended()
+        await waiting
+        await asyncio.sleep(120)
+        assert backend.cancelled.value == ("r-1",)
+        assert [bytes(chunk) for frame in wire.frames for chunk in frame.chunks] == [b"first"]
+        assert not [end for frame in wire.frames for end in frame.ends]
+        assert link.active == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("reports", [0, 1])
+def test_a_report_that_cannot_be_made_ends_the_session(reports: int) -> None:
+    class Broken(ScriptedBackend):
+        def report(self) -> WorkerReport:
+            if self._seq == reports:
+                raise RuntimeError("a bug")
+            return super().report()
+
+    async def main() -> None:
+        wire, backend = Wire(), Broken(hang)
+        link = session(wire, backend, stats_s=1)
+        link.take(submit(1))
+        with pytest.raises(RuntimeError, match="a bug"):
+            await link.ended()
+        await asyncio.sleep(10)
+        assert len(wire.frames) == reports
+        assert link.active == 0
 
     run(main())
