@@ -16,6 +16,7 @@ from typing import Any, cast
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hpack import Encoder
 from structlog.testing import capture_logs
 
 from http2_support import opening
@@ -30,6 +31,7 @@ from neurogate.rpc.back_door import BackDoor
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.front import Front
 from neurogate.rpc.http2 import frames
+from neurogate.rpc.http2.dialing import LINK
 from neurogate.rpc.http2.frames import PREFACE
 from neurogate.rpc.listening import listen
 from neurogate.rpc.worker_service import WorkerServer
@@ -107,6 +109,38 @@ def test_a_link_that_comes_in_pieces_is_served_by_whomever(step: int) -> None:
             assert await reader.readexactly(9)
             await hung_up(writer)
             await eventually(lambda: server.servicer.sessions == 0)
+
+    run_real(main())
+
+
+def test_a_proxy_has_links_and_other_calls_on_one_connection() -> None:
+    """The first bytes of it are a link's, and none of the others may be turned away for that."""
+
+    async def main() -> None:
+        encoder, reader = Encoder(), frames.FrameReader()
+
+        def asks(stream: int, path: str, agent: str) -> bytes:
+            fields = ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "w"))
+            about = (("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", agent))
+            return frames.frame(frames.HEADERS, frames.END_HEADERS, stream, encoder.encode((*fields, *about)))
+
+        async with serving(ScriptedBackend()) as (server, address):
+            read, writer = await dialed(address)
+            writer.write(
+                PREFACE
+                + frames.settings({})
+                + asks(1, LINK, "neurogate/1.2.3")
+                + asks(3, "/neurogate.v1.Worker/GetStatus", "grpc-python/1")
+                + frames.frame(frames.DATA, frames.END_STREAM, 3, bytes(5))
+                + asks(5, LINK, "neurogate/1.2.3")
+            )
+            told: set[int] = set()
+            while told < {1, 3, 5}:
+                for kind, _, stream, _ in reader.feed(await read.read(65536)):
+                    assert kind not in {frames.RST_STREAM, frames.GOAWAY}
+                    told |= {stream} if kind == frames.DATA else set()
+            assert (own_links(server), front_of(server).spliced, server.servicer.sessions) == (0, 1, 2)
+            await hung_up(writer)
 
     run_real(main())
 

@@ -2,6 +2,9 @@
 
 A gateway says at once what it wants: preface, settings and the headers of the link's call. gRPC's own clients send no
 headers before they have seen the server's settings: whoever stops before the headers is one of them, and must not wait.
+
+A proxy on the way may put other calls on the same connection, which only gRPC's server can serve. It writes headers in
+its own way, with HPACK's tables, where a gateway writes literals: so headers as a gateway writes them come from one.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from enum import Enum, auto
 
 from neurogate.rpc.http2 import frames
 from neurogate.rpc.http2.frames import PREFACE, Http2Error
-from neurogate.rpc.http2.headers import HeaderReader
+from neurogate.rpc.http2.headers import HeaderReader, block
 
 LINK = b"/neurogate.v1.Worker/Link"
 _LONGEST = 4096
@@ -48,10 +51,12 @@ def whose(data: bytes) -> Whose:
     return Whose.GRPC
 
 
-def _begins_a_link(flags: int, block: bytes) -> bool:
+def _begins_a_link(flags: int, packed: bytes) -> bool:
     """Whether it is the link's call, by a gateway that has nothing else to ask on this connection."""
+    if not packed.startswith(_AS_WE_WRITE):
+        return False
     try:
-        read = HeaderReader().begin(flags, 1, block)
+        read = HeaderReader().begin(flags, 1, packed)
     except Http2Error:
         return False
     if read is None:
@@ -60,4 +65,6 @@ def _begins_a_link(flags: int, block: bytes) -> bool:
     return not last and fields.get(b":path") == LINK and fields.get(b"user-agent", b"").startswith(b"neurogate")
 
 
+_AS_WE_WRITE = block(((":method", "POST"),))
+"""How a gateway's headers begin. Every table has this pair in it, so whoever uses one writes it in a byte."""
 _BEGINNING = {frames.SETTINGS, frames.WINDOW_UPDATE, frames.HEADERS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +18,11 @@ GRPC = PREFACE + frames.settings({4: 4 << 20, 6: 16384, 0xFE03: 1}) + frames.win
 AGENT = ("user-agent", "neurogate/1.2.3")
 
 
+METHOD = (":method", "POST")
+
+
 def headers(*fields: tuple[str, str], flags: int = frames.END_HEADERS) -> bytes:
-    return frames.frame(frames.HEADERS, flags, 1, block(fields))
+    return frames.frame(frames.HEADERS, flags, 1, block((METHOD, *fields)))
 
 
 def test_a_gateways_link_is_ours_as_soon_as_its_headers_are_whole() -> None:
@@ -34,6 +38,7 @@ def test_a_gateways_link_is_ours_as_soon_as_its_headers_are_whole() -> None:
     assert whose(sent) is Whose.OURS
     assert whose(sent + data(message(b"hello"))) is Whose.OURS
     assert whose(sent + data(message(bytes(100_000)))) is Whose.OURS
+    assert whose(PREFACE + headers((":path", LINK.decode()), AGENT)) is Whose.OURS
 
 
 def test_a_client_of_grpcs_never_waits_for_us_where_it_waits_for_the_server() -> None:
@@ -62,6 +67,15 @@ def test_a_client_of_grpcs_never_waits_for_us_where_it_waits_for_the_server() ->
 )
 def test_everything_else_is_grpcs(sent: bytes) -> None:
     assert whose(sent) is Whose.GRPC
+
+
+@pytest.mark.parametrize("huffman", [True, False])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+def test_a_link_whose_headers_somebody_else_wrote_is_grpcs(order: tuple[int, ...], *, huffman: bool) -> None:
+    """A proxy: it may have other calls for the connection, which is to carry them all."""
+    fields = [METHOD, (":path", LINK.decode()), AGENT]
+    packed = Encoder().encode([fields[place] for place in order], huffman=huffman)
+    assert whose(PREFACE + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, packed)) is Whose.GRPC
 
 
 @given(st.binary(max_size=200))
