@@ -27,7 +27,7 @@ from neurogate.api.v1 import worker_pb2_grpc
 from neurogate.channel import End
 from neurogate.inference import Finished, Token, Usage
 from neurogate.rpc import front as front_module
-from neurogate.rpc.back_door import BackDoor
+from neurogate.rpc.back_door import BackDoor, client_of
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.front import Front
 from neurogate.rpc.http2 import frames
@@ -440,6 +440,46 @@ def test_elsewhere_than_on_linux_the_back_door_is_in_a_folder_of_its_own(
         assert made() == []
 
     run_real(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it has no second address on loopback")
+def test_one_port_of_a_client_reaches_every_address_of_the_worker() -> None:
+    """Two connections from it differ by the worker's address alone, and gRPC's server takes both."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(ScriptedBackend(), address="0.0.0.0:0") as (server, address):
+            port, ours = int(address.rpartition(":")[2]), 0
+            with contextlib.ExitStack() as opened:
+                for host in ("127.0.0.1", "127.0.0.2"):
+                    connection = opened.enter_context(socket.socket())
+                    connection.setblocking(False)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    connection.bind(("127.0.0.1", ours))
+                    ours = connection.getsockname()[1]
+                    await loop.sock_connect(connection, (host, port))
+                    await loop.sock_sendall(connection, PREFACE + frames.settings({}))
+                    assert await loop.sock_recv(connection, 1), host
+                assert front_of(server).spliced == 2
+
+    run_real(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only an abstract socket has a name")
+def test_who_cannot_be_named_is_connected_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(front_module, "peer_of", lambda _: "x" * 200)
+        async with serving(ScriptedBackend()) as (_, address), channel_to(address) as (worker, _llm):
+            assert (await worker.GetStatus(pb.StatusRequest())).worker_id == "w-1"
+
+    run_real(main())
+
+
+def test_who_comes_by_the_back_door_is_called_as_at_the_front() -> None:
+    assert client_of("unix-abstract:neurogate-0a/ipv4%3A127.0.0.1%3A5/17") == "ipv4:127.0.0.1:5"
+    assert client_of("unix-abstract:neurogate-0a/ipv6:[::1]:5/17") == "ipv6:[::1]:5"
+    assert client_of("ipv4:127.0.0.1:5") == "ipv4:127.0.0.1:5"
+    assert client_of("unix:") == "unix:"
 
 
 def test_a_connection_that_cannot_be_passed_on_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -24,6 +26,7 @@ class BackDoor:
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._address: str = ""
+        self._numbers = itertools.count(1)
 
     def open(self, server: grpc.aio.Server) -> None:
         """Let the server listen there. Raises OSError."""
@@ -46,12 +49,17 @@ class BackDoor:
         try:
             connection.setblocking(False)  # noqa: FBT003 - the standard library's
             if self._folder is None:
-                connection.bind(f"{self._address}/{peer}")  # so gRPC tells who it is
+                self._name(connection, peer)
             connection.connect(self._address)
             await asyncio.get_running_loop().create_unix_connection(protocol, sock=connection)
         except BaseException:
             connection.close()
             raise
+
+    def _name(self, connection: socket.socket, peer: str) -> None:
+        """So that gRPC tells who it is. One port of a client's may have a connection to each of our addresses."""
+        with suppress(OSError):  # better no name than no connection
+            connection.bind(f"{self._address}/{peer}/{next(self._numbers)}")
 
     def close(self) -> None:
         """Leave nothing behind. Idempotent."""
@@ -62,4 +70,6 @@ class BackDoor:
 
 def client_of(peer: str) -> str:
     """Who a connection through the door is for, by what gRPC calls its peer; every other peer is who it is."""
-    return unquote(peer.partition("/")[2]) if peer.startswith("unix-abstract:neurogate-") else peer
+    if not peer.startswith("unix-abstract:neurogate-"):
+        return peer
+    return unquote(peer.partition("/")[2]).partition("/")[0]
