@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import socket
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -440,6 +442,43 @@ def test_elsewhere_than_on_linux_the_back_door_is_in_a_folder_of_its_own(
         assert made() == []
 
     run_real(main())
+
+
+@pytest.mark.parametrize("whose", ["a gateway's", "gRPC's", "nobody's"])
+def test_a_connection_that_is_over_frees_itself(whose: str) -> None:
+    """Without the collector, which on an idle worker never comes."""
+
+    def ours() -> Counter[str]:
+        kinds = (type(thing) for thing in gc.get_objects())
+        return Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("neurogate.rpc"))
+
+    async def main() -> None:
+        said = {"a gateway's": opening(), "gRPC's": PREFACE + frames.settings({}), "nobody's": b""}[whose]
+        async with serving(ScriptedBackend()) as (server, address):
+            front = front_of(server)
+
+            async def visit() -> None:
+                reader, writer = await dialed(address)
+                writer.write(said)
+                if said:
+                    assert await reader.readexactly(9)
+                else:
+                    await eventually(lambda: front.unclear == 1)
+                await hung_up(writer)
+                await eventually(lambda: not (front.unclear or front.spliced or own_links(server)))
+
+            await visit()
+            gc.collect()
+            before = ours()
+            for _ in range(5):
+                await visit()
+            await eventually(lambda: not ours() - before)
+
+    gc.disable()
+    try:
+        run_real(main())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it has no second address on loopback")

@@ -38,8 +38,16 @@ class Lingering:
         self._written_at = self._loop.time()
         self._write()
 
+    def end(self) -> None:
+        """Write no more, and let go of who writes."""
+        self.stop()
+        self._write = _nothing
+
     def stop(self) -> None:
         """Forget what was said."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
+
+
+def _nothing() -> None: ...

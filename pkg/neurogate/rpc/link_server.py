@@ -34,6 +34,17 @@ class LinkWire(Protocol):
         ...
 
 
+class _NoWire:
+    """Of a session that is over."""
+
+    ready = False
+
+    def send(self, frame: pb.WorkerFrame) -> None: ...
+
+
+_NO_WIRE = _NoWire()
+
+
 @dataclass(frozen=True, slots=True)
 class LinkServerSettings:
     """Bounds and timing of the sessions of one worker."""
@@ -134,7 +145,8 @@ class LinkSession:
             return
         self._over = True
         self._stats.cancel()
-        self._lingering.stop()
+        self._lingering.end()
+        self._wire = _NO_WIRE  # which knows its session: so both free themselves, without a collector
         self._flushed.set()  # nothing more will be written: whoever waits for that waits in vain
         self._incoming.clear()
         for task in self._calls.values():

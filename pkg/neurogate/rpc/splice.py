@@ -69,17 +69,22 @@ class _Side(asyncio.Protocol):
     __slots__ = ("_is_server", "_splice", "first", "other", "transport")
 
     def __init__(self, splice: Splice, *, is_server: bool) -> None:
-        self._splice = splice
+        self._splice: Splice | None = splice
+        """None once this side is gone, as `other`: what is over frees itself, without a collector."""
         self._is_server = is_server
         self.transport: asyncio.Transport | None = None
         self.first = b""
-        self.other: _Side
+        self.other: _Side | None = None
+
+    @property
+    def _to(self) -> asyncio.Transport | None:
+        return None if self.other is None else self.other.transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(_HIGH_BYTES)
         if self._is_server:
-            client = self.other.transport
+            client = self._to
             if client is None or client.is_closing():  # it went while we connected
                 self.transport.abort()
             else:
@@ -88,13 +93,14 @@ class _Side(asyncio.Protocol):
                 client.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        to = self.other.transport
+        to = self._to
         if to is not None:
             to.write(data)
 
     def eof_received(self) -> bool:
-        self._splice.ends()
-        to = self.other.transport
+        if self._splice is not None:
+            self._splice.ends()
+        to = self._to
         if to is not None and not to.is_closing():
             if self._is_server:
                 to.close()  # gRPC's server reads nothing more either
@@ -103,21 +109,23 @@ class _Side(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        source = self.other.transport
+        source = self._to
         if source is not None and not source.is_closing():
             source.pause_reading()
 
     def resume_writing(self) -> None:
-        source = self.other.transport
+        source = self._to
         if source is not None and not source.is_closing():
             source.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        to = self.other.transport
+        to, self.other = self._to, None
+        splice, self._splice = self._splice, None
         if to is not None:
             if exc is None or self._is_server:
                 to.close()  # behind what is not sent yet
             else:
                 to.abort()
-        self._splice.lost()
+        if splice is not None:
+            splice.lost()

@@ -36,6 +36,19 @@ class CallOwner(Protocol):
         ...
 
 
+class _Nobody:
+    """The owner of a call that is over."""
+
+    def on_message(self, message: bytes) -> None: ...
+
+    def on_sendable(self) -> None: ...
+
+    def on_end(self, end: CallEnd) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class GrpcCall(Http2Connection):
     """The part of a call that both roles share: a role says how it begins and what headers mean."""
 
@@ -93,6 +106,11 @@ class GrpcCall(Http2Connection):
         """The transport has enough."""
         super().pause_writing()
         self._held = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner, unless it knows, and let go of it: what is over frees itself, without a collector."""
+        super().connection_lost(exc)
+        self._owner = _NOBODY
 
     def _ended(self, end: CallEnd) -> None:
         self._owner.on_end(end)
