@@ -21,7 +21,7 @@ from neurogate.engines.llamacpp import oom
 from neurogate.engines.llamacpp.contract import announced_url
 
 LINE_CHARS_MAX = 2000
-_REMARKABLE_LINES = 3
+_REMARKABLE_LINES = 6
 _LAST_LINES = 200
 """What was said before the last so many lines is not why it died."""
 _LAST_WORDS_MAX = 400
