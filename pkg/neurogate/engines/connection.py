@@ -47,8 +47,12 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._paused = False
         self._inflater: zlib._Decompress | None = None
+        self._packed = False
+        """Something compressed has come."""
         self._head_bytes = 0
         self._headed = False
+        self._encodings = b""
+        """All that the answer says of its transfer, in lower case."""
         self._to_the_end = False
         """The body goes on until the connection is closed."""
         self._complete = True
@@ -81,7 +85,7 @@ class Connection(asyncio.Protocol):
         """Send a request and wait for the head of its answer. Raises OSError."""
         transport = self._transport
         if transport is None or transport.is_closing():
-            raise self._lost or ConnectionLostError("the connection is closed")
+            raise afresh(self._lost or ConnectionLostError("the connection is closed"))
         self._headed = self._complete = self._to_the_end = False
         self._head_bytes = self._held = 0
         self._inflater = None
@@ -128,7 +132,7 @@ class Connection(asyncio.Protocol):
     async def _changed(self) -> bool:
         """Wait for the head, a piece, or the end; True when `take` wants no more. Raises OSError when there is none."""
         if self._lost is not None:
-            raise self._lost
+            raise afresh(self._lost)
         waiter = self._waiter = self._loop.create_future()
         try:
             stopped: bool = await waiter
@@ -170,6 +174,12 @@ class Connection(asyncio.Protocol):
         if self._complete:
             waiter.set_result(False)
 
+    def _check_inflated(self) -> None:
+        """Raises ConnectionLostError for a compressed body that has no end; an empty one has none."""
+        inflater = self._inflater
+        if inflater is not None and self._packed and not inflater.eof:
+            raise ConnectionLostError("its compressed answer is cut")
+
     # The transport's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -204,7 +214,12 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's: the end of an answer without a length, or of one that is cut."""
         if exc is None and self._lost is None and self._headed and self._to_the_end:
-            self._complete = True
+            try:
+                self._check_inflated()
+            except ConnectionLostError as error:
+                self._lose(error)
+            else:
+                self._complete = True
         self._keeps = False
         self._lose(exc if isinstance(exc, OSError) else ConnectionLostError("the engine closed the connection"))
         self._transport = None
@@ -219,11 +234,15 @@ class Connection(asyncio.Protocol):
             self._keeps = False
             return
         self.headers = {}
+        self._encodings = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Of llhttp; behind the body there are trailers."""
         if not self._headed:
-            self.headers.setdefault(name.lower(), value)
+            name = name.lower()
+            if name == b"transfer-encoding":
+                self._encodings += value.lower()
+            self.headers.setdefault(name, value)
 
     def on_headers_complete(self) -> None:
         """Of llhttp."""
@@ -234,15 +253,18 @@ class Connection(asyncio.Protocol):
         self._headed = True
         headers = self.headers
         if b"content-length" not in headers:
-            self._to_the_end = not headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked")
+            # llhttp decides what is chunked; where it might be, the connection's end is never the answer's
+            self._to_the_end = b"chunked" not in self._encodings
         if headers.get(b"content-encoding", b"").lower() in _COMPRESSED:
             self._inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+            self._packed = False
 
     def on_body(self, data: bytes) -> None:
         """Of llhttp."""
         if self._complete:
             return
         if self._inflater is not None:
+            self._packed = True
             data = self._inflater.decompress(data, _INFLATED_BYTES_MAX)
             if self._inflater.unconsumed_tail:
                 raise ConnectionLostError(f"a piece of its answer has more than {_INFLATED_BYTES_MAX} bytes")
@@ -253,8 +275,14 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Of llhttp; also of an answer that only announces another one."""
         if self._headed and not self._complete:
+            self._check_inflated()
             self._complete = True
             self._keeps = self._parser.should_keep_alive()
+
+
+def afresh(error: OSError) -> OSError:
+    """The same error to raise. One that is kept would hold the frames it passed, and the request's body, in a ring."""
+    return type(error)(*error.args)
 
 
 def reason_of(error: BaseException) -> str:

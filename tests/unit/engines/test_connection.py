@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import gzip
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -245,6 +248,27 @@ def test_an_answer_without_a_length_is_whole_only_when_the_connection_is_closed_
     on_a_wire(test)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"Transfer-Encoding: chunked ",
+        b"Transfer-Encoding: Chunked\t",
+        b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked, identity",
+        b"Transfer-Encoding: chunked;q=1",
+    ],
+)
+def test_where_chunks_might_be_the_end_of_the_connection_is_no_end(told: bytes) -> None:
+    async def test(wire: Wire) -> None:
+        connection = await wire.answered(b"HTTP/1.1 200 OK\r\n" + told + b"\r\n\r\n5\r\nhello\r\n")
+        wire.leave()
+        with pytest.raises(ConnectionLostError):
+            await whole(connection)
+
+    on_a_wire(test)
+
+
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 2", HEAD[:-2]])
 def test_no_head_is_an_error(data: bytes) -> None:
     async def test(wire: Wire) -> None:
@@ -298,6 +322,28 @@ def test_an_answer_that_is_compressed_all_the_same_is_inflated() -> None:
     on_a_wire(test)
 
 
+@pytest.mark.parametrize("length", [True, False])
+def test_a_compressed_answer_without_its_end_is_cut(*, length: bool) -> None:
+    async def test(wire: Wire) -> None:
+        packed = gzip.compress(b"hello, world" * 1000)[:-9]
+        told = b"Content-Length: %d\r\n" % len(packed) if length else b""
+        connection = await wire.answered(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n" + told + b"\r\n" + packed)
+        wire.leave()
+        with pytest.raises(ConnectionLostError):
+            await whole(connection)
+
+    on_a_wire(test)
+
+
+def test_a_compressed_answer_without_a_body_is_whole() -> None:
+    async def test(wire: Wire) -> None:
+        connection = await wire.answered(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n")
+        assert await whole(connection) == b""
+        assert connection.reusable
+
+    on_a_wire(test)
+
+
 def test_a_small_piece_that_becomes_too_large_is_an_error() -> None:
     async def test(wire: Wire) -> None:
         packed = gzip.compress(bytes(40 << 20))
@@ -305,6 +351,37 @@ def test_a_small_piece_that_becomes_too_large_is_an_error() -> None:
         connection = await wire.answered(head + packed)
         with pytest.raises(ConnectionLostError):
             await connection.read()
+
+    on_a_wire(test)
+
+
+@pytest.mark.parametrize("answer", [b"", HEAD])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_failure_keeps_nothing_of_who_asked(answer: bytes, *, before: bool) -> None:
+    class Request:
+        pass
+
+    async def failing(wire: Wire) -> weakref.ref[Request]:
+        request = Request()
+        with contextlib.suppress(ConnectionLostError):
+            await wire.connection.ask(b"POST", b"")
+            await wire.connection.read()
+        return weakref.ref(request)
+
+    async def test(wire: Wire) -> None:
+        if before:
+            wire.connection.close()
+        asking = asyncio.create_task(failing(wire))
+        await asyncio.sleep(0)
+        if not before:
+            if answer:
+                wire.say(answer)
+            wire.leave()
+        gc.disable()
+        try:
+            assert (await asking)() is None
+        finally:
+            gc.enable()
 
     on_a_wire(test)
 
