@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from neurogate import urls
-from neurogate.engines.connection import Connection, ConnectionLostError
+from neurogate.engines.connection import Connection, ConnectionLostError, afresh
+from neurogate.engines.dialing import dial
 
 KEEPALIVE_S = 3.0
 """Idle connections are dropped before the engine does it: llama.cpp and uvicorn close theirs after 5 s, and a request
 sent into a closing connection is lost."""
 _ADDRESSES_S = 10.0
-"""How long a name's addresses are remembered."""
+"""How old a name's addresses may be before it is asked again."""
+_OLD_ADDRESSES_S = 60.0
+"""How old they may be to be used while it is asked."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class Connections:
         self._idle: list[Connection] = []
         """The one that was used last at the end."""
         self._sweeping: asyncio.TimerHandle | None = None
-        self._addresses: list[str] = []
+        self._addresses: tuple[str, ...] = ()
+        """Those of the name that may answer; replaced, never changed, because many connect at once."""
+        self._asking: asyncio.Task[tuple[str, ...] | OSError] | None = None
         self._resolved_at = 0.0
         self._closed = False
 
@@ -103,6 +108,8 @@ class Connections:
         """Cut them all, and make no more."""
         self._closed = True
         self._idle.clear()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._sweeping is not None:
             self._sweeping.cancel()
         for connection in tuple(self._open):
@@ -120,21 +127,12 @@ class Connections:
         self._sweeping = self._loop.call_later(KEEPALIVE_S / 3, self._sweep) if kept else None
 
     async def _connect(self) -> Connection:
-        """Try one address after the other; those that do not answer are left out until the name is asked again."""
+        """To whichever address answers first; one that fails is left out until the name is asked again."""
+        if self._closed:
+            raise ConnectionLostError("the engine was stopped")
         addresses = await self._resolve()
-        for address in tuple(addresses):
-            try:
-                async with asyncio.timeout(self._connect_timeout_s / 2 if len(addresses) > 1 else None):
-                    connection = await self._connect_to(address)
-            except OSError as error:
-                failed = error
-                if address in addresses:
-                    addresses.remove(address)
-                continue
-            if addresses[0] == address:
-                addresses.append(addresses.pop(0))  # connections are spread over all of them
-            return connection
-        raise failed
+        self._addresses = self._addresses[1:] + self._addresses[:1]  # connections are spread over all of them
+        return await dial(addresses, self._connect_to, self._leave_out)
 
     async def _connect_to(self, address: str) -> Connection:
         origin, tls = self._origin, self._tls
@@ -151,18 +149,44 @@ class Connections:
         self._open.add(connection)
         return connection
 
-    async def _resolve(self) -> list[str]:
-        host = self._origin.host
-        now = self._loop.time()
-        if not self._addresses or now - self._resolved_at >= _ADDRESSES_S:
-            found = [host] if _is_address(host) else await self._ask(host)
-            self._addresses = found
-            self._resolved_at = now
-        return self._addresses
+    def _leave_out(self, address: str) -> None:
+        self._addresses = tuple(other for other in self._addresses if other != address)
 
-    async def _ask(self, host: str) -> list[str]:
-        told = await self._loop.getaddrinfo(host, self._origin.port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(info[4][0]) for info in told))
+    async def _resolve(self) -> tuple[str, ...]:
+        """The addresses to try. The name is asked once for all who wait, and beside them while the old ones will do."""
+        host = self._origin.host
+        if _is_address(host):
+            return (host,)
+        known = self._addresses
+        age = self._loop.time() - self._resolved_at
+        if known and age < _ADDRESSES_S:
+            return known
+        if self._asking is None:
+            self._asking = self._loop.create_task(self._ask(host))
+        if known and age < _OLD_ADDRESSES_S:
+            return known
+        asking = self._asking
+        await asyncio.wait((asking,))  # who leaves takes nobody along
+        if asking.cancelled():
+            raise ConnectionLostError("the engine was stopped")
+        found = asking.result()
+        if isinstance(found, OSError):
+            raise afresh(found)
+        return self._addresses or found
+
+    async def _ask(self, host: str) -> tuple[str, ...] | OSError:
+        """An error is a result: several may wait for it, or nobody."""
+        try:
+            told = await self._loop.getaddrinfo(host, self._origin.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            return error.with_traceback(None)
+        except UnicodeError as error:
+            return OSError(f"its name is none: {error}")
+        finally:
+            self._asking = None
+        self._addresses = tuple(dict.fromkeys(str(info[4][0]) for info in told))
+        self._resolved_at = self._loop.time()
+        return self._addresses
 
 
 def _tls() -> ssl.SSLContext:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from neurogate.engines.connection import Connection
 from neurogate.engines.connections import KEEPALIVE_S, Connections, Origin
+from neurogate.engines.dialing import STAGGER_S
 from neurogate.virtual_time import VirtualTimeLoop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -44,12 +48,20 @@ class Network(VirtualTimeLoop):
         self.names: dict[str, list[str]] = {}
         self.refusing: set[str] = set()
         self.silent: set[str] = set()
+        self.slow: dict[str, float] = {}
+        self.asking_takes_s = 0.0
+        self.given_up: list[str] = []
         self.made: list[tuple[str, _Transport]] = []
         self.tried: list[str] = []
         self.asked: list[str] = []
 
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
         self.asked.append(host)
+        try:
+            await asyncio.sleep(self.asking_takes_s)
+        except asyncio.CancelledError:
+            self.given_up.append(host)
+            raise
         if host not in self.names:
             raise OSError("no such name")
         return [(0, 0, 0, "", (address, port)) for address in self.names[host]]
@@ -58,7 +70,12 @@ class Network(VirtualTimeLoop):
         assert port == 8080
         self.tried.append(host)
         if host in self.silent:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.given_up.append(host)
+        if host in self.slow:
+            await asyncio.sleep(self.slow[host])
         if host in self.refusing:
             raise ConnectionRefusedError(host)
         transport, protocol = _Transport(), protocol_factory()
@@ -190,20 +207,160 @@ def test_an_address_that_refuses_is_left_out_for_a_while() -> None:
         loop.refusing.clear()
         await asyncio.sleep(11)
         await connections.take()
+        assert loop.hosts[-1] == "10.0.0.1"
+        await asyncio.sleep(0.1)
         assert loop.asked == ["engine", "engine"]
+        await connections.take()
         assert loop.hosts[-1] == "::1"
 
     on_a_network(test)
 
 
-def test_an_address_that_is_silent_costs_half_of_the_time() -> None:
+def test_a_silent_address_costs_a_moment_and_once() -> None:
     async def test(loop: Network) -> None:
-        loop.names["engine"] = ["::1", "10.0.0.1"]
-        loop.silent.add("::1")
+        loop.names["engine"] = ["::1", "::2", "10.0.0.1"]
+        loop.silent |= {"::1", "::2"}
         connections = pool("engine")
         await connections.take()
-        assert loop.time() == 2.0
+        assert loop.time() == 2 * STAGGER_S
         assert loop.hosts == ["10.0.0.1"]
+        await connections.take()
+        assert loop.time() == 2 * STAGGER_S
+        await asyncio.sleep(0.1)
+        assert loop.given_up == ["::1", "::2"]
+
+    on_a_network(test)
+
+
+def test_a_slow_address_still_wins_and_what_comes_too_late_is_cut() -> None:
+    async def test(loop: Network) -> None:
+        loop.names["engine"] = ["10.0.0.1", "10.0.0.2"]
+        loop.slow = {"10.0.0.1": 0.5, "10.0.0.2": 0.25}
+        connections = pool("engine")
+        taken = await connections.take()
+        assert taken.reusable
+        await asyncio.sleep(1)
+        assert [transport.closed for _, transport in loop.made].count(False) == 1
+
+    on_a_network(test)
+
+
+def test_one_that_fails_starts_the_next_at_once() -> None:
+    async def test(loop: Network) -> None:
+        loop.names["engine"] = ["10.0.0.1", "10.0.0.2"]
+        loop.slow["10.0.0.1"] = 0.125
+        loop.refusing.add("10.0.0.1")
+        await pool("engine").take()
+        assert loop.time() == 0.125
+
+    on_a_network(test)
+
+
+def test_a_failure_does_not_harm_those_who_connect_beside_it() -> None:
+    async def test(loop: Network) -> None:
+        loop.names["engine"] = ["10.0.0.1"]
+        loop.slow["10.0.0.1"] = 1.0
+        loop.refusing.add("10.0.0.1")
+        connections = pool("engine")
+        first = asyncio.create_task(connections.take())
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(connections.take())
+        with pytest.raises(ConnectionRefusedError):
+            await first
+        loop.refusing.clear()
+        assert (await second).turn == 0
+        assert "open=1" in repr(connections)
+
+    on_a_network(test)
+
+
+def test_a_burst_asks_for_the_name_once_and_one_that_leaves_takes_nobody_along() -> None:
+    async def test(loop: Network) -> None:
+        loop.names["engine"] = ["10.0.0.1"]
+        loop.asking_takes_s = 3.0
+        connections = pool("engine")
+        taking = [asyncio.create_task(connections.take()) for _ in range(50)]
+        await asyncio.sleep(1)
+        taking[0].cancel()
+        await asyncio.wait(taking)
+        assert loop.asked == ["engine"]
+        assert len(loop.made) == 49
+
+    on_a_network(test)
+
+
+def test_a_name_that_is_not_found_is_an_error_of_each_who_waits() -> None:
+    async def test(loop: Network) -> None:
+        loop.asking_takes_s = 1.0
+        connections = pool("nobody")
+        told = await asyncio.gather(*[connections.take() for _ in range(3)], return_exceptions=True)
+        assert [str(error) for error in told] == ["no such name"] * 3
+        assert len({id(error) for error in told}) == 3
+        assert loop.asked == ["nobody"]
+
+    on_a_network(test)
+
+
+@pytest.mark.parametrize("addresses", [["10.0.0.1"], ["10.0.0.1", "10.0.0.2"], []])
+def test_a_failure_to_connect_keeps_nothing_of_who_asked(addresses: list[str]) -> None:
+    class Request:
+        pass
+
+    async def failing(connections: Connections) -> weakref.ref[Request]:
+        request = Request()
+        with contextlib.suppress(OSError):
+            await connections.take()
+        return weakref.ref(request)
+
+    async def test(loop: Network) -> None:
+        if addresses:
+            loop.names["engine"] = addresses
+            loop.refusing |= set(addresses)
+        connections = pool("engine")
+        gc.disable()
+        try:
+            asked = [asyncio.create_task(failing(connections)) for _ in range(2)]
+            assert [(await asking)() for asking in asked] == [None, None]
+        finally:
+            gc.enable()
+
+    on_a_network(test)
+
+
+def test_old_addresses_serve_while_the_name_is_asked_again_and_very_old_ones_do_not() -> None:
+    async def test(loop: Network) -> None:
+        loop.names["engine"] = ["10.0.0.1"]
+        connections = pool("engine")
+        await connections.take()
+        loop.names["engine"] = ["10.0.0.2"]
+        loop.asking_takes_s = 1.0
+        await asyncio.sleep(11)
+        before = loop.time()
+        await connections.take()
+        assert loop.time() == before
+        await asyncio.sleep(2)
+        await connections.take()
+        assert loop.hosts == ["10.0.0.1", "10.0.0.1", "10.0.0.2"]
+        loop.names["engine"] = ["10.0.0.3"]
+        await asyncio.sleep(61)
+        await connections.take()
+        assert loop.hosts[-1] == "10.0.0.3"
+
+    on_a_network(test)
+
+
+def test_closing_gives_up_the_look_up() -> None:
+    async def test(loop: Network) -> None:
+        loop.asking_takes_s = 100.0
+        connections = pool("engine")
+        taking = asyncio.create_task(connections.take())
+        await asyncio.sleep(1)
+        connections.close()
+        with pytest.raises(OSError, match="stopped"):
+            await taking
+        with pytest.raises(OSError, match="stopped"):
+            await connections.take()
+        assert loop.given_up == ["engine"]
 
     on_a_network(test)
 
