@@ -271,6 +271,44 @@ def test_a_host_of_several_addresses_is_reached_by_any_of_them(monkeypatch: pyte
     run_real(main())
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_address_that_never_answers_costs_a_moment_and_not_its_share(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secure: bool
+) -> None:
+    """Its queue is full, or it never answers the handshake of TLS. Nothing of it stays open."""
+
+    async def main() -> None:
+        pki = Pki(tmp_path)
+        dialer = LinkDialer(pki.live("g", ca=pki.ca).dialling, name="localhost") if secure else LinkDialer()
+        async with grpc_worker(pki.live("worker", ca=pki.ca) if secure else None) as where:
+            port = int(where.rpartition(":")[2])
+            with socket.socket() as deaf:
+                deaf.bind(("127.0.0.2", port))
+                deaf.listen(0)
+                fillers = [socket.socket() for _ in range(0 if secure else 4)]
+                for filler in fillers:
+                    filler.setblocking(False)
+                    filler.connect_ex(deaf.getsockname())
+                loop = asyncio.get_running_loop()
+
+                async def found(*_: object, **__: object) -> list[object]:
+                    return [(0, 0, 0, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+
+                monkeypatch.setattr("asyncio.get_running_loop", lambda: _Resolving(loop, found))
+                _, warm = await dialled(where, dialer)
+                before = files_open()
+                owner, call = await dialled(f"workers.internal:{port}", dialer, timeout_s=600)
+                await echoes(owner, call, [100])
+                for each in (warm, call):
+                    each.abort()
+                    await each.closed()
+                await eventually(lambda: files_open() < before)
+                for filler in fillers:
+                    filler.close()
+
+    run_real(main())
+
+
 class _Resolving:
     """A loop with a name server of its own."""
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
+from neurogate.race import first_of
 from neurogate.rpc.http2.call import CallOwner, GrpcCall
 from neurogate.rpc.http2.client import ClientCall
 from neurogate.rpc.http2.connection import reason_of
@@ -64,7 +65,7 @@ class LinkDialer:
             async with asyncio.timeout(timeout_s):
                 if path:
                     return await attempt.unix(path)
-                return await attempt.tcp(await _found(host, port), port, timeout_s)
+                return await attempt.tcp(await _found(host, port), port)
         except TimeoutError:
             raise DialError(f"{address}: no connection within {timeout_s:g} s") from None
         except OSError as error:  # of TLS too
@@ -82,14 +83,10 @@ class _Attempt:
     async def unix(self, path: str) -> ClientCall:
         return await self._by(asyncio.get_running_loop().create_unix_connection, path)
 
-    async def tcp(self, found: list[str], port: int, timeout_s: float) -> ClientCall:
-        """By the first address that connects; each has its share of the time. Raises OSError of the last."""
+    async def tcp(self, found: list[str], port: int) -> ClientCall:
+        """By the first address that connects, TLS and all. Raises OSError of the last that does not."""
         connect = asyncio.get_running_loop().create_connection
-        for host in found[:-1]:
-            with suppress(OSError):  # a timeout is one
-                async with asyncio.timeout(timeout_s / len(found)):
-                    return await self._by(connect, host, port)
-        return await self._by(connect, found[-1], port)
+        return await first_of((partial(self._by, connect, host, port) for host in found), discard=ClientCall.abort)
 
     async def _by(self, connect: Callable[..., Awaitable[object]], *where: object) -> ClientCall:
         call = self._make()
