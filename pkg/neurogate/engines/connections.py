@@ -132,7 +132,13 @@ class Connections:
             raise ConnectionLostError("the engine was stopped")
         addresses = await self._resolve()
         self._addresses = self._addresses[1:] + self._addresses[:1]  # connections are spread over all of them
-        return await dial(addresses, self._connect_to, self._leave_out)
+        try:
+            return await dial(addresses, self._connect_to, self._leave_out)
+        except OSError:
+            if self._asking is None and set(self._addresses) <= set(addresses):
+                raise
+        # The addresses were old, and the name has moved, or is being asked whether it has
+        return await dial(await self._resolve(), self._connect_to, self._leave_out)
 
     async def _connect_to(self, address: str) -> Connection:
         origin, tls = self._origin, self._tls

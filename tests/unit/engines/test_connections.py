@@ -349,6 +349,23 @@ def test_old_addresses_serve_while_the_name_is_asked_again_and_very_old_ones_do_
     on_a_network(test)
 
 
+@pytest.mark.parametrize("asking_takes_s", [0.0, 1.0])
+def test_an_engine_that_moved_is_found_by_the_request_that_misses_it(asking_takes_s: float) -> None:
+    async def test(loop: Network) -> None:
+        loop.names["engine"] = ["10.0.0.1"]
+        connections = pool("engine")
+        await connections.take()
+        loop.names["engine"] = ["10.0.0.2"]
+        loop.refusing.add("10.0.0.1")
+        loop.slow["10.0.0.1"] = 0.5
+        loop.asking_takes_s = asking_takes_s
+        await asyncio.sleep(11)
+        await connections.take()
+        assert loop.hosts == ["10.0.0.1", "10.0.0.2"]
+
+    on_a_network(test)
+
+
 def test_closing_gives_up_the_look_up() -> None:
     async def test(loop: Network) -> None:
         loop.asking_takes_s = 100.0
