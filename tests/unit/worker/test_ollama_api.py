@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurogate.channel import End, EndCode
@@ -145,6 +145,7 @@ def test_a_whole_answer_is_one_object(path: str) -> None:
     run(main())
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 400), max_size=8))
 def test_however_the_engines_bytes_are_cut_the_lines_are_the_same(cuts: list[int]) -> None:
     async def main() -> None:
