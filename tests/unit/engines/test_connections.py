@@ -13,7 +13,7 @@ import pytest
 
 from neurogate.engines.connection import Connection
 from neurogate.engines.connections import KEEPALIVE_S, Connections, Origin
-from neurogate.engines.dialing import STAGGER_S
+from neurogate.race import STAGGER_S
 from neurogate.virtual_time import VirtualTimeLoop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
