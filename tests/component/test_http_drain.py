@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import socket
 from typing import Any
 
+import pytest
+
 from http_support import Echo, Listening, listening, request
 from neurogate.httpd import HttpServer
+from neurogate.httpd.transport import AnswerTransport
 from real_loop import eventually, run_real
 
 
@@ -147,3 +151,66 @@ def test_a_listener_serves_on_a_socket_that_was_opened_elsewhere() -> None:
             await second.stop(5)
 
     run_real(main())
+
+
+class AtOnce:
+    """Answers on the spot, and then says nothing more for ever."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    def at_once(self, _scope: Any) -> bool:
+        return True
+
+    async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended += 1
+
+
+def test_requests_without_tasks_that_outlive_the_grace_are_ended_all_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        app = AtOnce()
+        server = HttpServer(app, name="TEST_PORT", host="127.0.0.1", port=0)
+        async with asyncio.TaskGroup() as tasks:
+            port = await server.start(tasks)
+            clients = [await connect(port) for _ in range(5)]
+            for reader, writer in clients:
+                writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\na")
+                await reader.readuntil(b"x\r\n")
+            await server.stop(0.1)
+            assert app.ended == 5
+            for reader, writer in clients:
+                assert not (await reader.read()).endswith(b"0\r\n\r\n")
+                writer.close()
+
+    with caplog.at_level(logging.CRITICAL):
+        run_real(main())
+
+
+def test_heads_that_wait_keep_their_order() -> None:
+    async def main() -> None:
+        made = AnswerTransport(written := Written(), asyncio.get_running_loop(), lingers=lambda: False)
+        made.hold(b"of a HEAD;", follows=False)
+        made.hold(b"of a POST;", follows=True)
+        made.write(b"its body")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert written.data == b"of a HEAD;of a POST;its body"
+
+    run_real(main())
+
+
+class Written(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.data += data

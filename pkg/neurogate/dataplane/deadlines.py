@@ -59,13 +59,25 @@ class Deadlines:
     def _look(self) -> None:
         self._timer, self._look_at = None, math.inf
         now = self._loop.time()
-        due = [request for request in self._requests if request.deadline <= now + _TIMER_SLACK_S]
+        due: list[Timed] = []
+        earliest = math.inf
+        for request in self._requests:
+            deadline = request.deadline
+            if deadline <= now + _TIMER_SLACK_S:
+                due.append(request)
+            elif deadline < earliest:
+                earliest = deadline
         for request in sorted(due, key=_deadline):
             if not request.finished:
-                request.expire()
+                self._expire(request)
         if self._requests:
-            earliest = min(map(_deadline, self._requests))
-            self._set(max(now + _AGAIN_S, min(earliest, now + _LOOK_S)))
+            self._set(min(self._look_at, max(now + _AGAIN_S, min(earliest, now + _LOOK_S))))
+
+    def _expire(self, request: Timed) -> None:
+        try:
+            request.expire()
+        except Exception as error:  # noqa: BLE001 - a bug costs this request, not everybody's deadline
+            self._loop.call_exception_handler({"message": "a request's deadline raised", "exception": error})
 
 
 _deadline = attrgetter("deadline")

@@ -245,30 +245,39 @@ class EndpointPool:
         )
 
     async def _apply(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
-        """Follow a resolver's new set, in steps between which tokens pass."""
+        """Follow a resolver's new set, in steps between which tokens pass.
+
+        Who is new comes first, so that no half of a fleet is ever all there seems to be: while somebody was not heard
+        of yet, a model that nobody has is waited for.
+        """
         wanted = {endpoint.id: endpoint for endpoint in endpoints}
-        gone = [
-            member
+        new = [endpoint for endpoint in wanted.values() if endpoint.id not in self._members]
+        moved = [
+            (member, endpoint)
             for member in self._members.values()
-            if (named := wanted.get(member.id)) is None or named.address != member.endpoint.address
+            if (endpoint := wanted.get(member.id)) is not None and endpoint.address != member.endpoint.address
         ]
-        names = {member.id for member in gone}
-        steps: list[Callable[[], Member]] = [partial(self._part_with, member) for member in gone]
-        for name, endpoint in wanted.items():
-            if name in names or name not in self._members:
-                steps.append(partial(self._admit, endpoint, links))
+        gone = [member for member in self._members.values() if member.id not in wanted]
+        steps: list[Callable[[], tuple[Member, ...]]] = [
+            *(partial(self._admit, endpoint, links) for endpoint in new),
+            *(partial(self._replace, member, endpoint, links) for member, endpoint in moved),
+            *(partial(self._part_with, member) for member in gone),
+        ]
         changed: list[Member] = []
         for number, step in enumerate(steps, 1):
-            changed.append(step())
+            changed += step()
             if number % _AT_ONCE == 0:
                 self.publish(*changed)
                 changed = []
                 await asyncio.sleep(0)
         self.publish(*changed)
 
-    def _part_with(self, member: Member) -> Member:
+    def _replace(self, member: Member, endpoint: Endpoint, links: asyncio.TaskGroup) -> tuple[Member, ...]:
+        return (*self._part_with(member), *self._admit(endpoint, links))
+
+    def _part_with(self, member: Member) -> tuple[Member, ...]:
         self._remove(self._members.pop(member.id), self._links.pop(member.id))
-        return member
+        return (member,)
 
     def _remove(self, member: Member, link: asyncio.Task[None]) -> None:
         """See a worker off: at once when it holds nothing, and else when it has finished or its time is over."""
@@ -295,7 +304,7 @@ class EndpointPool:
             raise WorkerNotFoundError(f"there is no worker {worker_id!r}; the workers are: {', '.join(self._members)}")
         return member
 
-    def _admit(self, endpoint: Endpoint, links: asyncio.TaskGroup) -> Member:
+    def _admit(self, endpoint: Endpoint, links: asyncio.TaskGroup) -> tuple[Member, ...]:
         breaker = EndpointBreaker(
             self._breaker_settings,
             now=self._loop.time,
@@ -308,7 +317,7 @@ class EndpointPool:
         self._members[endpoint.id] = member
         self._observer.worker_changed(endpoint.id, "added", endpoint.address)
         self._links[endpoint.id] = links.create_task(member.channel.run(), name=endpoint.id)
-        return member
+        return (member,)
 
     def _dispensable(self, member: Member) -> bool:
         """Whether, without it, half of the usable workers of each of its models would still be well."""

@@ -124,15 +124,17 @@ async def serve(
                 task.cancel()
             grace_s = gateway.reloader.config.gateway.drain_timeout_s
             _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=grace_s, taken_over=taken.is_set())
-            await leave(
-                gateway.lifecycle,
-                [public, private] if taken.is_set() else [public],
-                delay_s=settings.drain_delay_s if was_terminated(stopping) else 0.0,
-                grace_s=grace_s,
-            )
-            for task in serving:
-                task.cancel()
-            await _close_books(gateway)
+            try:
+                await leave(
+                    gateway.lifecycle,
+                    [public, private] if taken.is_set() else [public],
+                    delay_s=settings.drain_delay_s if was_terminated(stopping) else 0.0,
+                    grace_s=grace_s,
+                )
+            finally:
+                for task in serving:
+                    task.cancel()
+                await _close_books(gateway)
             await private.stop(1)
     _log.info("gateway stopped")
 

@@ -225,6 +225,8 @@ class RequestCycle:
                 self._transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, b"" if more else _LAST_CHUNK))
             elif not more:
                 self._transport.write(_LAST_CHUNK)
+            else:
+                self._transport.flush()  # nothing follows the head yet
         elif self.scope["method"] == "HEAD":
             self._left = 0
         else:

@@ -35,7 +35,7 @@ class AnswerTransport(asyncio.Transport):
 
     def hold(self, head: bytes, *, follows: bool) -> None:
         """Write a head with what is written next; unless that `follows` now, in this turn of the loop at the latest."""
-        self._held = head
+        self._held += head  # behind that of a HEAD, which nothing follows
         if not (follows or self._flushing):
             self._flushing = True
             self._loop.call_soon(self._flush_held)

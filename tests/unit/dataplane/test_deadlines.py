@@ -105,3 +105,27 @@ def test_one_that_expires_may_take_others_with_it() -> None:
         assert first.finished != second.finished
 
     run(main())
+
+
+def test_one_whose_end_raises_costs_nobody_else_the_deadline() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        heard: list[object] = []
+        loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+        requests: set[Request] = set()
+        deadlines = Deadlines(requests, loop)
+
+        def broken() -> None:
+            bad.finish()
+            raise ValueError("a bug")
+
+        bad, due, later = Request(requests, 1.0), Request(requests, 1.001), Request(requests, 5.0)
+        bad.expire = broken  # type: ignore[method-assign]
+        for request in (bad, due, later):
+            deadlines.watch(request.deadline)
+        await asyncio.sleep(6)
+        assert [str(error) for error in heard] == ["a bug"]
+        assert due.expired_at == pytest.approx(1.0, abs=0.02)
+        assert later.expired_at == pytest.approx(5.0, abs=0.02)
+
+    run(main())

@@ -50,7 +50,7 @@ def test_a_member_that_stays_keeps_its_link_and_its_state():
             assert made.worker(0) is channel
             assert channel.up
             assert ids(made.pool.snapshot.members) == ["worker-0", "worker-2"]
-            assert made.observer.workers[-2:] == [("worker-1", "removed", ""), ("worker-2", "added", "host-2:50051")]
+            assert made.observer.workers[-2:] == [("worker-2", "added", "host-2:50051"), ("worker-1", "removed", "")]
             assert not made.worker(1).served
 
     virtual_time.run(main())

@@ -330,3 +330,25 @@ def test_what_a_listener_publishes_is_heard_as_well():
 
 def ids(made: Rig) -> list[str]:
     return [member.id for member in made.pool.snapshot.members]
+
+
+def test_a_large_fleet_that_moves_never_seems_to_lack_a_model() -> None:
+    async def main() -> None:
+        models = {f"worker-{number}": (("a",) if number < 32 else ("b",)) for number in range(64)}
+        async with rig(64, models=models) as made:
+            await turns(10)
+            made.resolver.publish(*[endpoint(number, port=6000) for number in range(64)])
+            asked = []
+            for _ in range(14):
+                await asyncio.sleep(0)
+                snapshot = made.pool.snapshot
+                assert len(snapshot.members) == 64
+                assert "a" in snapshot.models or not snapshot.heard_of_all
+                asked.append(made.send(model="a"))
+            assert [receiver.error for _, receiver in asked] == [None] * 14
+            for exchange, _ in asked:
+                exchange.cancel()
+            await turns(10)
+            made._remember()
+
+    virtual_time.run(main())

@@ -94,3 +94,53 @@ def test_a_cancelled_one_is_not_woken_by_what_it_waited_for() -> None:
         assert (seen, ended) == ([2], [one])
 
     run(main())
+
+
+def test_a_cancellation_finds_what_is_about_to_go_on() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        seen: list[str] = []
+
+        async def work(name: str, bare: bool) -> None:
+            try:
+                await (asyncio.sleep(0) if bare else future)
+                seen.append(name)
+            except asyncio.CancelledError:
+                seen.append(f"{name} cancelled")
+                raise
+
+        ended: list[Stepped] = []
+        both = [stepped(work("waits", bare=False), ended), stepped(work("yields", bare=True), ended)]
+        for one in both:
+            assert not one.step()
+        future.set_result(None)  # its step is queued now
+        for one in both:
+            one.cancel()
+            one.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert sorted(seen) == ["waits cancelled", "yields cancelled"]
+        assert sorted(map(id, ended)) == sorted(map(id, both))
+        for one in both:
+            one.cancel()
+            assert one.step()
+        assert len(ended) == 2
+
+    run(main())
+
+
+def test_one_that_raises_is_over_and_the_loop_hears_of_it() -> None:
+    async def main() -> None:
+        heard: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
+
+        async def work() -> None:
+            raise ValueError("a bug")
+
+        ended: list[Stepped] = []
+        assert stepped(work(), ended).step()
+        assert len(ended) == 1
+        assert [str(error) for error in heard] == ["a bug"]
+
+    run(main())
