@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 import structlog
@@ -120,8 +120,7 @@ async def serve(
             _log.info("gateway listens", **ports, **private_ports, version=__version__)
             on_ports(ports["http_port"], private_ports["ops_port"])
             await _either(stopping, taken)
-            for task in background:
-                task.cancel()
+            _cancel(background)
             grace_s = gateway.reloader.config.gateway.drain_timeout_s
             _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=grace_s, taken_over=taken.is_set())
             try:
@@ -132,8 +131,7 @@ async def serve(
                     grace_s=grace_s,
                 )
             finally:
-                for task in serving:
-                    task.cancel()
+                _cancel(serving)
                 await _close_books(gateway)
             await private.stop(1)
     _log.info("gateway stopped")
@@ -182,10 +180,14 @@ async def _open_books(gateway: Gateway) -> None:
         gateway.access_log.start()
 
 
-async def _give_up(gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
-    """End before anything was served."""
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
+
+
+async def _give_up(gateway: Gateway, tasks: list[asyncio.Task[None]]) -> None:
+    """End before anything was served."""
+    _cancel(tasks)
     await _close_books(gateway)
     _log.info("stopped before it took over")
 
