@@ -18,7 +18,7 @@ from neurogate.config import Effective
 from neurogate.gateway import takeover
 from neurogate.gateway.assembly import Gateway
 from neurogate.gateway.handover import Offer
-from neurogate.gateway.leaving import leave
+from neurogate.gateway.leaving import Listening, leave
 from neurogate.gateway.listeners import api_limits, follow_cors, follow_http
 from neurogate.gateway.private_listeners import PrivateListeners
 from neurogate.gateway.public_listeners import PublicListeners
@@ -121,18 +121,9 @@ async def serve(
             on_ports(ports["http_port"], private_ports["ops_port"])
             await _either(stopping, taken)
             _cancel(background)
-            grace_s = gateway.reloader.config.gateway.drain_timeout_s
-            _log.info("draining", requests=gateway.dispatcher.in_flight, timeout_s=grace_s, taken_over=taken.is_set())
-            try:
-                await leave(
-                    gateway.lifecycle,
-                    [public, private] if taken.is_set() else [public],
-                    delay_s=settings.drain_delay_s if was_terminated(stopping) else 0.0,
-                    grace_s=grace_s,
-                )
-            finally:
-                _cancel(serving)
-                await _close_books(gateway)
+            _log.info("draining", requests=gateway.dispatcher.in_flight, taken_over=taken.is_set())
+            leaving: list[Listening] = [public, private] if taken.is_set() else [public]
+            await _drain(gateway, leaving, serving, delay_s=settings.drain_delay_s if was_terminated(stopping) else 0.0)
             await private.stop(1)
     _log.info("gateway stopped")
 
@@ -178,6 +169,22 @@ async def _open_books(gateway: Gateway) -> None:
     await gateway.limiter.start()
     if gateway.access_log is not None:
         gateway.access_log.start()
+
+
+async def _drain(
+    gateway: Gateway,
+    listeners: list[Listening],
+    serving: list[asyncio.Task[None]],
+    *,
+    delay_s: float,
+) -> None:
+    """Let what is under way end, and then what served it; whatever happens, the books are closed."""
+    try:
+        grace_s = gateway.reloader.config.gateway.drain_timeout_s
+        await leave(gateway.lifecycle, listeners, delay_s=delay_s, grace_s=grace_s)
+    finally:
+        _cancel(serving)
+        await _close_books(gateway)
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
