@@ -76,7 +76,8 @@ def test_nothing_but_an_admin_key_opens_it(authorization: str) -> None:
                 answer = await made.client.request(method, path, headers={"Authorization": authorization})
             assert answer.status_code == 401, path
             assert set(answer.json()) >= {"error", "code", "message"}
-            assert [log["event"] for log in logs] == ["admin call without the right key"]
+            said = [log["event"] for log in logs if log["event"] != "gateway linked"]  # the worker's, whenever it comes
+            assert said == ["admin call without the right key"]
         assert not member(made).cordoned
 
     with_fleet(test)
