@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from fleet_in_process import Fleet, fleet
 from neurogate.dataplane.state import WorkerState
 from neurogate.engines.settings import SimSettings
+from neurogate.worker.canary import Outcome
+from neurogate.worker.stalls import Phase
 
 CHAT = {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 5}
 PROMETHEUS_2 = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -138,3 +140,11 @@ def test_a_worker_tells_of_itself_and_of_its_engine() -> None:
     assert (value(found, "neurogate_worker_tokens_generated_total", model="tiny") or 0) > 0
     assert (value(found, "llamacpp_tokens_predicted_total") or 0) > 0
     assert 'neurogate_build_info{process="worker"' in outputs()[0][1]
+
+
+def test_what_a_worker_may_count_later_is_there_from_the_start_so_that_its_first_increase_can_be_seen() -> None:
+    found = samples(outputs()[0][1])
+    for outcome in Outcome:
+        assert value(found, "neurogate_worker_canaries_total", outcome=outcome.value) is not None
+    for phase in Phase:
+        assert value(found, "neurogate_worker_stalls_total", phase=phase.value) == 0

@@ -17,7 +17,7 @@ from neurogate.engines.engine import Engine, Observation
 from neurogate.worker.canary import PAUSE_S, STOPPED_S, Canary, Outcome, Verdict
 from neurogate.worker.metrics import WorkerMetrics
 from neurogate.worker.pace import Pace
-from neurogate.worker.stalls import Held, Stalls
+from neurogate.worker.stalls import Held, Phase, Stalls
 
 _log = structlog.get_logger("neurogate.worker")
 
@@ -99,6 +99,10 @@ class Vigil:
         self._user_model = ""
         self.draining = False
         """Nobody is asked to see how it is any more."""
+        for outcome in Outcome:
+            metrics.canaries.labels(outcome.value)
+        for phase in Phase:
+            metrics.stalls.labels(phase.value)
 
     def __repr__(self) -> str:
         return f"<Vigil {self._wedged or 'well'} {self.canary!r}>"
