@@ -58,32 +58,41 @@ def headers(quota: Quota, standing: Standing) -> tuple[Header, ...]:
 def lines(quota: Quota, standing: Standing) -> bytes:
     """The same as lines of HTTP's head: made as one, for nearly every answer has them."""
     requests, tokens = quota.requests_per_minute, quota.tokens_per_minute
-    requests_left = max(requests - standing.requests, 0)
-    tokens_left = max(tokens - standing.tokens, 0)
-    told = b""
-    if requests:
-        told = _REQUESTS % (requests, requests_left, _duration(standing.requests_reset_s))
-    if tokens:
-        told += _TOKENS % (tokens, tokens_left, _duration(standing.tokens_reset_s))
-    if requests and (not tokens or requests_left * tokens <= tokens_left * requests):
-        return told + _NEAREST % (requests, requests_left, math.ceil(standing.requests_reset_s), requests, b"requests")
-    if tokens:
-        return told + _NEAREST % (tokens, tokens_left, math.ceil(standing.tokens_reset_s), tokens, b"tokens")
-    return told
+    if not requests and not tokens:
+        return b""
+    requests_left = requests - standing.requests if standing.requests < requests else 0
+    tokens_left = tokens - standing.tokens if standing.tokens < tokens else 0
+    requests_reset_s, tokens_reset_s = standing.requests_reset_s, standing.tokens_reset_s
+    if not tokens:
+        told: tuple[int | bytes, ...] = requests_left, _duration(requests_reset_s)
+        return _form(requests, 0, of_requests=True) % (*told, requests_left, math.ceil(requests_reset_s))
+    told = tokens_left, _duration(tokens_reset_s)
+    if not requests:
+        return _form(0, tokens, of_requests=False) % (*told, tokens_left, math.ceil(tokens_reset_s))
+    reset = told[1] if requests_reset_s == tokens_reset_s else _duration(requests_reset_s)
+    if requests_left * tokens <= tokens_left * requests:
+        form, left, reset_s = _form(requests, tokens, of_requests=True), requests_left, requests_reset_s
+    else:
+        form, left, reset_s = _form(requests, tokens, of_requests=False), tokens_left, tokens_reset_s
+    return form % (requests_left, reset, *told, left, math.ceil(reset_s))
 
 
-def _openai(what: bytes) -> bytes:
-    """The lines with places for a limit, what is left of it, and when it is whole again."""
-    fields = ((b"limit", b"%d"), (b"remaining", b"%d"), (b"reset", b"%b"))
-    return b"".join(b"x-ratelimit-" + name + b"-" + what + b": " + form + b"\r\n" for name, form in fields)
+@lru_cache(maxsize=1024)
+def _form(requests: int, tokens: int, *, of_requests: bool) -> bytes:
+    """The lines of these two limits with places for what changes; the nearest bound is that `of_requests`, or not."""
+    limit, what = (requests, b"requests") if of_requests else (tokens, b"tokens")
+    return (
+        (_openai(b"requests", requests) if requests else b"")
+        + (_openai(b"tokens", tokens) if tokens else b"")
+        + b"ratelimit-limit: %d\r\nratelimit-remaining: %%d\r\nratelimit-reset: %%d\r\n" % limit
+        + b'ratelimit-policy: %d;w=60;comment="%b"\r\n' % (limit, what)
+    )
 
 
-_REQUESTS = _openai(b"requests")
-_TOKENS = _openai(b"tokens")
-_NEAREST = (
-    b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\n"
-    b'ratelimit-policy: %d;w=60;comment="%b"\r\n'
-)
+def _openai(what: bytes, limit: int) -> bytes:
+    """With places for what is left of the limit, and for when it is whole again."""
+    fields = ((b"limit", b"%d" % limit), (b"remaining", b"%d"), (b"reset", b"%b"))
+    return b"".join(b"x-ratelimit-" + name + b"-" + what + b": " + value + b"\r\n" for name, value in fields)
 
 
 def _duration(seconds: float) -> bytes:

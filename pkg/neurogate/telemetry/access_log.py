@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -27,6 +28,8 @@ NOBODY = "-"
 _CHARS_MAX = 256
 _PATH_CHARS_MAX = 2048
 _PROMPT_CHARS_MAX = 8192
+_RESTS = 128
+"""Lines without their time that are remembered: some 3 MB at most, were all of them of the longest paths."""
 _PATH_CHARS = "/:@!$&'()*+,;=~-._[]"
 """Beside letters and digits, what a path keeps; anything else is percent-encoded, as it was on the wire."""
 
@@ -134,8 +137,15 @@ def _unopened(path: str, error: OSError) -> ConfigError:
 
 def text_line(entry: Entry) -> bytes:
     """`ISO | key_id | METHOD path | status`."""
-    key_id, method = (clean(text).replace("|", "%7C") for text in (entry.key_id or NOBODY, entry.method))
-    return f"{_iso(entry.at)} | {key_id} | {method} {_path(entry.path)} | {entry.status}\n".encode()
+    rest = _rest(entry.key_id or NOBODY, entry.method, entry.path[:_PATH_CHARS_MAX], entry.status)
+    return f"{_iso(entry.at)}{rest}".encode()
+
+
+@lru_cache(maxsize=_RESTS)
+def _rest(key_id: str, method: str, path: str, status: int) -> str:
+    """Most lines differ from others by their time alone."""
+    key_id, method = (clean(text).replace("|", "%7C") for text in (key_id, method))
+    return f" | {key_id} | {method} {_path(path)} | {status}\n"
 
 
 def json_line(entry: Entry, *, prompts: bool = False) -> bytes:
@@ -179,7 +189,13 @@ def _path(path: str) -> str:
 
 
 def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    seconds, millis = divmod(round(at * 1_000_000) // 1000, 1000)
+    return f"{_second(seconds)}.{millis:03}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _ms(seconds: float | None) -> float | None:

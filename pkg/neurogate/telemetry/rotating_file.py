@@ -73,10 +73,14 @@ class RotatingFile:
         May block. Raises OSError, and then any number of the lines is lost.
         """
         self._open()
+        whole = b"".join(lines)
+        if not self._max_bytes or self._size + len(whole) <= self._rotate_at:
+            self._write(whole)
+            return
         batch: list[bytes] = []
         size = self._size
         for line in lines:
-            if self._max_bytes and size and size + len(line) > self._rotate_at:
+            if size and size + len(line) > self._rotate_at:
                 self._write(b"".join(batch))
                 self._rotate()
                 batch, size = [], self._size
