@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def told() -> set[str]:
     return names
 
 
+@functools.cache
 def rules(file: str) -> list[dict[str, Any]]:
     """The rules of a file of rules."""
     groups = yaml.safe_load((PROMETHEUS / "rules" / file).read_text())["groups"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from pathlib import Path
@@ -12,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurogate.config import Setting, Source, settings_of, value_of
+from neurogate.config import Bundle, Setting, Source, settings_of, value_of
 from neurogate.errors import ConfigError
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.local.sources import BUNDLES
 from neurogate.worker.settings import WorkerConfig
 
-FIELDS: list[tuple[Any, Setting]] = [
-    (bundle, setting) for bundle in (GatewayConfig, WorkerConfig) for setting in settings_of(bundle).values()
-]
+SETTINGS: dict[type[Bundle], list[Setting]] = {
+    bundle: list(settings_of(bundle).values()) for bundle in (GatewayConfig, WorkerConfig)
+}
+FIELDS: list[tuple[Any, Setting]] = [(bundle, setting) for bundle, its in SETTINGS.items() for setting in its]
 LAYERS = ("file", "environment", "flag", "admin")
 
 
@@ -91,7 +93,7 @@ def test_the_last_layer_that_gives_a_setting_wins(data: st.DataObject) -> None:
     assert found.sources[setting.key] == told[last]
     others = {key: origin for key, origin in found.sources.items() if key != setting.key}
     assert set(others.values()) <= {"default"}
-    for other in settings_of(bundle).values():
+    for other in SETTINGS[bundle]:
         if other.key != setting.key:
             assert value_of(found.config, other) == other.default
 
@@ -122,5 +124,9 @@ class _Unchecked(Source[Any]):
     """A source that leaves out what settings say of each other: that has tests of its own."""
 
     def __init__(self, bundle: Any, **layers: Any) -> None:
-        content = type("Unchecked", (bundle,), {"problems": lambda _: ()}, frozen=True, kw_only=True)
-        super().__init__(content, **layers)
+        super().__init__(_unchecked(bundle), **layers)
+
+
+@functools.cache
+def _unchecked(bundle: Any) -> Any:
+    return type("Unchecked", (bundle,), {"problems": lambda _: ()}, frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
 
+@functools.cache
 def expectations() -> list[dict[str, Any]]:
     return [
         each
