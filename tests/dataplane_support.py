@@ -155,7 +155,7 @@ async def rig(
     if canary_timeout_s is not None:
         prober = Prober(pool, enabled=True, timeout_s=canary_timeout_s, loop=loop, observer=observer)
     made = Rig(pool, dispatcher, fleet, resolver, observer, budget, prober)
-    running = loop.create_task(pool.run(resolver))
+    running = loop.create_task(pool.run(resolver), name="pool")
     try:
         await made.name(*([endpoint(i) for i in range(workers)] if isinstance(workers, int) else workers))
         await pool.resolved()  # of many workers, a few a turn

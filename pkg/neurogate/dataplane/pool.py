@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from neurogate.channel import LinkObserver
+from neurogate.dataplane.following import follow
 from neurogate.dataplane.member import LinkChannel, Member
 from neurogate.dataplane.roster import Roster
 from neurogate.dataplane.snapshot import Snapshot
@@ -96,14 +97,7 @@ class EndpointPool:
     async def run(self, resolver: Resolver) -> None:
         """Follow the resolver and keep a link to every endpoint, until cancelled."""
         try:
-            async with asyncio.TaskGroup() as links:
-                try:
-                    async for endpoints in resolver.watch():
-                        await self._apply(endpoints, links)
-                        self._resolved.set()
-                    await asyncio.Event().wait()
-                finally:
-                    self.stopped = True
+            await follow(resolver, self._follow, self._stop)
         finally:
             for timer in self._leaving.values():
                 timer.cancel()
@@ -243,6 +237,13 @@ class EndpointPool:
             f"<EndpointPool [Workers: {linked} linked, {len(self._members)} known | "
             f"Requests: {in_flight} in flight, {len(self._waiting)} waiting]>"
         )
+
+    def _stop(self) -> None:
+        self.stopped = True
+
+    async def _follow(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
+        await self._apply(endpoints, links)
+        self._resolved.set()
 
     async def _apply(self, endpoints: tuple[Endpoint, ...], links: asyncio.TaskGroup) -> None:
         """Follow a resolver's new set, in steps between which tokens pass.

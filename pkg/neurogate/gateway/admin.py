@@ -20,7 +20,8 @@ from neurogate.dataplane.pool import EndpointPool
 from neurogate.discovery.listed import ListedResolver
 from neurogate.edge.admin_keys import AdminKeys
 from neurogate.errors import BadRequestError, InvalidConfigError, TooLargeError, UnauthorizedError
-from neurogate.gateway.intake import ClientGoneError, read_body
+from neurogate.gateway.arrival import ClientGoneError
+from neurogate.gateway.intake import read_body
 from neurogate.gateway.lifecycle import Lifecycle, Why
 from neurogate.gateway.reload import Reloaded, Reloader
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from neurogate.channel import Call
 from neurogate.dataplane.dispatch import Dispatcher
 from neurogate.edge.permissions import may_call
 from neurogate.errors import BadRequestError, GatewayError
+from neurogate.gateway.arrival import ClientGoneError
 from neurogate.gateway.dialects import Dialect, Head
 from neurogate.gateway.dialects.dialect import EVENT_STREAM
 from neurogate.gateway.edge import Edge
@@ -18,12 +19,12 @@ from neurogate.gateway.explain import Explainer, both
 from neurogate.gateway.in_flight import InFlight
 from neurogate.gateway.intake import (
     BodyBudget,
-    ClientGoneError,
     Headers,
     RequestIds,
     announced_size,
-    read_body,
+    at_hand,
     read_headers,
+    rest_of,
     switched_off,
     time_allowed_s,
     trace_state,
@@ -94,21 +95,28 @@ class GenerationEndpoint:
         if self._tracer is not None:
             begin(self._tracer, served)
         self._in_flight.come(served, self._path)
+        refusal: tuple[Message, Message] | None = None
         try:
-            await self._serve(served, scope, receive, send)
-        except GatewayError as error:
-            served.status = error.status
-            self._metrics.turned_away(error)
-            await self._refuse(error, served, send)
-        except ClientGoneError:
-            pass
-        except Exception:
-            with about(request_id, served.traceparent):
-                _log.exception("request failed in the gateway", request_id=request_id)
-            if served.status != CLIENT_GONE:
-                raise  # its answer has begun: the server cuts the connection
-            served.status = 500
-            await self._refuse(GatewayError("internal error; the gateway's log has the details"), served, send)
+            try:
+                await self._serve(served, scope, receive, send)
+            except GatewayError as error:
+                served.status = error.status
+                self._metrics.turned_away(error)
+                refusal = self._refusal(error, served)
+            except ClientGoneError:
+                pass
+            except Exception:
+                with about(request_id, served.traceparent):
+                    _log.exception("request failed in the gateway", request_id=request_id)
+                if served.status != CLIENT_GONE:
+                    raise  # its answer has begun: the server cuts the connection
+                served.status = 500
+                bug = GatewayError("internal error; the gateway's log has the details")
+                refusal = self._refusal(bug, served)
+            if refusal is not None:  # not in the handlers: what waits there cannot be compiled
+                head, body = refusal
+                await send(head)
+                await send(body)
         finally:
             served.let_go(tokens=self._used(served) if served.reservation is not None else None)
             self._edge.over(served.ticket, served.status, broken=served.broken)
@@ -125,7 +133,10 @@ class GenerationEndpoint:
         served.caller = caller = edge.identify(headers.authorization, headers.api_key, served.visit)
         may_call(caller, self._path)
         announced_size(headers, self._max_body_bytes)
-        body = await read_body(receive, limit=self._max_body_bytes, timeout_s=self._body_timeout_s, take=served.take)
+        arriving, limit = receive(), self._max_body_bytes
+        body = at_hand(arriving, limit, served.take)
+        if body is None:
+            body = await rest_of(arriving, receive, limit, self._body_timeout_s, served.take)
         head = self._dialect.read(body)
         served.model = model = edge.route(caller, head.model)
         served.body = body = body if model == head.model else with_model(body, model)
@@ -224,8 +235,8 @@ class GenerationEndpoint:
             failed=served.status >= 500,
         )
 
-    async def _refuse(self, error: GatewayError, served: Served, send: Send) -> None:
-        """Answer a request that never became an exchange."""
+    def _refusal(self, error: GatewayError, served: Served) -> tuple[Message, Message]:
+        """The answer to a request that never became an exchange."""
         request_id = served.request_id
         body = self._dialect.error(error, request_id)
         headers = refusal_head(error, body, request_id, served.headers_out)
@@ -234,5 +245,5 @@ class GenerationEndpoint:
         if error.status in {408, 413, 503}:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         served.refusal_bytes, served.problem = len(body), error.code
-        await send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        start = {"type": "http.response.start", "status": error.status, "headers": headers}
+        return start, {"type": "http.response.body", "body": body}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from starlette.types import Message, Receive
 
-from neurogate.errors import BadRequestError, BodyTimeoutError, BusyError, TooLargeError
+from neurogate.errors import BadRequestError, BusyError
+from neurogate.gateway.arrival import arrived, too_large
 from neurogate.gateway.pending import Resumed
 from neurogate.httpd.at_once import Ready
 from neurogate.telemetry.trace_context import well_formed_state
@@ -35,10 +35,6 @@ class Headers(NamedTuple):
     resume: bytes = b""
     timeout: bytes = b""
     explain: bytes = b""
-
-
-class ClientGoneError(Exception):
-    """The client left before its request was whole."""
 
 
 _FIELDS = {
@@ -142,8 +138,40 @@ def announced_size(headers: Headers, limit: int) -> int:
         raise BadRequestError("Content-Length: must be a number")
     size = int(headers.content_length[:20])
     if size > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return size
+
+
+def at_hand(arriving: object, limit: int, take: Callable[[int], None]) -> bytes | None:
+    """The body that came with its head as a whole, which is the usual case; None when `rest_of` must wait for it.
+
+    `arriving` is what `receive` gave; `take` as for `read_body`. Raises TooLargeError.
+    """
+    if not isinstance(arriving, Ready):
+        return None
+    message = arriving.message
+    if message["type"] != "http.request" or message.get("more_body"):
+        return None
+    body: bytes = message.get("body", b"")
+    if len(body) > limit:
+        raise too_large(limit)
+    take(len(body))
+    return body
+
+
+async def rest_of(
+    arriving: Awaitable[Message], receive: Receive, limit: int, timeout_s: float, take: Callable[[int], None]
+) -> bytes:
+    """The body that is not `at_hand`. Raises what `read_body` does."""
+    if not isinstance(arriving, Ready):
+        try:
+            waits_for = arriving.send(None)  # type: ignore[attr-defined]
+        except StopIteration as end:
+            arriving = Ready(end.value)
+        else:
+            arriving = Resumed(arriving, waits_for)  # type: ignore[arg-type]
+    body = at_hand(arriving, limit, take)  # it needs no timer when it is there after one step
+    return body if body is not None else await arrived(arriving, receive, limit, timeout_s, take)
 
 
 async def read_body(
@@ -153,50 +181,6 @@ async def read_body(
 
     Raises TooLargeError, BodyTimeoutError and ClientGoneError.
     """
-    first = receive()
-    if isinstance(first, Ready):  # the usual case: the body came with the head, and needs no timer
-        message = first.message
-    else:
-        try:
-            waits_for = first.send(None)  # type: ignore[attr-defined]
-        except StopIteration as end:
-            message = end.value
-        else:
-            return await _arrived(Resumed(first, waits_for), receive, limit, timeout_s, take)  # type: ignore[arg-type]
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        take(len(body))
-        return body
-    return await _arrived(Ready(message), receive, limit, timeout_s, take)
-
-
-async def _arrived(
-    arriving: Awaitable[Message], receive: Receive, limit: int, timeout_s: float, take: Callable[[int], None]
-) -> bytes:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _gather(arriving, receive, limit, take)
-    except TimeoutError as error:
-        raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} s") from error
-
-
-async def _gather(arriving: Awaitable[Message], receive: Receive, limit: int, take: Callable[[int], None]) -> bytes:
-    body = bytearray()
-    while True:
-        message = await arriving
-        if message["type"] != "http.request":
-            raise ClientGoneError
-        piece = message.get("body", b"")
-        take(len(piece))
-        body += piece
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            return bytes(body)
-        arriving = receive()
-
-
-def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(f"the body is larger than {limit} bytes; send less, or raise NEUROGATE_MAX_BODY_BYTES")
+    arriving = receive()
+    body = at_hand(arriving, limit, take)
+    return body if body is not None else await rest_of(arriving, receive, limit, timeout_s, take)

@@ -7,13 +7,13 @@ they are for what happens on the event loop, where scrapes are answered as well.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from neurogate.telemetry.asked import Asked
 from neurogate.telemetry.metric import CounterOf, HistogramOf
 
 Labels = tuple[str, ...]
@@ -25,16 +25,16 @@ class Cell:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: float = 0
+        self.value = 0.0
 
 
-class Counts(Collector):
+class Counts:
     """A counter: numbers by their labels' values."""
 
     def __init__(self, metric: CounterOf, registry: CollectorRegistry) -> None:
         self._metric = metric
         self._cells: dict[Labels, Cell] = {}
-        registry.register(self)
+        registry.register(Asked(self))
 
     @property
     def values(self) -> dict[Labels, float]:
@@ -57,16 +57,16 @@ class Counts(Collector):
         for labels in [labels for labels in self._cells if wanted(labels)]:
             del self._cells[labels]
 
-    def collect(self) -> Iterable[CounterMetricFamily]:
-        """Asked by the registry."""
+    def told(self) -> CounterMetricFamily:
+        """The numbers as they are now."""
         family = self._metric.family()
         for labels, value in self.values.items():
             family.add_metric(labels, value)
-        return [family]
+        return family
 
-    def describe(self) -> Iterable[CounterMetricFamily]:
-        """The same, empty."""
-        return [self._metric.family()]
+    def empty(self) -> CounterMetricFamily:
+        """The metric without any."""
+        return self._metric.family()
 
 
 class Sizes:
@@ -89,14 +89,14 @@ class Sizes:
             self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value)
 
 
-class Histograms(Collector):
+class Histograms:
     """A histogram: sizes by their labels' values."""
 
     def __init__(self, metric: HistogramOf, registry: CollectorRegistry) -> None:
         self._metric = metric
         self._shown = [*(str(float(bound)) for bound in metric.buckets), "+Inf"]
         self.series: dict[Labels, Sizes] = {}
-        registry.register(self)
+        registry.register(Asked(self))
 
     def of(self, *labels: str) -> Sizes:
         """The series with these values, to be kept by whoever observes often."""
@@ -110,8 +110,8 @@ class Histograms(Collector):
         for labels in [labels for labels in self.series if wanted(labels)]:
             del self.series[labels]
 
-    def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Asked by the registry."""
+    def told(self) -> HistogramMetricFamily:
+        """The numbers as they are now."""
         family = self._metric.family()
         for labels, sizes in self.series.items():
             buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
@@ -121,8 +121,8 @@ class Histograms(Collector):
                 example = sizes.exemplars.get(index)
                 buckets.append((bound, total) if example is None else (bound, total, example))
             family.add_metric(labels, buckets, sizes.sum)
-        return [family]
+        return family
 
-    def describe(self) -> Iterable[HistogramMetricFamily]:
-        """The same, empty."""
-        return [self._metric.family()]
+    def empty(self) -> HistogramMetricFamily:
+        """The metric without any."""
+        return self._metric.family()

@@ -459,7 +459,7 @@ def test_stopping_the_pool_ends_the_requests_in_flight():
         loop = asyncio.get_running_loop()
         async with rig(1) as made:
             exchange, receiver = made.send(timeout_s=1)
-            (running,) = [task for task in asyncio.all_tasks(loop) if "EndpointPool.run" in repr(task)]
+            (running,) = [task for task in asyncio.all_tasks(loop) if task.get_name() == "pool"]
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 

@@ -211,10 +211,13 @@ def test_a_bug_before_the_answer_is_a_500_and_logged() -> None:
         async with edge() as made:
 
             class Broken:
-                def dispatch(self, *_: object) -> None:
+                def pick(self, *_: object) -> None:
                     raise BugError("secret details")
 
-            made.endpoints[CHAT]._dispatcher = Broken()  # type: ignore[assignment]
+                def score(self, _: object) -> None:
+                    return None
+
+            made.data_plane.dispatcher.use(Broken())
             with capture_logs() as logs:
                 client = await made.ask(chat())
             assert (client.status, code_of(client)) == (500, "internal_error")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurogate.errors import BadRequestError, BodyTimeoutError, BusyError, TooLargeError
+from neurogate.gateway.arrival import ClientGoneError
 from neurogate.gateway.intake import (
     BodyBudget,
-    ClientGoneError,
     Headers,
     RequestIds,
     announced_size,
