@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurogate.config import Bundle, Setting, Source, settings_of, value_of
+from neurogate.config import Bundle, Setting, Source, layers, settings_of, value_of
 from neurogate.errors import ConfigError
 from neurogate.gateway.settings import GatewayConfig
 from neurogate.local.sources import BUNDLES
@@ -130,3 +131,11 @@ class _Unchecked(Source[Any]):
 @functools.cache
 def _unchecked(bundle: Any) -> Any:
     return type("Unchecked", (bundle,), {"problems": lambda _: ()}, frozen=True, kw_only=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once() -> Iterator[None]:
+    """What a type declares does not change, and to read it anew is nine tenths of what an example costs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "settings_of", functools.cache(settings_of))
+        yield
