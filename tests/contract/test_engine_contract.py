@@ -16,7 +16,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,16 @@ from typing import Any
 
 import pytest
 
-from engine_support import CHAT_PATH, LogList, chat_call, leaving_nothing, read, running, until_ready
+from engine_support import (
+    CHAT_PATH,
+    LogList,
+    chat_call,
+    child_processes,
+    leaving_nothing,
+    read,
+    running,
+    until_ready,
+)
 from neurogate.channel import Resume
 from neurogate.engines.engine import (
     FEATURES,
@@ -85,6 +94,7 @@ class Case:
 
 
 Opening = Callable[[str], AbstractAsyncContextManager[Case]]
+Promise = Callable[[Case], Awaitable[None]]
 
 
 async def observed_busy(engine: Engine) -> int:
@@ -131,16 +141,71 @@ async def running_in(fake: FakeOllama) -> int:
     return fake.running
 
 
-def llamacpp(path: Path) -> Opening:
-    @asynccontextmanager
-    async def opening(mode: str) -> AsyncIterator[Case]:
-        settings = EngineSettings(slots=2, context_length=512, threads=1)
-        engine = ManagedLlamaCppEngine(settings, path, "smollm2", log=LogList())
+class LlamaCpp:
+    """The real engine, whose child takes seconds to start: one of them is kept for all that leave it as it was."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._runner = asyncio.Runner()
+        self._engine: ManagedLlamaCppEngine | None = None
+        self._over = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def __call__(self, mode: str) -> AsyncIterator[Case]:
+        yield self._case(self._made(), mode)
+
+    def check_kept(self, mode: str, promise: Promise) -> None:
+        """Check a promise on the engine that is kept, and that nothing of it is left there."""
+
+        async def go() -> None:
+            async with asyncio.timeout(60):
+                if self._engine is None:
+                    await self._begin()
+                case = self._case(self._engine, mode)
+                await until_idle(case)
+                async with leaving_nothing():
+                    await promise(case)
+                await until_idle(case)
+
+        self._runner.run(go())
+
+    def close(self) -> None:
+        """Stops it, and checks that it leaves nothing."""
+
+        async def go() -> None:
+            if self._life is not None:
+                self._over.set()
+                await self._life
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        with self._runner:
+            self._runner.run(go())
+        assert not child_processes()
+
+    async def _begin(self) -> None:
+        ready: asyncio.Future[ManagedLlamaCppEngine] = asyncio.get_running_loop().create_future()
+
+        async def live() -> None:
+            async with running(self._made()) as engine:
+                await until_ready(engine)
+                ready.set_result(engine)
+                await self._over.wait()
+
+        self._life = asyncio.create_task(live())
+        await asyncio.wait([ready, self._life], return_when=asyncio.FIRST_COMPLETED)
+        self._engine = ready.result() if ready.done() else self._life.result()
+
+    def _made(self) -> ManagedLlamaCppEngine:
+        settings = EngineSettings(slots=2, context_length=512, threads=1)
+        return ManagedLlamaCppEngine(settings, self._path, "smollm2", log=LogList())
+
+    @staticmethod
+    def _case(engine: ManagedLlamaCppEngine, mode: str) -> Case:
         def kill() -> None:
             os.kill(engine.pid or 0, signal.SIGKILL)
 
-        yield Case(
+        return Case(
             engine,
             lambda: observed_busy(engine),
             question=QUESTION * 200 if mode == "refuses" else QUESTION,
@@ -148,7 +213,12 @@ def llamacpp(path: Path) -> Opening:
             break_off=kill if mode == "breaks" else lambda: None,
         )
 
-    return opening
+
+@pytest.fixture(scope="module")
+def llamacpp(smollm2_path: Path) -> Iterator[LlamaCpp]:
+    made = LlamaCpp(smollm2_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture(params=["sim", "openai", "ollama", "llama-server", pytest.param("llamacpp", marks=pytest.mark.model)])
@@ -163,12 +233,15 @@ def opening(request: pytest.FixtureRequest) -> Opening:
             return ollama
         case "llama-server":
             return llama_server
-    path: Path = request.getfixturevalue("smollm2_path")
-    return llamacpp(path)
+    real: LlamaCpp = request.getfixturevalue("llamacpp")
+    return real
 
 
-def check(opening: Opening, mode: str, promise: Callable[[Case], Awaitable[None]]) -> None:
-    """Check a promise on a running engine that leaves nothing behind."""
+def check(opening: Opening, mode: str, promise: Promise, *, ends: bool = False) -> None:
+    """Check a promise on a running engine that leaves nothing behind. `ends` says that the promise stops the engine."""
+    if isinstance(opening, LlamaCpp) and mode != "breaks" and not ends:
+        opening.check_kept(mode, promise)
+        return
 
     async def go() -> None:
         async with asyncio.timeout(60), leaving_nothing(), opening(mode) as case, running(case.engine):
@@ -480,4 +553,4 @@ def test_stopping_it_breaks_the_answer_under_way(opening: Opening) -> None:
             with pytest.raises(EngineBrokenError):
                 await read(reply.body)
 
-    check(opening, "holds", promise)
+    check(opening, "holds", promise, ends=True)
