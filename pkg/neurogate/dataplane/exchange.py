@@ -127,14 +127,18 @@ class Exchange:
 
     def on_chunk(self, data: bytes) -> None:
         """Pass a chunk on (streamed) or hold it until the answer is whole (unstreamed)."""
-        if self.call.stream:
-            if self._silent:
-                self._start()
-            self.chunks += 1
-            if self._sent is not None:
-                self._sent.keep(data, self._dispatcher.resume_buffer_bytes)
-            self._receiver.on_chunk(data)
-            return
+        if self._silent:
+            if not self.call.stream:
+                self._hold(data)
+                return
+            self._start()
+        self.chunks += 1
+        sent = self._sent
+        if sent is not None:
+            sent.keep(data, self._dispatcher.resume_buffer_bytes)
+        self._receiver.on_chunk(data)
+
+    def _hold(self, data: bytes) -> None:
         if self._hedge_timer is not None or self._hedge is not None:
             self._unhedge()
         self._held.append(data)

@@ -8,6 +8,7 @@ cancelled, so that nobody else's tokens wait. Whatever happens, `run` returns wi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,6 +30,7 @@ from neurogate.gateway.refusal_head import error_headers, retry_after
 from neurogate.httpd import Connection
 from neurogate.httpd.answer_head import LENGTH, LINES, lines_of
 from neurogate.httpd.at_once import DONE
+from neurogate.httpd.cycle import pieces_of
 from neurogate.inference import Usage
 from neurogate.telemetry.concern import about
 
@@ -70,8 +72,10 @@ class ClientResponse:
         "_loop",
         "_metrics",
         "_path",
+        "_piece",
         "_request_id",
         "_send",
+        "_short",
         "_started",
         "_traceparent",
         "attempts",
@@ -103,6 +107,10 @@ class ClientResponse:
         """`extra` are further lines of its head; `traceparent` is what log lines name its trace by."""
         self._connection: Connection = scope["extensions"]["neurogate.connection"]
         self._send = send
+        self._short: Callable[[bytes], int] | None = None
+        """Of a stream: the listener's short way for a piece, where there is one."""
+        self._piece: Callable[[bytes], int] | None = None
+        """The same, while the next piece may take it: nothing waits before it, and the client is there."""
         self._dialect = dialect
         self._request_id = request_id
         self._traceparent = traceparent
@@ -190,10 +198,21 @@ class ClientResponse:
 
     def on_chunk(self, data: bytes) -> None:
         """Write a piece of a streamed answer."""
+        piece = self._piece
+        if piece is not None:
+            try:
+                size = piece(data)
+            except Exception as error:  # noqa: BLE001 - as in `_put`
+                self._leave(f"sending failed: {error}")
+                return
+            if size:
+                self.bytes_sent += size
+                return
         if self.first_byte_at is None:
             self._first_chunk()
         self.bytes_sent += len(data)
         self._put({"type": "http.response.body", "body": data, "more_body": True})
+        self._piece = self._short if self._blocked is None and not self._done.done() else None
 
     def on_resume(self) -> None:
         """Say that another worker continues the stream, where the form of the answer has a place for that."""
@@ -266,6 +285,7 @@ class ClientResponse:
             self._start_stream()
 
     def _start_stream(self) -> None:
+        self._short = pieces_of(self._send)
         self._start(200, self._dialect.stream_type, _STREAM_LINES, None)
 
     def _own_lines(self) -> bytes:
@@ -310,6 +330,7 @@ class ClientResponse:
         except Exception as error:  # noqa: BLE001 - a sink must not raise: the link carries others' tokens too
             self._leave(f"sending failed: {error}")
             return
+        self._piece = None
         self._blocked = Pending(
             coroutine,  # type: ignore[arg-type]
             waits_for,
@@ -358,6 +379,7 @@ class ClientResponse:
         if self._done.done():
             return
         self.status = CLIENT_GONE
+        self._piece = None
         with about(self._request_id, self._traceparent):
             _log.info("client given up", request_id=self._request_id, reason=reason)
         self._done.set_result(None)
@@ -366,6 +388,7 @@ class ClientResponse:
     def _let_go(self) -> None:
         """Nothing is written any more, also what `send` still waits with."""
         self._connection.on_lost(None)
+        self._piece = None
         blocked, self._blocked = self._blocked, None
         if blocked is not None:
             blocked.close()
@@ -375,6 +398,7 @@ class ClientResponse:
     def _left(self) -> None:
         if not self._done.done():
             self.status = CLIENT_GONE
+            self._piece = None
             self._done.set_result(None)
 
 

@@ -1,7 +1,7 @@
 """One request and its answer, between an ASGI app and the bytes of a connection.
 
 `receive` and `send` are functions that give something to await, which is nearly always one of those that are over at
-once (`at_once.py`): a token costs no coroutine.
+once (`at_once.py`). Whoever has many pieces to send and finds `pieces_of` its `send` needs no message for each of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from neurogate.httpd.answer_head import LENGTH, LINES, encode_headers, status_line
@@ -23,6 +23,8 @@ _log = structlog.get_logger("neurogate.httpd")
 _DISCONNECT = {"type": "http.disconnect"}
 _BODILESS = frozenset({204, 304})
 _LAST_CHUNK = b"0\r\n\r\n"
+_CHUNKS = (b"%b", *(b"%x\r\n%%b\r\n" % size for size in range(1, 1024)))
+"""A chunk around a piece of so many bytes: to look it up and fill it in costs two thirds of writing its length."""
 
 
 def _nobody() -> None:
@@ -42,6 +44,7 @@ class RequestCycle:
         "_news",
         "_on_answered",
         "_transport",
+        "_write_piece",
         "body",
         "chunked",
         "disconnected",
@@ -85,6 +88,8 @@ class RequestCycle:
         """The answer's length is not known."""
         self._left = 0
         """Bytes of the answer's body that are still to come, where its length is known."""
+        self._write_piece: Callable[[bytes], object] | None = None
+        """Takes chunks of the body: between the first piece of an answer whose length is not known and its end."""
         self._news = False
         """Something happened that the app was not told yet."""
         self._event: asyncio.Event | None = None
@@ -154,14 +159,20 @@ class RequestCycle:
         """ASGI's `send`. Raises RuntimeError for what is no answer."""
         if self._flow.write_paused and not self.disconnected:
             return self._send_later(message)
-        if self.chunked and not (self.response_complete or self.disconnected) and message.get("more_body"):
-            # A token, and so without the calls of the other way.
-            body = message.get("body", b"")
-            if body:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-        else:
-            self._write(message)
+        self._write(message)
         return DONE
+
+    def piece(self, data: bytes) -> int:
+        """Write a piece of the body as `send` would, and tell its size; 0 where nothing was done, and `send` must say.
+
+        That is before the first piece and behind the last one, while the client has enough, and when it is gone.
+        """
+        write = self._write_piece
+        if write is None or self.disconnected or self._flow.write_paused:
+            return 0
+        size = len(data)
+        write(_CHUNKS[size] % data if size < 1024 else b"%x\r\n%b\r\n" % (size, data))
+        return size
 
     async def _receive_later(self) -> Message:
         if self._event is None:
@@ -223,6 +234,8 @@ class RequestCycle:
         if self.chunked:
             if body:
                 self._transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, b"" if more else _LAST_CHUNK))
+                if more and self._write_piece is None:
+                    self._write_piece = self._transport.write_behind
             elif not more:
                 self._transport.write(_LAST_CHUNK)
             else:
@@ -238,7 +251,14 @@ class RequestCycle:
             if self._left:
                 raise RuntimeError("the answer is shorter than its Content-Length")
             self.response_complete = True
+            self._write_piece = None
             self.wake()
             if not self.keep_alive:
                 self._transport.close()
             self._on_answered()
+
+
+def pieces_of(send: Send) -> Callable[[bytes], int] | None:
+    """The short way for what `send` is given piece by piece; None where `send` is not a cycle's own."""
+    cycle = getattr(send, "__self__", None)
+    return cycle.piece if isinstance(cycle, RequestCycle) else None

@@ -46,6 +46,11 @@ class AnswerTransport(asyncio.Transport):
             data, self._held = self._held + data, b""
         self._transport.write(data)
 
+    @property
+    def write_behind(self) -> Callable[[bytes], object]:
+        """Writes what comes while no head is held: behind the first piece of an answer, until its end."""
+        return self._transport.write
+
     def close(self) -> None:
         """Close gently."""
         self.flush()

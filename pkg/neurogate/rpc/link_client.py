@@ -234,15 +234,17 @@ class LinkClient:
         if said != len(chunks):
             raise LinkLostError(f"the worker sent {len(chunks)} chunks for {said} ids")
         if said:
-            for ticket, data in zip(ids, chunks, strict=True):
-                sink = sinks.get(ticket)
-                if sink is not None:  # None: cancelled while these bytes were under way
-                    sink.on_chunk(data)
+            for ticket, data in zip(ids[:], chunks[:], strict=True):  # as lists, which are cheaper to go over
+                try:
+                    sink = sinks[ticket]
+                except KeyError:  # cancelled while these bytes were under way
+                    continue
+                sink.on_chunk(data)
         if ended:
             for end in ends:
-                sink = sinks.pop(end.id, None)
-                if sink is not None:
-                    sink.on_end(end_from_wire(end))
+                ended_sink = sinks.pop(end.id, None)
+                if ended_sink is not None:
+                    ended_sink.on_end(end_from_wire(end))
         if frame.HasField("stats"):
             report = report_from_wire(frame.stats)
             if self._up:
