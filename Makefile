@@ -22,8 +22,8 @@ SOAK_MINUTES ?= 30
 REQUESTS ?= 2000
 BENCH_ARGS ?=
 JOBS ?= 2
-# One file's tests stay together: they share processes.
-PYTEST = pytest -n $(JOBS) --dist loadfile
+# One file's tests stay together: they share processes. Files come in the order that tests/conftest.py gives them.
+PYTEST = pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard pkg cmd bench tests tools)
 
 ##@ Start
@@ -61,11 +61,15 @@ models: $(RUNTIME) ## Fetch the default model, and list what is here
 
 dev: $(DEV) ## Add to .venv what testing and checking need
 
-test: $(DEV) ## Run every test, JOBS=2 at once (PYTEST_ARGS= adds arguments)
+test: $(DEV) compiled ## Run every test, JOBS=2 at once (PYTEST_ARGS= adds arguments)
 	@$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
 
-test-fast: $(DEV) ## Run the tests that need no language model
+test-fast: $(DEV) compiled ## Run the tests that need no language model
 	@$(BIN)/python -m $(PYTEST) -m "not model" $(PYTEST_ARGS)
+
+# Tests start hundreds of processes: where PYTHONDONTWRITEBYTECODE is set, each would compile all it imports.
+compiled: $(RUNTIME)
+	@$(BIN)/python -m compileall -q pkg
 
 native: $(DEV) ## Compile the hot path (ADR 0030) into .cache/native, where the checkout stays as it is
 	@command -v cc >/dev/null || { echo "make: a compiler for C is needed. On Debian and Ubuntu: apt-get install gcc" >&2; exit 1; }
@@ -86,7 +90,7 @@ lint: $(DEV) ## Check style, layers and types
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 
-cov: $(DEV) ## Run every test with branch coverage, in processes too
+cov: $(DEV) compiled ## Run every test with branch coverage, in processes too
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m $(PYTEST) $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -314,6 +318,6 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast native test-native fmt lint cov check fuzz rolling \
+.PHONY: compiled tf-init tf-plan tf-apply tf-destroy tf-fmt tf-test help setup demo up run-gateway run-worker health workers models dev test test-fast native test-native fmt lint cov check fuzz rolling \
 	kind-create kind-load deploy undeploy status demo-k8s logs-gateway logs-worker kind-delete k8s-render \
 	docker docker-cuda docker-push compose-up compose-down verify-deploy verify-quick verify-prometheus verify-tools chaos soak bench bench-quick dashboards docs proto proto-check proto-baseline lock clean

@@ -12,6 +12,11 @@ from neurogate.models.progress import shown
 from neurogate.models.store import resolve
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts processes comes first: the longest files are there, and one that begins last is waited for alone."""
+    items.sort(key=lambda item: item.path.parent.name != "integration")
+
+
 @pytest.fixture(scope="session")
 def smollm2_path(pytestconfig: pytest.Config) -> Path:
     """The default model's file, fetched into the shared cache when it is missing."""
