@@ -119,13 +119,14 @@ class GenerationEndpoint:
                 await send(body)
         finally:
             served.let_go(tokens=self._used(served) if served.reservation is not None else None)
-            self._edge.over(served.ticket, served.status, broken=served.broken)
+            broken = served.broken
+            self._edge.over(served.ticket, served.status, broken=broken)
             self._in_flight.gone(served)
             if served.trace is not None:
                 served.trace.over_http(served, self._path, http_facts(scope))
             if self._record is not None:
                 self._record(self._path, served)
-            self._count(served)
+            self._count(served, broken=broken)
 
     async def _serve(self, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
         edge, headers = self._edge, served.headers
@@ -188,14 +189,15 @@ class GenerationEndpoint:
                 max_tokens=head.max_tokens,
             )
             if ticket is None or await response.wait(ticket, comment_every_s=self._comments(head, headers)):
-                await response.run(self._dispatcher, call, both(served.trace, response.explanation))
+                why = response.explanation
+                await response.run(self._dispatcher, call, served.trace if why is None else both(served.trace, why))
         finally:
             served.status = response.status
 
-    def _count(self, served: Served) -> None:
+    def _count(self, served: Served, *, broken: bool) -> None:
         status, duration_s = served.status, self._loop.time() - served.began_at
         metrics, response, trace_id = self._metrics, served.response, served.trace_id
-        outcome = generation_outcome(status, served.failure, broken=served.broken)
+        outcome = generation_outcome(status, served.failure, broken=broken)
         model, key_id = served.model, served.caller.key_id
         metrics.request("POST", self._path, status, duration_s, trace_id)
         if response is None:

@@ -13,19 +13,13 @@ on counting from when it opened.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from neurogate.imports import absent
+from neurogate.resilience.tally import CLOSED, HALF_OPEN, OPEN, Tally
 from neurogate.resilience.window import RateWindow
-
-with absent("redis"):  # 0.1 s of start-up for a storage of tallies that is not used here
-    import pybreaker
-
-_CLOSED, _OPEN, _HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
 
 
 class Outcome(enum.Enum):
@@ -64,35 +58,8 @@ class BreakerSettings:
     """Seconds after which a probe without a verdict no longer keeps another one out."""
 
 
-class _FailureRecorded(Exception):  # noqa: N818 - not an error: it is how pybreaker is told of a failure
-    pass
-
-
-def _succeed() -> None:
-    pass
-
-
-def _fail() -> None:
-    raise _FailureRecorded
-
-
 def _always() -> bool:
     return True
-
-
-class _Ear(pybreaker.CircuitBreakerListener):
-    """Hears of pybreaker's transitions."""
-
-    def __init__(self, moved: Callable[[str], None]) -> None:
-        self._moved = moved
-
-    def state_change(
-        self,
-        cb: pybreaker.CircuitBreaker,  # noqa: ARG002 - pybreaker's signature
-        old_state: pybreaker.CircuitBreakerState | None,  # noqa: ARG002
-        new_state: pybreaker.CircuitBreakerState,
-    ) -> None:
-        self._moved(new_state.name)
 
 
 class _Closed:
@@ -135,7 +102,7 @@ class EndpointBreaker(_Closed):
         self._now = now
         self._on_transition = on_transition
         self._dispensable = dispensable
-        self._tally: pybreaker.CircuitBreaker | None = None
+        self._tally: Tally | None = None
         """Made at the first failure: most workers of a large fleet never have one."""
         self._generation = 0
         self._probes_out = 0  # more than one only by `force`
@@ -143,7 +110,7 @@ class EndpointBreaker(_Closed):
         self._opened_at = 0.0
         self._returning = False  # to an opening that was before
         self._reason = ""
-        self._state: str = _CLOSED
+        self._state: str = CLOSED
         self._take(settings)
 
     @property
@@ -154,7 +121,7 @@ class EndpointBreaker(_Closed):
     @property
     def consecutive_failures(self) -> int:
         """Failures since the last success."""
-        return self._tally.fail_counter if self._tally is not None else 0
+        return self._tally.failures if self._tally is not None else 0
 
     @property
     def opened_at(self) -> float:
@@ -169,25 +136,25 @@ class EndpointBreaker(_Closed):
     @property
     def look_at(self) -> float:
         """Loop time at which a probe may be admitted that may not be now; meaningless while closed."""
-        if self._state == _OPEN:
+        if self._state == OPEN:
             return self.retry_at
         return self._probed_at + self._settings.probe_s
 
     @property
     def admits(self) -> bool:
         """Whether `try_acquire` would give a permit now."""
-        return self._state == _CLOSED or (self.users_probe and self._now() >= self.look_at)
+        return self._state == CLOSED or (self.users_probe and self._now() >= self.look_at)
 
     @property
     def may_admit(self) -> bool:
         """Whether it is worth asking: true all the while a half-open breaker has its probe out, unlike `admits`."""
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             return True
-        return self.users_probe and (self._state == _HALF_OPEN or self._now() >= self.retry_at)
+        return self.users_probe and (self._state == HALF_OPEN or self._now() >= self.retry_at)
 
     def try_acquire(self) -> Permit | None:
         """A permit for one call, or None when the endpoint must be left alone. Every permit must be settled."""
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             return Permit(self, self._generation, is_probe=False)
         if not self.users_probe or self._now() < self.look_at:
             return None
@@ -198,21 +165,21 @@ class EndpointBreaker(_Closed):
 
         An `early` one does not wait for an open breaker's time to be over.
         """
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             return None
-        if self._now() < self.look_at and not (early and self._state == _OPEN):
+        if self._now() < self.look_at and not (early and self._state == OPEN):
             return None
         return self._probe()
 
     def force(self) -> Permit:
         """A permit although the breaker is open: the last usable endpoint is never ejected. Judged like a probe."""
-        if self._state == _OPEN:
+        if self._state == OPEN:
             self._transitions.half_open()
         return self._count_probe()
 
     def record_failure(self) -> None:
         """A failure outside any call, such as a lost link. Counts while closed and opens a half-open breaker again."""
-        if self._state != _OPEN:
+        if self._state != OPEN:
             self._fail()
 
     def reset(self) -> None:
@@ -222,18 +189,16 @@ class EndpointBreaker(_Closed):
     def configure(self, settings: BreakerSettings) -> None:
         """Judge by other bounds from now on; an open breaker's time counts from when it opened."""
         if self._tally is not None:
-            self._tally.fail_max = settings.fail_max
+            self._tally.configure(settings.fail_max)
         self._take(settings)
 
     def __repr__(self) -> str:
         return f"<EndpointBreaker {self._state} failures={self.consecutive_failures}>"
 
     @property
-    def _transitions(self) -> pybreaker.CircuitBreaker:
+    def _transitions(self) -> Tally:
         if self._tally is None:
-            self._tally = pybreaker.CircuitBreaker(
-                fail_max=self._settings.fail_max, listeners=[_Ear(self._moved)], throw_new_error_on_trip=False
-            )
+            self._tally = Tally(self._settings.fail_max, self._moved)
         return self._tally
 
     def _moved(self, state: str) -> None:
@@ -243,7 +208,7 @@ class EndpointBreaker(_Closed):
         self._state = state
         self._calls.clear()
         self._slow.clear()
-        if state == _OPEN and not self._returning:
+        if state == OPEN and not self._returning:
             self._opened_at = self._now()
             self.opened_for = self._reason or f"{self.consecutive_failures} failures in a row"
         self._on_transition(state)
@@ -257,7 +222,7 @@ class EndpointBreaker(_Closed):
 
     def _probe(self) -> Permit:
         """The one probe; it takes the place of one that was out for too long."""
-        if self._state == _OPEN:
+        if self._state == OPEN:
             self._transitions.half_open()
         else:
             self._generation += 1
@@ -288,22 +253,21 @@ class EndpointBreaker(_Closed):
         if permit.is_probe:
             self._probes_out -= 1
         if outcome is Outcome.IGNORED:
-            if self._state == _HALF_OPEN and not self._probes_out:
+            if self._state == HALF_OPEN and not self._probes_out:
                 self._return()
         elif outcome is Outcome.FAILURE:
             self._fail()
         else:
-            if self._state == _CLOSED:
+            if self._state == CLOSED:
                 self._calls.record(self._now(), bad=False)
-                if self._tally is None or not self._tally.fail_counter:
+                if self._tally is None or not self._tally.failures:
                     return
-            self._transitions.call(_succeed)
+            self._transitions.succeed()
             permit.generation = self._generation  # the transition it made itself is no news to it
 
     def _fail(self) -> None:
-        with contextlib.suppress(_FailureRecorded):
-            self._transitions.call(_fail)
-        if self._state == _CLOSED:
+        self._transitions.fail()
+        if self._state == CLOSED:
             self._calls.record(self._now(), bad=True)
             rate = self._settings.failure_rate
             if rate and self._calls.exceeds(rate, self._settings.min_calls):
