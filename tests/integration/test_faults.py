@@ -14,6 +14,10 @@ import httpx
 from cluster import AUTH, Cluster, Process, Streamed, eventually, follow, stream
 
 
+SLOTS = 20
+"""Of each worker that is to have more requests than it can work at."""
+
+
 def prompts(count: int) -> list[str]:
     return [f"question number {number}" for number in range(count)]
 
@@ -39,6 +43,7 @@ def test_killed_worker_loses_no_request() -> None:
                 for question, one in zip(questions, seen, strict=True):
                     clients.create_task(follow(client, question, one))
                 await asyncio.gather(*(one.started.wait() for one in seen[:30]))
+                await cluster.until(lambda states: states[0]["in_flight"] > SLOTS, client)  # the others wait there
                 cluster.workers[0].kill()
                 killed_at = asyncio.get_running_loop().time()
                 states = await cluster.until(
@@ -57,7 +62,7 @@ def test_killed_worker_loses_no_request() -> None:
             assert {one.worker for one in continued} == {"worker-0"}
             await cluster.until_clean(client)
 
-    with Cluster(3, NEUROGATE_SIM_SLOTS="20") as cluster:
+    with Cluster(3, NEUROGATE_SIM_SLOTS=str(SLOTS)) as cluster:
         asyncio.run(main(cluster))
 
 
