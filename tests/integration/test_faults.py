@@ -13,7 +13,6 @@ import httpx
 
 from cluster import AUTH, Cluster, Process, Streamed, eventually, follow, stream
 
-
 SLOTS = 20
 """Of each worker that is to have more requests than it can work at."""
 
