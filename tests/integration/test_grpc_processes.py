@@ -28,10 +28,20 @@ def test_a_worker_that_is_gone_never_ends_a_proxied_stream_well(signum: int) -> 
             await made.until_ready(client)
             stub: Any = worker_pb2_grpc.WorkerStub(channel)  # type: ignore[no-untyped-call]
             status = channel.stream_stream("/neurogate.v1.Worker/GetStatus")
-            streams = [status(metadata=AUTH) for _ in range(4)]  # each waits for a message that never comes
-            held: dict[str, int] = {}
-            while sum(held.values()) < 4:
-                held = {state["id"]: state["in_flight"] for state in await made.states(client)}
+
+            async def four() -> tuple[list[Any], dict[str, int]]:
+                """Streams that wait for a message, and how many of them each worker has."""
+                streams = [status(metadata=AUTH) for _ in range(4)]
+                states = await made.until(lambda states: sum(state["in_flight"] for state in states) == 4, client)
+                return streams, {state["id"]: state["in_flight"] for state in states}
+
+            # A call may go elsewhere as long as the gateway is not connected for it: these see to it that it is.
+            for stream in (await four())[0]:
+                await stream.write(b"")
+                await stream.done_writing()
+                assert isinstance(await stream.read(), bytes)
+            await made.until(lambda states: all(state["in_flight"] == 0 for state in states), client)
+            streams, held = await four()  # the message never comes
             lost = held["worker-0"]
             assert 0 < lost < 4
             made.workers[0].send(signum)
