@@ -8,12 +8,11 @@ Prints what schemathesis found; the exit code is its own, or 1 when fewer cases 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
 
-from clients_support import INSTANT
+from clients_support import INSTANT, unmeasured
 from cluster import KEY, Cluster
 
 CHECKS = (
@@ -39,9 +38,7 @@ def fuzz(url: str, *, examples: int, seed: int, deterministic: bool) -> tuple[in
         *("--warnings", "off", "--no-color"),
         *(["--generation-deterministic"] if deterministic else ["--seed", str(seed), "--generation-database", "none"]),
     ]
-    # The fuzzer runs none of our code: measuring its coverage would tell nothing, and takes long.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=False)
     found = _CASES.search(done.stdout)
     return done.returncode, int(found.group(1)) if found else 0, done.stdout + done.stderr
 

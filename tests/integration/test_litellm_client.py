@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clients_support import REAL, SIM, Service, service
+from clients_support import REAL, SIM, Service, service, unmeasured
 
 SCRIPT = """
 import json, os, sys
@@ -64,7 +64,7 @@ def fleet(request: pytest.FixtureRequest, smollm2_path: Any) -> Iterator[Service
 
 def test_litellm_is_served(fleet: Service):
     command = [sys.executable, "-c", SCRIPT, fleet.url, fleet.key, fleet.model]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, timeout=110, check=False)
 
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
