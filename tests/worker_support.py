@@ -42,11 +42,12 @@ class FakeOutlet:
     def full(self) -> bool:
         return not self._has_room.is_set()
 
-    def chunk(self, data: bytes) -> None:
+    def chunk(self, data: bytes) -> bool:
         self.chunks.append(data)
         self._unread += 1
         if self._unread >= self._limit:
             self._has_room.clear()
+        return not self.full
 
     async def room(self) -> None:
         self.waited += 1

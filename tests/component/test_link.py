@@ -6,7 +6,6 @@ import asyncio
 import gc
 import random
 from dataclasses import replace
-from typing import Any
 
 import grpc.aio
 import msgspec
@@ -295,14 +294,15 @@ def test_an_answer_that_lost_a_frame_does_not_end_as_a_whole_one(monkeypatch: py
                 await sink.chunked.until(lambda chunks: chunks > 0)
             return End(http_status=200)
 
-        put = WorkerOutbox._put
+        next_frame = WorkerOutbox.next_frame
 
-        def break_at(self: WorkerOutbox, ticket: int, item: bytes | End, *rest: Any) -> None:
-            if item == b"<1>":
+        def break_at(self: WorkerOutbox) -> pb.WorkerFrame:
+            frame = next_frame(self)
+            if b"<1>" in frame.chunks:
                 raise ValueError("a bug")
-            put(self, ticket, item, *rest)
+            return frame
 
-        monkeypatch.setattr(WorkerOutbox, "_put", break_at)
+        monkeypatch.setattr(WorkerOutbox, "next_frame", break_at)
         sink, other = RecordingSink(), RecordingSink()
         with capture_logs() as logs:
             async with serving(ScriptedBackend(speak)) as (_, address), linking(address) as (client, observer):

@@ -51,20 +51,16 @@ def summary_of(answer: bytes) -> Summary | None:
 class NdjsonTap:
     """Watches one stream go by. Not reusable."""
 
-    __slots__ = ("_last", "_lines", "_rest", "_strange", "error")
+    __slots__ = ("_last", "_rest", "_strange", "error", "events")
 
     def __init__(self) -> None:
         self.error: str | None = None
         """The engine's message once its error line came, or what it said that is no object; nothing passes then."""
         self._strange = ""
         self._rest = bytearray()
-        self._lines = 0
-        self._last: Summary | None = None
-
-    @property
-    def events(self) -> int:
+        self.events = 0
         """Lines that passed, without the last: about the tokens generated so far."""
-        return self._lines
+        self._last: Summary | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The lines that `data` completes, in order and unchanged; possibly none.
@@ -86,7 +82,7 @@ class NdjsonTap:
         count = whole.count(b"\n")
         if _DONE.search(whole):
             count -= self._look_for_end(whole)
-        self._lines += count
+        self.events += count
         if self._strange and self._last is None:
             self.error = self._strange
         return whole
@@ -105,7 +101,7 @@ class NdjsonTap:
             error=self.error,
             usage=usage,
             finish_reason=(last.done_reason or "") if last is not None else "",
-            tokens=usage.completion_tokens if usage is not None else self._lines,
+            tokens=usage.completion_tokens if usage is not None else self.events,
         )
 
     def _join(self, data: bytes) -> bytes:

@@ -113,7 +113,7 @@ def is_json(data: bytes) -> bool:
         _SKIPPED.decode(data)
     except UNDECODABLE:
         return _is_odd_json(data)
-    return data.isascii() or _is_text(data)
+    return data.isascii() or is_text(data)
 
 
 def _is_odd_json(data: bytes) -> bool:
@@ -125,7 +125,8 @@ def _is_odd_json(data: bytes) -> bool:
     return True
 
 
-def _is_text(data: bytes) -> bool:
+def is_text(data: bytes) -> bool:
+    """Whether it is UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:

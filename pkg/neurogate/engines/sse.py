@@ -15,11 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from neurogate.engines import accounting
 from neurogate.engines.engine import EngineBrokenError
-from neurogate.engines.payload import is_json, json_of, message_of
+from neurogate.engines.payload import is_json, is_text, json_of, message_of
 from neurogate.inference import Usage
 from neurogate.operations import Ending as EndMark
+from neurogate.prompt_api import UNDECODABLE
 
 EVENT_BYTES_MAX = 1 << 20
 DONE = b"[DONE]"
@@ -39,7 +42,8 @@ _SILENT_FIELDS = frozenset({b"", b"event", b"id", b"retry"})
 """What a line may be that is no data; a comment is a field without a name."""
 
 _ERROR = re.compile(rb"error")
-"""Found twice as fast as with `in`."""
+"""Found twice as fast as with `in`, which raises an error of its own first where bytes are looked for."""
+_CR, _LF = b"\r\n"
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _DONE_EVENT = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _MESSAGE_STOP = re.compile(rb"^event: ?message_stop", re.MULTILINE)
@@ -48,6 +52,16 @@ _RESPONSE_END = re.compile(rb"^event: ?response\.(?:completed|incomplete|failed)
 _RESPONSE_DELTA = re.compile(rb"^event: ?response\.[a-z_.]+\.delta\b", re.MULTILINE)
 _STOP = re.compile(rb'"stop": ?true')
 """A quote inside a JSON string is escaped, so this is a key."""
+
+
+class _Seen(msgspec.Struct, gc=False):
+    """What tells an error from a token. Decoding walks over all of an object and builds only these."""
+
+    error: msgspec.Raw = msgspec.Raw()
+    object: str = ""
+
+
+_see = msgspec.json.Decoder(_Seen).decode
 
 
 class Event(NamedTuple):
@@ -93,11 +107,11 @@ def events(whole: bytes) -> Iterator[Event]:
 
 def _blocks(whole: bytes) -> list[bytes]:
     """What blank lines part."""
-    return _BLANK_LINE.split(whole) if b"\r" in whole else whole.split(b"\n\n")
+    return _BLANK_LINE.split(whole) if _CR in whole else whole.split(b"\n\n")
 
 
 def _is_line(block: bytes) -> bool:
-    return b"\n" not in block and b"\r" not in block
+    return _LF not in block and _CR not in block
 
 
 class _Form(NamedTuple):
@@ -122,7 +136,7 @@ class SseTap:
     """
 
     __slots__ = (
-        "_edge", "_first", "_form", "_mark", "_marks", "_marks_wanted", "_rest", "_strange", "_tokens", "error"
+        "_edge", "_first", "_form", "_mark", "_marks", "_marks_wanted", "_plain", "_rest", "_strange", "error", "events"
     )  # fmt: skip
 
     def __init__(self, mark: EndMark = EndMark.DONE, *, marks: int = 1) -> None:
@@ -132,16 +146,18 @@ class SseTap:
         self._mark = mark
         self._form = _FORMS[mark]
         self._marks_wanted = marks
+        self._plain = self._form.plain
+        """What comes next may be a plain event: nothing of one waits, and nothing went wrong."""
         self._rest = bytearray()
-        self._tokens = 0
+        self.events = 0
+        """Events with tokens that passed: within one or two of the tokens generated so far."""
         self._marks = 0
         self._first: bytes | None = None
         self._edge: deque[bytes] = deque(maxlen=_EDGE_PIECES)
 
     @property
-    def events(self) -> int:
-        """Events with tokens that passed: within one or two of the tokens generated so far."""
-        return self._tokens - self._marks if self._form.tokens is None else self._tokens
+    def _failed(self) -> bool:
+        return self.error is not None or bool(self._strange)
 
     @property
     def done(self) -> bool:
@@ -155,15 +171,20 @@ class SseTap:
         neither JSON nor an end mark, and `finish` tells of it; behind the end of the stream it is only left out. Raises
         EngineBrokenError for an event of more than 1 MiB.
         """
-        if self.error is not None or self._strange:
+        if self._plain and data[-2:] == b"\n\n" and data[:6] == b"data: " and _is_token(data[6:-2]):
+            self.events += 1
+            self._edge.append(data)
+            if self._first is None:
+                self._first = data
+            return data
+        if self._failed:
             return b""
+        passing = self._pass(data)
+        self._plain = self._form.plain and not (self._rest or self._failed)
+        return passing
+
+    def _pass(self, data: bytes) -> bytes:
         if not self._rest and data.endswith(b"\n\n"):
-            if self._form.plain and _is_plain(data) and not _ERROR.search(data):
-                self._tokens += 1
-                self._edge.append(data)
-                if self._first is None:
-                    self._first = data
-                return data
             whole = data
         else:
             whole = self._join(data)
@@ -177,9 +198,9 @@ class SseTap:
         count = whole.count(b"\ndata:") + whole.startswith(b"data:")
         if count:
             form = self._form
-            self._tokens += count if form.tokens is None else len(form.tokens.findall(whole))
-            if whole.find(form.hint, form.within) >= 0:
-                self._marks += len(form.mark.findall(whole))
+            marks = len(form.mark.findall(whole)) if whole.find(form.hint, form.within) >= 0 else 0
+            self._marks += marks
+            self.events += count - marks if form.tokens is None else len(form.tokens.findall(whole))
             self._edge.append(whole)
             if self._first is None:
                 self._first = whole
@@ -246,7 +267,7 @@ def _sound(whole: bytes) -> int:
     if _is_plain(whole):
         return len(whole)
     start = 0
-    if b"\r" not in whole:
+    if _CR not in whole:
         for block in whole.split(b"\n\n"):
             if not _is_event(block):
                 return start
@@ -262,6 +283,17 @@ def _sound(whole: bytes) -> int:
 def _is_plain(data: bytes) -> bool:
     """Whether bytes that end in a blank line are one event of one line, an object: nearly all that engines send."""
     return data.startswith(b"data: {") and data.find(b"\n") >= len(data) - 3 and is_json(data[6:])
+
+
+def _is_token(told: bytes) -> bool:
+    """Whether the data of an event of one line carries a token: an object of JSON that is no error."""
+    if _LF in told or not (told.isascii() or is_text(told)):
+        return False
+    try:
+        seen = _see(told)
+    except UNDECODABLE:
+        return False
+    return not seen.error and seen.object != "error"
 
 
 def _is_event(block: bytes) -> bool:

@@ -39,8 +39,8 @@ class Outlet(Protocol):
         """The gateway reads too slowly: wait for `room` before the next chunk."""
         ...
 
-    def chunk(self, data: bytes) -> None:
-        """Bytes of a successful answer; a streamed one in whole events."""
+    def chunk(self, data: bytes) -> bool:
+        """Bytes of a successful answer; a streamed one in whole events. Whether it is not `full` after them."""
         ...
 
     async def room(self) -> None:

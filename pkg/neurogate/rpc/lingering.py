@@ -18,19 +18,20 @@ class Lingering:
         self._linger_s = linger_s
         self._loop = loop
         self._written_at = loop.time() - linger_s
-        self._due: asyncio.Handle | None = None
+        self.due: asyncio.Handle | None = None
+        """What will write; None when nothing is said that is not written."""
         self._waits = False
         """For its time, not only for the end of the turn."""
 
     def say(self, *, urgent: bool = False) -> None:
         """Somebody has something to say."""
-        if self._due is not None:
+        if self.due is not None:
             if not (urgent and self._waits):
                 return
-            self._due.cancel()
+            self.due.cancel()
         at = self._written_at + self._linger_s
         self._waits = not urgent and at > self._loop.time()
-        self._due = self._loop.call_at(at, self.now) if self._waits else self._loop.call_soon(self.now)
+        self.due = self._loop.call_at(at, self.now) if self._waits else self._loop.call_soon(self.now)
 
     def now(self) -> None:
         """Write what there is without waiting any longer."""
@@ -45,9 +46,9 @@ class Lingering:
 
     def stop(self) -> None:
         """Forget what was said."""
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        if self.due is not None:
+            self.due.cancel()
+            self.due = None
 
 
 def _nothing() -> None: ...

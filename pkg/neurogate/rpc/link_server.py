@@ -80,11 +80,14 @@ class LinkSession:
         """It reports to the gateway at once, and then regularly until it ends."""
         self._backend = backend
         self._settings = settings
+        self._outbox_bytes = settings.outbox_bytes
         self._wire = wire
         self._loop = loop
         self._on_hello = on_hello
         self._outbox = WorkerOutbox()
         self._lingering = Lingering(self._write, settings.linger_s, loop=loop)
+        self._full = False
+        """The same as `_room` says, for whoever asks at every token."""
         self._room = asyncio.Event()
         self._room.set()
         self._flushed = asyncio.Event()
@@ -208,11 +211,15 @@ class LinkSession:
         self._outbox.end(ticket, end)
         self._say(urgent=urgent)
 
-    def _chunk(self, ticket: int, data: bytes, *, urgent: bool) -> None:
-        self._outbox.chunk(ticket, data)
-        self._say(urgent=urgent)
-        if self._outbox.size > self._settings.outbox_bytes:
+    def _chunk(self, ticket: int, data: bytes, urgent: bool) -> bool:  # noqa: FBT001 - once a token
+        outbox = self._outbox
+        outbox.chunk(ticket, data)
+        if urgent or self._lingering.due is None:  # otherwise it will be written, and its time is fixed
+            self._say(urgent=urgent)
+        if outbox.size > self._outbox_bytes:
+            self._full = True
             self._room.clear()
+        return not self._full
 
     def _say(self, *, urgent: bool = False) -> None:
         if self._over:
@@ -230,6 +237,7 @@ class LinkSession:
             self._fail(error)
             return
         if not outbox:
+            self._full = False
             self._room.set()
             if wire.ready:
                 self._flushed.set()
@@ -262,11 +270,11 @@ class _SessionOutlet:
 
     @property
     def full(self) -> bool:
-        return not self._session._room.is_set()  # noqa: SLF001 - the session's own hand
+        return self._session._full  # noqa: SLF001 - the session's own hand
 
-    def chunk(self, data: bytes) -> None:
+    def chunk(self, data: bytes) -> bool:
         self.chunks += 1
-        self._session._chunk(self._ticket, data, urgent=self.chunks == 1)  # noqa: SLF001
+        return self._session._chunk(self._ticket, data, self.chunks == 1)  # noqa: SLF001
 
     async def room(self) -> None:
         await self._session._room.wait()  # noqa: SLF001

@@ -106,11 +106,18 @@ class GatewayOutbox:
 class WorkerOutbox:
     """Frames from a worker to a gateway. `size` is what producers look at to stop in time.
 
-    What a large answer has to say waits in a queue of its own and goes a part at a time, when nothing small waits.
+    What is said goes into the frame it leaves in: a token costs two appends. What a large answer has to say waits in a
+    queue of its own and goes a part at a time, when nothing small waits.
     """
 
     def __init__(self) -> None:
-        self._items: deque[tuple[int, bytes | End]] = deque()
+        self._filled: deque[tuple[list[int], list[bytes], list[tuple[int, End]], int]] = deque()
+        """Frames that took no more, with the room left in each."""
+        self._ids: list[int] = []
+        self._chunks: list[bytes] = []
+        self._ends: list[tuple[int, End]] = []
+        self._room = FRAME_BYTES
+        """Of the frame that these three fill."""
         self._large: dict[int, deque[bytes | End]] = {}
         self._stats: pb.WorkerStatus | None = None
         self._pong = 0
@@ -119,25 +126,33 @@ class WorkerOutbox:
         """Bytes queued."""
 
     def __bool__(self) -> bool:
-        return bool(self._items or self._large or self._stats or self._pong)
+        return bool(self._ids or self._ends or self._filled or self._large or self._stats or self._pong)
 
     def chunk(self, ticket: int, data: bytes) -> None:
         """Queue bytes of an answer."""
-        self.size += len(data)
-        if len(data) <= PART_BYTES and ticket not in self._large:
-            self._items.append((ticket, data))
+        size = len(data)
+        self.size += size
+        if size > PART_BYTES or (self._large and ticket in self._large):
+            self._queue_large(ticket, data)
             return
-        rest = memoryview(data)
-        parts = (bytes(rest[start : start + PART_BYTES]) for start in range(0, len(rest), PART_BYTES))
-        self._large.setdefault(ticket, deque()).extend(parts)
+        cost = size + _ENVELOPE_BYTES
+        if cost > self._room:
+            self._fill()
+        self._room -= cost
+        self._ids.append(ticket)
+        self._chunks.append(data)
 
     def end(self, ticket: int, end: End) -> None:
         """Queue the end of an answer, after its chunks."""
         self.size += len(end.body)
-        if ticket in self._large:
+        if self._large and ticket in self._large:
             self._large[ticket].append(end)
-        else:
-            self._items.append((ticket, end))
+            return
+        cost = _cost(end)
+        if cost > self._room:
+            self._fill()
+        self._room -= cost
+        self._ends.append((ticket, end))
 
     def stats(self, status: pb.WorkerStatus) -> None:
         """Queue a report; a newer one replaces an unsent one."""
@@ -150,40 +165,44 @@ class WorkerOutbox:
 
     def next_frame(self) -> pb.WorkerFrame:
         """The next frame: everything queued, in order, up to the limit. Call again while the outbox is true."""
-        ids: list[int] = []
-        chunks: list[bytes] = []
-        ends: list[pb.End] = []
-        room = FRAME_BYTES
-        items = self._items
-        while items:
-            ticket, item = items[0]
-            cost = _cost(item)
-            if cost > room and room < FRAME_BYTES:
-                break
-            items.popleft()
-            room -= cost
-            self._put(ticket, item, ids, chunks, ends)
-        if self._large and not items and room > PART_BYTES + _ENVELOPE_BYTES:
-            ticket = next(iter(self._large))
-            queue = self._large.pop(ticket)
-            self._put(ticket, queue.popleft(), ids, chunks, ends)
-            if queue:
-                self._large[ticket] = queue  # behind the other large ones
-        frame = pb.WorkerFrame(ids=ids, chunks=chunks, ends=ends, stats=self._stats, pong=self._pong)
-        frame.draining = self._draining
+        if not self._filled:
+            self._fill()
+        ids, chunks, ends, room = self._filled.popleft() if self._filled else ([], [], [], FRAME_BYTES)
+        if self._large and room > PART_BYTES + _ENVELOPE_BYTES and not (self._filled or self._ids or self._ends):
+            self._put_part(ids, chunks, ends)
+        self.size -= sum(map(len, chunks))
+        frame = pb.WorkerFrame(ids=ids, chunks=chunks, stats=self._stats, pong=self._pong, draining=self._draining)
+        for ticket, end in ends:
+            self.size -= len(end.body)
+            frame.ends.append(end_to_wire(ticket, end))
         self._stats = None
         self._pong = 0
         return frame
 
-    def _put(self, ticket: int, item: bytes | End, ids: list[int], chunks: list[bytes], ends: list[pb.End]) -> None:
-        if isinstance(item, bytes):
-            self.size -= len(item)
+    def _fill(self) -> None:
+        """What comes next goes into another frame, if there is anything in this one; it may be larger than a frame."""
+        if self._ids or self._ends:
+            self._filled.append((self._ids, self._chunks, self._ends, self._room))
+            self._ids, self._chunks, self._ends = [], [], []
+            self._room = FRAME_BYTES
+
+    def _queue_large(self, ticket: int, data: bytes) -> None:
+        rest = memoryview(data)
+        parts = (bytes(rest[start : start + PART_BYTES]) for start in range(0, len(rest), PART_BYTES))
+        self._large.setdefault(ticket, deque()).extend(parts)
+
+    def _put_part(self, ids: list[int], chunks: list[bytes], ends: list[tuple[int, End]]) -> None:
+        ticket = next(iter(self._large))
+        queue = self._large.pop(ticket)
+        part = queue.popleft()
+        if isinstance(part, bytes):
             ids.append(ticket)
-            chunks.append(item)
+            chunks.append(part)
         else:
-            self.size -= len(item.body)
-            ends.append(end_to_wire(ticket, item))
+            ends.append((ticket, part))
+        if queue:
+            self._large[ticket] = queue  # behind the other large ones
 
 
-def _cost(item: bytes | End) -> int:
-    return _ENVELOPE_BYTES + (len(item) if isinstance(item, bytes) else len(item.body) + len(item.message))
+def _cost(end: End) -> int:
+    return _ENVELOPE_BYTES + len(end.body) + len(end.message)

@@ -24,7 +24,6 @@ class Job:
     def tokens(self, count: int) -> None:
         """Count tokens that were generated."""
         self.emitted += count
-        self._meter.completion_tokens_total += count
 
     def end(self, usage: Usage | None) -> None:
         """Count the request out; exact usage corrects what was counted on the way."""
@@ -38,11 +37,12 @@ class Meter:
         self._jobs: set[Job] = set()
         self._active_since_tick = False
         self._ticked_at = 0.0
+        self._completed = 0
+        """Tokens of requests that are over."""
         self._seen_completion = 0
         self._seen_prompt = 0
         self.requests_total = 0
         self.prompt_tokens_total = 0
-        self.completion_tokens_total = 0
         self.decode_tokens_per_s = 0.0
         self.prompt_tokens_per_s = 0.0
 
@@ -50,6 +50,11 @@ class Meter:
     def active(self) -> int:
         """Requests held now."""
         return len(self._jobs)
+
+    @property
+    def completion_tokens_total(self) -> int:
+        """Tokens generated so far: counted up when somebody looks, so that a token itself is one addition."""
+        return self._completed + sum(job.emitted for job in self._jobs)
 
     @property
     def tokens_outstanding(self) -> int:
@@ -66,21 +71,24 @@ class Meter:
 
     def end(self, job: Job, usage: Usage | None) -> None:
         """Count a request out."""
-        self._jobs.discard(job)
+        if job not in self._jobs:
+            return
+        self._jobs.remove(job)
+        self._completed += job.emitted if usage is None else usage.completion_tokens
         if usage is not None:
-            self.completion_tokens_total += usage.completion_tokens - job.emitted
             self.prompt_tokens_total += usage.prompt_tokens
 
     def tick(self, now: float) -> None:
         """Take the rates of the time since the last tick; an idle interval leaves them as they are."""
         elapsed_s = now - self._ticked_at
+        completed = self.completion_tokens_total
         if self._active_since_tick and self._ticked_at and elapsed_s > 0:
-            completion = max(0, self.completion_tokens_total - self._seen_completion) / elapsed_s
+            completion = max(0, completed - self._seen_completion) / elapsed_s
             prompt = max(0, self.prompt_tokens_total - self._seen_prompt) / elapsed_s
             self.decode_tokens_per_s = _smooth(self.decode_tokens_per_s, completion)
             self.prompt_tokens_per_s = _smooth(self.prompt_tokens_per_s, prompt)
         self._ticked_at = now
-        self._seen_completion = self.completion_tokens_total
+        self._seen_completion = completed
         self._seen_prompt = self.prompt_tokens_total
         self._active_since_tick = bool(self._jobs)
 

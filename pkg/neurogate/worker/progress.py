@@ -13,13 +13,14 @@ from neurogate.worker.metrics import ModelMetrics
 class Progress:
     """Counts one request in at construction and out in `finish`, exactly once."""
 
-    __slots__ = ("_continues", "_job", "_last_at", "_loop", "_metrics", "began_at", "first_at")
+    __slots__ = ("_continues", "_gap", "_job", "_last_at", "_metrics", "_now", "began_at", "first_at")
 
     def __init__(self, job: Job, metrics: ModelMetrics, *, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
         self._metrics = metrics
-        self._loop = loop
-        self.began_at = loop.time()
+        self._gap = metrics.inter_token_latency.observe
+        self._now = loop.time
+        self.began_at = self._now()
         self.first_at: float | None = None
         """Loop time of the first token."""
         self._last_at = 0.0
@@ -44,9 +45,9 @@ class Progress:
         """Tokens of a streamed answer arrived."""
         if not count:
             return
-        now = self._loop.time()
+        now = self._now()
         if self._last_at:
-            self._metrics.inter_token_latency.observe((now - self._last_at) / count)
+            self._gap((now - self._last_at) / count)
         else:
             self.first_at = now
             self._metrics.time_to_first_token.observe(now - self.began_at)
@@ -66,7 +67,7 @@ class Progress:
         if usage is not None:
             metrics.prompt_tokens.inc(usage.prompt_tokens)
         if end.code is EndCode.ANSWERED:
-            metrics.inference_duration.observe(self._loop.time() - self.began_at)
+            metrics.inference_duration.observe(self._now() - self.began_at)
             metrics.ended(str(end.http_status or 200))
         else:
             metrics.ended(end.code.name.lower())

@@ -20,11 +20,8 @@ class Tap(Protocol):
 
     error: str | None
     """The engine's message once it reported an error; nothing passes from then on."""
-
-    @property
-    def events(self) -> int:
-        """Pieces of the answer that passed: about one a token."""
-        ...
+    events: int
+    """Pieces of the answer that passed: about one a token."""
 
     def feed(self, data: bytes) -> bytes:
         """What may pass now that `data` came; possibly nothing. Raises EngineBrokenError for a piece without end."""
@@ -44,16 +41,18 @@ async def relay(
     EngineError as the engine does.
     """
     seen = 0
+    feed, say, count = tap.feed, outlet.chunk, progress.tokens
 
     def take(data: bytes) -> bool:
         nonlocal seen
-        passing = tap.feed(data)
+        goes_on = True
+        passing = feed(data)
         if passing:
-            outlet.chunk(passing)
+            goes_on = say(passing)
             events = tap.events
-            progress.tokens(events - seen)
+            count(events - seen)
             seen = events
-        return tap.error is None and not outlet.full
+        return goes_on and tap.error is None
 
     while await pump(reply.body, take) and tap.error is None:
         await outlet.room()
