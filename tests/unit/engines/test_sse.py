@@ -300,7 +300,6 @@ SHAPES = [
     b'data: {"object":"error","message":"not at all"}\n\n',
     b'data: {"object":1}\n\n',
     b'data: {"a":\n1}\n\n',
-    b"data: {}\n\n\n",
     b'event: error\ndata: {"message":"worse"}\n\n',
     b"data: {\n\n",
     b'data: {"a":"\xff"}\n\n',
