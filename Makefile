@@ -68,7 +68,7 @@ test-fast: $(DEV) compiled ## Run the tests that need no language model
 	@$(BIN)/python -m $(PYTEST) -m "not model" $(PYTEST_ARGS)
 
 # Tests start hundreds of processes: where PYTHONDONTWRITEBYTECODE is set, each would compile all it imports.
-compiled: $(RUNTIME)
+compiled: $(RUNTIME) ## Write the bytecode of pkg, which tests start hundreds of processes with
 	@$(BIN)/python -m compileall -q pkg
 
 native: $(DEV) ## Compile the hot path (ADR 0030) into .cache/native, where the checkout stays as it is

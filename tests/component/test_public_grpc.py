@@ -618,7 +618,7 @@ def test_a_call_whose_turn_would_come_behind_its_deadline_is_told_so_and_when_to
                 await asyncio.gather(*(it.llm.GenerateText(short, metadata=(BEARER,)) for _ in range(4)))
             long = llm_pb2.PromptRequest(prompt="Why?", max_tokens=40)
             others = [it.llm.GenerateText(long, metadata=(BEARER,)) for _ in range(200)]
-            await eventually(lambda: admission.waiting == 199)
+            await eventually(lambda: admission.waiting >= 150)  # the first may be answered by then
             with refused(Code.RESOURCE_EXHAUSTED, "too late") as caught:
                 await it.llm.GenerateText(short, metadata=(BEARER,), timeout=2)
             trailers = dict(caught.value.trailing_metadata())
