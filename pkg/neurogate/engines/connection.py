@@ -23,6 +23,22 @@ _INFLATED_BYTES_MAX = 32 << 20
 """Of one piece of an answer that is compressed although it was asked not to be."""
 _COMPRESSED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_SHORT_BYTES = 2048
+"""Chunks up to here are read without llhttp, where it would find nothing but one."""
+
+
+def _chunk_heads() -> tuple[bytes, ...]:
+    """By the size of a whole chunk, head and end and all, how it begins; the last of all chunks is none of them."""
+    heads = [b"-"] * _SHORT_BYTES
+    for size in range(1, _SHORT_BYTES):
+        head = b"%x\r\n" % size
+        whole = len(head) + size + 2
+        if whole < _SHORT_BYTES:
+            heads[whole] = head
+    return tuple(heads)
+
+
+_CHUNK_HEADS = _chunk_heads()
 
 
 class ConnectionLostError(ConnectionError):
@@ -55,6 +71,10 @@ class Connection(asyncio.Protocol):
         """All that the answer says of its transfer, in lower case."""
         self._to_the_end = False
         """The body goes on until the connection is closed."""
+        self._in_chunk = True
+        """What the parser wants next is not the beginning of a chunk, as far as is known."""
+        self._between_chunks = False
+        """It is, and what a chunk holds is passed on as it is."""
         self._complete = True
         self._keeps = True
         """It can carry another request."""
@@ -88,6 +108,7 @@ class Connection(asyncio.Protocol):
             raise afresh(self._lost or ConnectionLostError("the connection is closed"))
         self._headed = self._complete = self._to_the_end = False
         self._head_bytes = self._held = 0
+        self._in_chunk, self._between_chunks = True, False
         self._inflater = None
         self._pieces.clear()
         self.turn += 1
@@ -188,6 +209,22 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Asyncio's: parse it, and pass on what it holds."""
+        waiter, take = self._waiter, self._take
+        if (
+            self._between_chunks
+            and take is not None
+            and waiter is not None
+            and len(data) < _SHORT_BYTES
+            and data.startswith(head := _CHUNK_HEADS[len(data)])
+            and data[-2:] == b"\r\n"
+            and not waiter.done()
+        ):  # one chunk, behind which the parser would be where it is
+            try:
+                if not take(data[len(head) : -2]):
+                    waiter.set_result(True)
+            except Exception as error:  # noqa: BLE001 - it is told where the body is read
+                waiter.set_exception(error)
+            return
         if self._complete:  # nothing was asked
             self.close(ConnectionLostError("the engine spoke without being asked"))
             return
@@ -201,6 +238,7 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.close(ConnectionLostError(f"the head of its answer has more than {HEAD_BYTES_MAX} bytes"))
             return
+        self._between_chunks = not self._in_chunk and data[-2:] == b"\r\n"
         waiter, take = self._waiter, self._take
         if take is not None and waiter is not None and not waiter.done():
             self._push(take, waiter)
@@ -258,6 +296,14 @@ class Connection(asyncio.Protocol):
         if headers.get(b"content-encoding", b"").lower() in _COMPRESSED:
             self._inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
             self._packed = False
+
+    def on_chunk_header(self) -> None:
+        """Of llhttp."""
+        self._in_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        """Of llhttp."""
+        self._in_chunk = self._inflater is not None  # what is compressed is never passed on as it is
 
     def on_body(self, data: bytes) -> None:
         """Of llhttp."""

@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neurogate.engines.connection import HEAD_BYTES_MAX, Connection, ConnectionLostError
 from neurogate.virtual_time import run
@@ -389,6 +391,105 @@ def test_a_failure_keeps_nothing_of_who_asked(answer: bytes, *, before: bool) ->
 # Pushing
 
 
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+framed = pytest.mark.parametrize(
+    ("head", "piece"), [(HEAD, lambda data: data), (CHUNKS + chunk(b"_"), chunk)], ids=["sized", "chunked"]
+)
+Framing = Callable[[bytes], bytes]
+
+READS = [
+    chunk(b"data: a\n\n"),
+    chunk(b"x"),
+    chunk(b"\r\n"),
+    chunk(chunk(b"a chunk within a chunk")),
+    chunk(bytes(2 * 1024)),
+    chunk(b"a") + chunk(b"b"),
+    chunk(b"ends in the head of the next\r\n") + b"8\r\n",
+    b"B;x=y\r\nhello world\r\n",
+    b"0000B\r\nhello world\r\n",
+    b"b\r\nhello ",
+    b"3\r\nnot",
+    b"world",
+    b"\r\n",
+    b"5",
+    b"1\r\n5\r\n5\r\n",
+    b"8\r\nwrong length\r\n",
+    b"9\r\nwrong end!!",
+    b"0\r\n",
+    b"0\r\n\r\n",
+    b"",
+]
+
+
+async def begun(wire: Wire, head: bytes) -> Connection:
+    """An answer of which nothing is left to take; chunks are expected once there was one."""
+    connection = await wire.answered(head)
+    if head is not HEAD:
+        assert await connection.read() == b"_"
+    return connection
+
+
+async def pushed(wire: Wire, *reads: bytes) -> tuple[bytes, bool, str]:
+    """What a taker got of an answer in chunks, whether it was whole, and what was wrong with it."""
+    connection = await wire.answered(CHUNKS)
+    taken = bytearray()
+    pumping = asyncio.create_task(connection.pump(lambda piece: taken.extend(piece) is None))
+    await asyncio.sleep(0)
+    for read in reads:
+        wire.say(read)
+    wire.leave()
+    try:
+        more = await pumping
+    except ConnectionLostError as error:
+        return bytes(taken), False, str(error)
+    return bytes(taken), not more, ""
+
+
+@given(st.lists(st.sampled_from(READS), max_size=6))
+def test_a_read_that_is_one_chunk_is_what_it_is_in_pieces(reads: list[bytes]) -> None:
+    """It takes a shorter way than through the parser, which is to be none the wiser."""
+
+    async def main() -> None:
+        bytewise = [bytes([byte]) for byte in b"".join(reads)]
+        taken, whole, error = await pushed(Wire(), *reads)
+        known, is_whole, problem = await pushed(Wire(), *bytewise)
+        assert (whole, error) == (is_whole, problem)
+        assert taken == known or known.startswith(taken)  # of a read with nonsense in it nothing is taken
+        assert taken == known or error
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 15, 16, 17, 255, 256, 257, 2000, 2041, 2042, 2048, 4095, 4096, 70_000])
+def test_a_chunk_of_any_size_arrives(size: int) -> None:
+    async def test(wire: Wire) -> None:
+        data = bytes(number % 251 for number in range(size))
+        got = await pushed(wire, chunk(b"first"), chunk(data), chunk(data).replace(b"\r\n", b" \r\n", 1), b"0\r\n\r\n")
+        assert got == (b"first" + data + data, True, "")
+
+    on_a_wire(test)
+
+
+def test_chunks_of_a_compressed_answer_are_inflated_one_by_one() -> None:
+    async def test(wire: Wire) -> None:
+        connection = await wire.answered(CHUNKS[:-2] + b"Content-Encoding: gzip\r\n\r\n")
+        taken: list[bytes] = []
+        pumping = asyncio.create_task(connection.pump(lambda piece: taken.append(piece) is None))
+        await asyncio.sleep(0)
+        packed = gzip.compress(b"hello, world")
+        wire.say(*(chunk(packed[at : at + 5]) for at in range(0, len(packed), 5)), b"0\r\n\r\n")
+        assert await pumping is False
+        assert b"".join(taken) == b"hello, world"
+
+    on_a_wire(test)
+
+
 def test_what_comes_together_is_pushed_together_and_where_it_arrives() -> None:
     async def test(wire: Wire) -> None:
         connection = await wire.answered(CHUNKED[: CHUNKED.index(b"5\r\n")])
@@ -405,16 +506,17 @@ def test_what_comes_together_is_pushed_together_and_where_it_arrives() -> None:
     on_a_wire(test)
 
 
-def test_who_wants_no_more_gets_no_more_until_it_asks_again() -> None:
+@framed
+def test_who_wants_no_more_gets_no_more_until_it_asks_again(head: bytes, piece: Framing) -> None:
     async def test(wire: Wire) -> None:
-        connection = await wire.answered(HEAD)
+        connection = await begun(wire, head)
         taken: list[bytes] = []
         pumping = asyncio.create_task(connection.pump(lambda piece: taken.append(piece) or len(taken) != 1))
         await asyncio.sleep(0)
-        wire.say(b"a", b"b", b"c")
+        wire.say(piece(b"a"), piece(b"b"), piece(b"c"))
         assert await pumping is True
         assert taken == [b"a"]
-        wire.say(b"d")
+        wire.say(piece(b"d"))
         wire.leave()
         with pytest.raises(ConnectionLostError):
             await connection.pump(lambda piece: taken.append(piece) is None)
@@ -423,36 +525,38 @@ def test_who_wants_no_more_gets_no_more_until_it_asks_again() -> None:
     on_a_wire(test)
 
 
-def test_what_the_taker_raises_is_raised_where_the_body_is_read() -> None:
+@framed
+def test_what_the_taker_raises_is_raised_where_the_body_is_read(head: bytes, piece: Framing) -> None:
     async def test(wire: Wire) -> None:
-        connection = await wire.answered(HEAD)
+        connection = await begun(wire, head)
 
         def take(_: bytes) -> bool:
             raise ZeroDivisionError
 
         pumping = asyncio.create_task(connection.pump(take))
         await asyncio.sleep(0)
-        wire.say(b"a")
+        wire.say(piece(b"a"))
         with pytest.raises(ZeroDivisionError):
             await pumping
-        wire.say(b"b")
+        wire.say(piece(b"b"))
         assert await connection.read() == b"b"
 
     on_a_wire(test)
 
 
-def test_nothing_is_pushed_once_the_reader_is_cancelled() -> None:
+@framed
+def test_nothing_is_pushed_once_the_reader_is_cancelled(head: bytes, piece: Framing) -> None:
     async def test(wire: Wire) -> None:
-        connection = await wire.answered(HEAD)
+        connection = await begun(wire, head)
         taken: list[bytes] = []
         pumping = asyncio.create_task(connection.pump(lambda piece: taken.append(piece) is None))
         await asyncio.sleep(0)
-        wire.say(b"a")
+        wire.say(piece(b"a"))
         pumping.cancel()
-        wire.say(b"b")
+        wire.say(piece(b"b"))
         with pytest.raises(asyncio.CancelledError):
             await pumping
-        wire.say(b"c")
+        wire.say(piece(b"c"))
         assert taken == [b"a"]
 
     on_a_wire(test)
