@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neurogate.engines.connection import HEAD_BYTES_MAX, Connection, ConnectionLostError
@@ -451,6 +451,7 @@ async def pushed(wire: Wire, *reads: bytes) -> tuple[bytes, bool, str]:
     return bytes(taken), not more, ""
 
 
+@example([chunk(b"x"), b"9\r\nwrong end!!"])
 @given(st.lists(st.sampled_from(READS), max_size=6))
 def test_a_read_that_is_one_chunk_is_what_it_is_in_pieces(reads: list[bytes]) -> None:
     """It takes a shorter way than through the parser, which is to be none the wiser."""
