@@ -81,7 +81,8 @@ def error_for(end: End, worker_id: str) -> GatewayError:
     match end.code:
         case EndCode.DEADLINE:
             return DeadlineError(
-                f"{worker_id} did not finish in time{because}; ask for fewer tokens or allow more time"
+                f"{worker_id} did not finish in time{because}; ask for fewer tokens, or allow more time "
+                "(the request's own, or NEUROGATE_REQUEST_TIMEOUT_S)"
             )
         case EndCode.BUSY | EndCode.ANSWERED if judge(end) is _REFUSED:
             return BusyError(f"{worker_id} holds all the requests it can{because}", retry_after_s=end.retry_after_s)
