@@ -72,7 +72,7 @@ class MemoryTransport(asyncio.Transport):
         """Whole frames since the last look, which must not end inside of one."""
         reader = FrameReader()
         found = list(reader.feed(self.written.removeprefix(frames.PREFACE)))
-        assert not reader._rest
+        assert not reader.rest
         return found
 
 

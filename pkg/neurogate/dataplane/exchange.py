@@ -134,8 +134,11 @@ class Exchange:
             self._start()
         self.chunks += 1
         sent = self._sent
-        if sent is not None:
-            sent.keep(data, self._dispatcher.resume_buffer_bytes)
+        if sent is not None and sent.kept is not None:
+            sent.kept.append(data)
+            sent.size += len(data)
+            if sent.size > self._dispatcher.resume_buffer_bytes:
+                sent.read()
         self._receiver.on_chunk(data)
 
     def _hold(self, data: bytes) -> None:

@@ -13,41 +13,37 @@ from neurogate.dataplane.recovery import CannotResumeError, Recovery, Transcript
 class Sent:
     """The pieces of one stream."""
 
-    __slots__ = ("_call", "_kept", "_recovery", "_transcript", "_why_not", "size")
+    __slots__ = ("_call", "_recovery", "_transcript", "_why_not", "kept", "size")
 
     def __init__(self, recovery: Recovery, call: Call) -> None:
         self._recovery = recovery
         self._call = call
-        self._kept: list[bytes] | None = []
-        """What the transcript has not read; None when the stream cannot be continued."""
+        self.kept: list[bytes] | None = []
+        """What the transcript has not read; None when the stream cannot be continued.
+
+        Whoever forwards a piece appends it here and adds to `size`, for that happens for every token.
+        """
         self.size = 0
-        """Bytes that are kept as they were."""
+        """Bytes of `kept`."""
         self._transcript: Transcript | None = None
         self._why_not = ""
 
-    def keep(self, data: bytes, limit: int) -> None:
-        """Keep a piece; past `limit` bytes their text is taken out, and they are let go."""
-        if self._kept is not None:
-            self._kept.append(data)
-            self.size += len(data)
-            if self.size > limit:
-                self._read()
-
     def where_it_stopped(self) -> Resume | None:
         """What the client has; None when that is all, with the end mark. Raises CannotResumeError."""
-        self._read()
+        self.read()
         if self._transcript is None:
             raise CannotResumeError(self._why_not)
         return self._transcript.resume()
 
-    def _read(self) -> None:
-        if self._kept is None:
+    def read(self) -> None:
+        """Take out the text of what is kept, and let the bytes go."""
+        if self.kept is None:
             return
-        kept, self._kept, self.size = self._kept, [], 0
+        kept, self.kept, self.size = self.kept, [], 0
         try:
             if self._transcript is None:
                 self._transcript = self._recovery.transcript(self._call)
             self._transcript.take(kept)
         except CannotResumeError as error:
-            self._kept = self._transcript = None
+            self.kept = self._transcript = None
             self._why_not = str(error)

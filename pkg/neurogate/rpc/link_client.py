@@ -58,6 +58,7 @@ class LinkCounts:
         """Chunks and ends."""
 
 
+_frame = pb.WorkerFrame.FromString  # to look it up costs a fifth of what it does
 _log = structlog.get_logger("neurogate.link")
 
 
@@ -193,7 +194,7 @@ class LinkClient:
         if self._silence is not None:
             self._silence.heard_at = self._loop.time()
         try:
-            self._deliver(pb.WorkerFrame.FromString(message))
+            self._deliver(_frame(message))
         except LinkLostError as error:
             self._leave(str(error))
         except Exception as error:  # noqa: BLE001 - a bug on either side costs this link, whose calls move on, not the process

@@ -18,6 +18,7 @@ STREAM = 1
 """The one stream: the first that a client opens."""
 WINDOW = 4 * 1024 * 1024
 """What the other side may have under way to us; it is credited back by halves."""
+_CREDIT_AT = WINDOW // 2
 
 
 class CallOwner(Protocol):
@@ -62,6 +63,8 @@ class GrpcCall(Http2Connection):
         self._held = False
         """`sendable` was false when something was sent: the owner waits for `on_sendable`."""
         self._uncredited = 0
+        self._may_talk = False
+        """The other side's messages may come now: its headers have, and its end has not."""
         self._words = b""
         """What is said last of all, behind the messages that wait."""
 
@@ -91,16 +94,29 @@ class GrpcCall(Http2Connection):
     def _stranger(self, kind: int, stream: int) -> None:
         """A frame of another stream has come. May raise Http2Error."""
 
-    @property
-    @abstractmethod
-    def _may_talk(self) -> bool:
-        """Whether the other side's messages may come now: its headers have, and its end has not."""
-
     def _finish(self, words: bytes) -> None:
         """Say these behind every message, and close the connection; the owner hears nothing more."""
         self._told = True
         self._words = words
         self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come: nearly always one frame with one message, and so nothing that must be put together."""
+        message = None
+        if (
+            self._may_talk
+            and self._uncredited < _CREDIT_AT - frames.FRAME_BYTES
+            and not (self._over or self._headers.inside or self._reader.rest)
+        ):
+            message = self._messages.only(data, STREAM)
+        if message is None:
+            super().data_received(data)
+            return
+        self._uncredited += len(data) - frames.HEAD_BYTES
+        try:
+            self._owner.on_message(message)
+        except Exception:  # noqa: BLE001 - a bug of the owner's costs this call and not the process
+            self._failed()
 
     def pause_writing(self) -> None:
         """The transport has enough."""
@@ -134,7 +150,7 @@ class GrpcCall(Http2Connection):
 
     def _credit(self, size: int) -> None:
         self._uncredited += size
-        if self._uncredited >= WINDOW // 2:
+        if self._uncredited >= _CREDIT_AT:
             if self._uncredited > WINDOW:
                 raise Http2Error(frames.FLOW_CONTROL_ERROR, "more data than was allowed")
             self._answer(frames.window_update(0, self._uncredited) + frames.window_update(STREAM, self._uncredited))

@@ -40,8 +40,6 @@ class ClientCall(GrpcCall):
         max_message_bytes: int,
     ) -> None:
         super().__init__(owner, loop=loop, max_message_bytes=max_message_bytes)
-        self._answered = False
-        """The other side's first headers have come."""
         self._secure = secure
         self._request = block(
             (
@@ -73,12 +71,8 @@ class ClientCall(GrpcCall):
         headers = frames.frame(frames.HEADERS, frames.END_HEADERS, STREAM, self._request)
         return frames.PREFACE + call.settings(frames.ENABLE_PUSH, 0) + headers
 
-    @property
-    def _may_talk(self) -> bool:
-        return self._answered
-
     def _headers_came(self, fields: Fields, *, last: bool) -> None:
-        if self._answered:
+        if self._may_talk:
             if not last:
                 raise Http2Error(frames.PROTOCOL_ERROR, "headers in the midst of the stream")
             self._end(_end_of(fields))
@@ -95,7 +89,7 @@ class ClientCall(GrpcCall):
         elif not is_grpc:
             self._end(CallEnd(grpc.StatusCode.UNKNOWN, "the worker's answer is not gRPC"))
         else:
-            self._answered = True
+            self._may_talk = True
 
     def _half_closed(self) -> None:
         self._end(CallEnd(grpc.StatusCode.INTERNAL, "the stream ended without a status"))

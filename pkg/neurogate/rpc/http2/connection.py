@@ -177,7 +177,7 @@ class Http2Connection(asyncio.Protocol, ABC):
         """Every frame but the usual DATA."""
         if not self._settled and (kind != frames.SETTINGS or flags & frames.ACK):
             raise Http2Error(frames.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        if self._headers.inside != (kind == frames.CONTINUATION):
+        if bool(self._headers.inside) != (kind == frames.CONTINUATION):
             raise Http2Error(frames.PROTOCOL_ERROR, "CONTINUATION belongs behind its HEADERS")
         if (kind in _OF_STREAMS and not stream) or (kind in _OF_CONNECTION and stream):
             raise Http2Error(frames.PROTOCOL_ERROR, f"a frame of type {kind} for stream {stream}")

@@ -130,21 +130,21 @@ class FrameReader:
 
     def __init__(self, first: bytes = b"") -> None:
         self._first = first
-        self._rest = b""
+        self.rest = b""
         """The beginning of what is not whole: at most a frame."""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         """Type, flags, stream and payload of every frame that is whole now. Raises Http2Error; then it is over."""
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
+        if self.rest:
+            data = self.rest + data
+            self.rest = b""
         at = 0
         if self._first:
             at = len(self._first)
             if data[:at] != self._first[: len(data)]:
                 raise Http2Error(PROTOCOL_ERROR, "the preface is not HTTP/2's")
             if len(data) < at:
-                self._rest = data
+                self.rest = data
                 return
             self._first = b""
         end = len(data)
@@ -159,4 +159,4 @@ class FrameReader:
             payload = data[at + HEAD_BYTES : upto]
             at = upto
             yield word & 0xFF, flags, stream & WINDOW_BYTES_MAX, payload
-        self._rest = data[at:]
+        self.rest = data[at:]

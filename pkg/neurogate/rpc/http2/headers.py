@@ -46,14 +46,10 @@ class HeaderReader:
 
     def __init__(self) -> None:
         self._decoder = Decoder(max_header_list_size=BLOCK_BYTES)
-        self._stream = 0
+        self.inside = 0
+        """The stream whose block has begun, and then only CONTINUATION may follow; 0 when there is none."""
         self._pieces: list[bytes] = []
         self._last = False
-
-    @property
-    def inside(self) -> bool:
-        """Whether a block has begun and only CONTINUATION may follow."""
-        return bool(self._stream)
 
     def begin(self, flags: int, stream: int, payload: bytes) -> tuple[int, Fields, bool] | None:
         """Take a HEADERS frame: stream, fields and whether the stream ends, once they are whole. Raises Http2Error."""
@@ -62,14 +58,14 @@ class HeaderReader:
             if len(payload) < 5:
                 raise Http2Error(frames.FRAME_SIZE_ERROR, "HEADERS is too short")
             payload = payload[5:]
-        self._stream = stream
+        self.inside = stream
         self._pieces = []
         self._last = bool(flags & frames.END_STREAM)
         return self._add(flags, payload)
 
     def go_on(self, flags: int, stream: int, payload: bytes) -> tuple[int, Fields, bool] | None:
         """Take a CONTINUATION frame, as `begin` does."""
-        if not self.inside or stream != self._stream:
+        if not self.inside or stream != self.inside:
             raise Http2Error(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         return self._add(flags, payload)
 
@@ -79,7 +75,7 @@ class HeaderReader:
             raise Http2Error(frames.ENHANCE_YOUR_CALM, "the headers are too large")
         if not flags & frames.END_HEADERS:
             return None
-        stream, self._stream = self._stream, 0
+        stream, self.inside = self.inside, 0
         try:
             found = self._decoder.decode(b"".join(self._pieces), raw=True)
         except HPACKError as error:

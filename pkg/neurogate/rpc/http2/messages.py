@@ -21,6 +21,7 @@ class MessageReader:
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max_bytes
+        self._max_in_frame = min(max_bytes, frames.FRAME_BYTES - _prefix.size)
         self._part = bytearray()
         """The beginning of a message that is not whole, with its prefix."""
         self._needed = _prefix.size
@@ -30,6 +31,14 @@ class MessageReader:
     def inside(self) -> bool:
         """Whether a message has begun and is not whole."""
         return bool(self._part)
+
+    def only(self, data: bytes, stream: int) -> bytes | None:
+        """The message, when these bytes are one frame of that stream with one whole message, and none has begun."""
+        size = len(data) - _whole.size
+        if size < 0 or size > self._max_in_frame or self._part:
+            return None
+        head = _whole.pack(size + _prefix.size << 8, 0, stream, 0, size)
+        return data[_whole.size :] if data.startswith(head) else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Every message that is whole now. Raises Http2Error; then it is over."""

@@ -83,13 +83,9 @@ class ServerCall(GrpcCall):
     def _opening(self) -> bytes:
         return call.settings(frames.MAX_CONCURRENT_STREAMS, 1)
 
-    @property
-    def _may_talk(self) -> bool:
-        return self._begun and not self._asked_out
-
     def _headers_came(self, _: Fields, *, last: bool) -> None:
         if not self._begun:
-            self._begun = True
+            self._begun = self._may_talk = True
             self._write(_ANSWER)
         elif not last or self._asked_out:
             raise Http2Error(frames.PROTOCOL_ERROR, "headers in the midst of the stream")
@@ -98,6 +94,7 @@ class ServerCall(GrpcCall):
 
     def _half_closed(self) -> None:
         self._asked_out = True
+        self._may_talk = False
         self._tell(CallEnd(grpc.StatusCode.OK, "the client has said everything"))
 
     def _stranger(self, kind: int, stream: int) -> None:

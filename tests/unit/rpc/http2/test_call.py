@@ -162,10 +162,17 @@ def test_a_transport_that_has_enough_holds_the_owner_back() -> None:
     on_loop(main)
 
 
-def test_received_bytes_are_credited_with_their_padding_by_halves_of_the_window() -> None:
+@pytest.mark.parametrize(
+    "piece",
+    [
+        data(b"\xff" + message(b"x" * 9000) + bytes(255), flags=frames.PADDED),
+        data(message(b"x" * 9000)),
+        data(message(b"x" * (frames.FRAME_BYTES - 5))),
+    ],
+)
+def test_received_bytes_are_credited_with_their_padding_by_halves_of_the_window(piece: bytes) -> None:
     def main() -> None:
         owner, call, transport = answered()
-        piece = data(b"\xff" + message(b"x" * 9000) + bytes(255), flags=frames.PADDED)
         size = len(piece) - 9
         count = 0
         while not transport.writes:
@@ -366,10 +373,12 @@ def test_a_bug_of_the_owner_costs_the_call_and_nothing_else() -> None:
             raise ZeroDivisionError
 
     def main() -> None:
-        owner, call, transport = answered(Buggy())
-        call.data_received(data(message(b"x") + message(b"y")))
-        assert owner.ends == [CallEnd(CODE.INTERNAL, "a bug")]
-        assert frames.read_goaway(transport.frames()[-1][3])[1] == frames.INTERNAL_ERROR
+        for wire in (data(message(b"x") + message(b"y")), data(message(b"x"))):
+            owner, call, transport = answered(Buggy())
+            call.data_received(wire)
+            assert owner.ends == [CallEnd(CODE.INTERNAL, "a bug")]
+            assert frames.read_goaway(transport.frames()[-1][3])[1] == frames.INTERNAL_ERROR
+            assert transport.closing
         owner, call, transport = answered(Buggy())
         call.pause_writing()
         call.resume_writing()
@@ -435,3 +444,55 @@ def test_whatever_comes_the_call_goes_on_or_ends_once(seed: int) -> None:
     with capture_logs() as logs:
         on_loop(main)
     assert not logs
+
+
+MORE_PIECES = [
+    data(message(b"")),
+    data(message(b"x" * 100)),
+    data(message(b"x" * 101)),
+    data(message(b"x") + message(b"y")),
+    data(message(b"x"), stream=3),
+    data(message(b"x"), stream=1 << 31 | 1),
+    data(message(b"x"), flags=frames.END_STREAM),
+    data(b"\2" + message(b"x") + bytes(2), flags=frames.PADDED),
+    data(b"\1" + message(b"x")[1:]),
+    data(message(b"hello")) + frame(frames.PING, 0, 0, bytes(8)),
+]
+
+
+def test_what_looks_like_a_frame_within_a_message_is_none() -> None:
+    inner = data(message(b"x"))
+    outer = data(message(inner))
+
+    def main() -> None:
+        for begun in (outer[: -len(inner)], data(message(inner)[:5])):  # within a frame, and within a message
+            owner, call, _ = answered()
+            call.data_received(begun)
+            call.data_received(inner if begun in outer else data(inner))
+            assert owner.messages == [inner]
+            assert not owner.ends
+
+    on_loop(main)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_where_a_read_begins_and_ends_says_nothing(seed: int) -> None:
+    """A message that comes alone takes a shorter way than others, to the same end."""
+
+    def told(reads: list[bytes]) -> tuple[list[bytes], list[CallEnd], bytes]:
+        owner, call, transport = opened(max_message_bytes=100)
+        for read in reads:
+            call.data_received(read)
+        return owner.messages, owner.ends, transport.written
+
+    def main() -> None:
+        rng = random.Random(seed)
+        for _ in range(200):
+            pieces = [SETTINGS, HEADERS][: rng.choice((0, 1, 2, 2, 2, 2))]
+            pieces += rng.choices(PIECES[6:9] + MORE_PIECES if rng.random() < 0.5 else PIECES + MORE_PIECES, k=6)
+            wire = b"".join(pieces)
+            by_piece = told(pieces)
+            assert told([wire]) == by_piece
+            assert told([wire[at : at + 1] for at in range(len(wire))]) == by_piece
+
+    on_loop(main)

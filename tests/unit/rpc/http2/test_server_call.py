@@ -138,6 +138,19 @@ def test_what_ends_a_call(sent: bytes, code: grpc.StatusCode) -> None:
     run(main())
 
 
+def test_a_message_behind_the_end_is_nobodys() -> None:
+    async def main() -> None:
+        served = Served()
+        served.say(data(message(b"x"), flags=frames.END_STREAM))
+        served.say(data(message(b"y")))
+        assert served.owner.messages == [b"x"]
+        assert served.transport.frames()[-1][0] == frames.GOAWAY
+        assert served.call.over
+        await served.call.closed()
+
+    run(main())
+
+
 def test_a_client_that_leaves_as_planned_finishes_its_call() -> None:
     async def main() -> None:
         served = Served()
