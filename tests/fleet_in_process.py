@@ -7,11 +7,12 @@ import itertools
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from msgspec.structs import replace
 
 from config_support import gateway_config
 from neurogate.channel import Resume

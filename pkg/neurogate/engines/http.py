@@ -14,12 +14,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import aiohttp
 import msgspec
+from msgspec.structs import replace
 
 from neurogate import __version__, urls
 from neurogate.channel import Resume

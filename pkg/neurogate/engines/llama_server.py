@@ -15,6 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import structs
 
 from neurogate.channel import Resume
 from neurogate.engines.connection import Connection
@@ -136,7 +137,7 @@ class LlamaServerEngine(OpenAIEngine):
                 yield reply
             else:
                 async with aclosing(folded(reply.body, call.max_answer_bytes)) as body:
-                    yield replace(reply, content_type="application/json", body=body)
+                    yield structs.replace(reply, content_type="application/json", body=body)
 
     async def observe(self) -> Observation:
         """Health first, then what it serves, then its load; all within 2 s."""
@@ -275,7 +276,7 @@ async def _blamed(reply: EngineReply) -> EngineReply:
     body = await read_reply(reply, ERROR_BYTES_MAX)
     message = message_of(body)
     if not _CLIENTS_FAULT.match(message):
-        return replace(reply, body=once(body))
+        return structs.replace(reply, body=once(body))
     error = {"error": {"code": 400, "message": message, "type": "invalid_request_error"}}
     return EngineReply(400, "application/json", once(msgspec.json.encode(error)))
 

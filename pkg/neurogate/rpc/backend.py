@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from neurogate.channel import End, Resume
 from neurogate.endpoint import WorkerReport
@@ -16,9 +17,8 @@ class EngineKeyError(NoWorkerError):
     """The engine does not take the worker's own key: whoever runs the worker must set it right."""
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingCall:
-    """A request as it came over the link."""
+class IncomingCall(msgspec.Struct, frozen=True):
+    """A request as it came over the link. A Struct: built in C, once per request of the hot path."""
 
     path: str
     body: bytes

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-import prometheus_client
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +21,7 @@ from neurogate.endpoint import WorkerReport
 from neurogate.engines.engine import Figures
 from neurogate.model_names import LATEST
 from neurogate.telemetry import catalog
+from neurogate.telemetry.counting import Counts
 from neurogate.telemetry.metric import CounterOf, GaugeOf
 from neurogate.telemetry.names import OTHER
 from neurogate.worker.metrics import WorkerMetrics
@@ -158,13 +158,11 @@ class OllamaMetrics(Collector):
         yield from (memory, on_gpu, expires)
 
 
-def _copied(counter: prometheus_client.Counter, metric: CounterOf) -> CounterMetricFamily:
+def _copied(counts: Counts, metric: CounterOf) -> CounterMetricFamily:
     """What a counter of ours says, under another name."""
     family = metric.family()
-    for found in counter.collect():
-        for sample in found.samples:
-            if sample.name.endswith("_total"):
-                family.add_metric([sample.labels[label] for label in metric.labels], sample.value)
+    for labels, value in counts.values.items():
+        family.add_metric(labels, value)
     return family
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import Counter
-
 from neurogate.endpoint import WorkerReport
 from neurogate.telemetry import catalog
-from neurogate.telemetry.counting import Histograms
+from neurogate.telemetry.counting import Cell, Counts, Histograms
 from neurogate.telemetry.metric_settings import MetricSettings
 from neurogate.telemetry.names import OTHER, Names
 from neurogate.telemetry.process_metrics import ProcessMetrics
@@ -32,11 +30,11 @@ class WorkerMetrics:
         self.inference_duration = Histograms(catalog.WORKER_DURATION, registry)
         self.time_to_first_token = Histograms(catalog.WORKER_TTFT, registry)
         self.inter_token_latency = Histograms(catalog.WORKER_ITL, registry)
-        self.tokens_generated = catalog.WORKER_TOKENS.on(registry)
-        self.prompt_tokens = catalog.WORKER_PROMPT_TOKENS.on(registry)
-        self.requests = catalog.WORKER_REQUESTS.on(registry)
-        self.errors = catalog.WORKER_ERRORS.on(registry)
-        self.continued = catalog.WORKER_CONTINUED.on(registry)
+        self.tokens_generated = Counts(catalog.WORKER_TOKENS, registry)
+        self.prompt_tokens = Counts(catalog.WORKER_PROMPT_TOKENS, registry)
+        self.requests = Counts(catalog.WORKER_REQUESTS, registry)
+        self.errors = Counts(catalog.WORKER_ERRORS, registry)
+        self.continued = Counts(catalog.WORKER_CONTINUED, registry)
         self.canaries = catalog.WORKER_CANARIES.on(registry)
         self.canary_seconds = catalog.WORKER_CANARY_SECONDS.on(registry)
         self.stalls = catalog.WORKER_STALLS.on(registry)
@@ -59,9 +57,7 @@ class WorkerMetrics:
 
     def failed_total(self) -> int:
         """Requests that failed so far."""
-        samples = (sample for family in self.errors.collect() for sample in family.samples)
-        told = sum(sample.value for sample in samples if sample.name.endswith("_total"))
-        return int(told) + self._failed_forgotten
+        return int(sum(self.errors.values.values())) + self._failed_forgotten
 
     def of_model(self, model: str) -> ModelMetrics:
         """The metrics of one model's requests."""
@@ -77,11 +73,11 @@ class WorkerMetrics:
         metrics = self._by_model.pop(name, None)
         if metrics is None:  # it was told of, and never asked for
             return
+        self._failed_forgotten += metrics.forget()
         for series in (self.inference_duration, self.time_to_first_token, self.inter_token_latency):
             series.forget(lambda labels: labels[0] == name)
-        for counter in (self.tokens_generated, self.prompt_tokens, self.continued):
-            counter.remove(name)
-        self._failed_forgotten += metrics.forget()
+        for counts in (self.tokens_generated, self.prompt_tokens, self.continued, self.requests, self.errors):
+            counts.forget(lambda labels: labels[0] == name)
 
 
 class ModelMetrics:
@@ -90,7 +86,6 @@ class ModelMetrics:
     __slots__ = (
         "_ends",
         "_errors",
-        "_failures",
         "_model",
         "_requests",
         "continued",
@@ -105,35 +100,28 @@ class ModelMetrics:
         self._model = model
         self._requests = metrics.requests
         self._errors = metrics.errors
-        self._ends: dict[str, Counter] = {}
-        self._failures: dict[str, int] = {}
+        self._ends: dict[str, Cell] = {}
         self.inference_duration = metrics.inference_duration.of(model)
         self.time_to_first_token = metrics.time_to_first_token.of(model)
         self.inter_token_latency = metrics.inter_token_latency.of(model)
-        self.prompt_tokens = metrics.prompt_tokens.labels(model)
-        self.tokens_generated = metrics.tokens_generated.labels(model)
-        self.continued = metrics.continued.labels(model)
+        self.prompt_tokens = metrics.prompt_tokens.of(model)
+        self.tokens_generated = metrics.tokens_generated.of(model)
+        self.continued = metrics.continued.of(model)
 
     def forget(self) -> int:
-        """Drop the series of ends and failures. Gives the failures; a request that goes on ends as one of `other`."""
-        for status in self._ends:
-            self._requests.remove(self._model, status)
-        for error_type in self._failures:
-            self._errors.remove(self._model, error_type)
-        failed = sum(self._failures.values())
+        """Its series are told no more. Gives the failures; a request that goes on ends as one of `other`."""
+        failed = sum(value for labels, value in self._errors.values.items() if labels[0] == self._model)
         self._model = OTHER
         self._ends.clear()
-        self._failures.clear()
-        return failed
+        return int(failed)
 
     def ended(self, status: str) -> None:
         """A request ended so: an HTTP status, or how it failed."""
         found = self._ends.get(status)
         if found is None:
-            found = self._ends[status] = self._requests.labels(self._model, status)
-        found.inc()
+            found = self._ends[status] = self._requests.of(self._model, status)
+        found.value += 1
 
     def failed(self, error_type: str) -> None:
         """A request failed so."""
-        self._failures[error_type] = self._failures.get(error_type, 0) + 1
-        self._errors.labels(self._model, error_type).inc()
+        self._errors.add((self._model, error_type))

@@ -34,7 +34,7 @@ class Progress:
     def continues(self) -> None:
         """Another worker began the answer: its tokens are in the usage, and are none of this one's."""
         self._continues = True
-        self._metrics.continued.inc()
+        self._metrics.continued.value += 1
 
     def expect(self, max_tokens: int | None) -> None:
         """The request names a limit: how much work it may become."""
@@ -63,9 +63,9 @@ class Progress:
             usage = Usage(usage.prompt_tokens, self._job.emitted)
         completion = usage.completion_tokens if usage is not None else self._job.emitted
         self._job.end(usage)
-        metrics.tokens_generated.inc(completion)
+        metrics.tokens_generated.value += completion
         if usage is not None:
-            metrics.prompt_tokens.inc(usage.prompt_tokens)
+            metrics.prompt_tokens.value += usage.prompt_tokens
         if end.code is EndCode.ANSWERED:
             metrics.inference_duration.observe(self._now() - self.began_at)
             metrics.ended(str(end.http_status or 200))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from neurogate.channel import End, EndCode, Resume
 from neurogate.engines.engine import (
@@ -124,7 +125,7 @@ def test_cut_behind_any_event_the_joined_stream_says_what_the_undisturbed_one_sa
             for cut in range(len(events)):
                 begun = b"".join(events[:cut])
                 said = read(begun).resume()
-                rest, end = await answered(other, replace(call, resume=said))
+                rest, end = await answered(other, structs.replace(call, resume=said))
                 assert end.http_status == 200, end.message
                 joined = read(begun + rest)
                 if not said.completion_id and name.startswith(("chat", "completion")):  # nothing had come
@@ -141,7 +142,7 @@ def test_cut_behind_any_event_the_joined_stream_says_what_the_undisturbed_one_sa
 def test_a_client_that_has_nothing_yet_is_told_who_speaks() -> None:
     async def main() -> None:
         async with sim_worker() as worker:
-            body, _ = await answered(worker, replace(chat(max_tokens=2), resume=Resume("")))
+            body, _ = await answered(worker, structs.replace(chat(max_tokens=2), resume=Resume("")))
         assert read(body).roles == 1
         assert read(body).ids == {"chatcmpl-r-1"}
 
@@ -155,7 +156,7 @@ def test_every_event_has_the_fingerprint_that_the_first_ones_had(path: str, fing
         async with sim_worker() as worker:
             said = Resume("[sim]", 1, "id", 1, "m", system_fingerprint=fingerprint)
             call = ask(path, prompt="Why?", messages=[{"role": "user", "content": "Why?"}], max_tokens=4, **USAGE)
-            body, _ = await answered(worker, replace(call, resume=said))
+            body, _ = await answered(worker, structs.replace(call, resume=said))
         assert read(body).usages
         assert read(body).fingerprints == {fingerprint}
         assert (b"system_fingerprint" in body) is bool(fingerprint)
@@ -205,7 +206,7 @@ def test_work_that_is_outstanding_is_what_is_left_of_it() -> None:
         release = asyncio.Event()
         engine = ScriptedEngine(continuations=lambda _: [Token("a"), release, finished()])
         made = Setup(engine, observation=replace(READY, resumes=OPENAI))
-        call = replace(prompt_call(max_tokens=50, stream=True), resume=Resume("...", 30))
+        call = structs.replace(prompt_call(max_tokens=50, stream=True), resume=Resume("...", 30))
         outlet = FakeOutlet(limit=1)
         answering = asyncio.create_task(made.worker.answer(call, outlet))
         await engine.active.until(lambda active: active == 1)
@@ -343,9 +344,9 @@ def test_a_worker_that_drains_hands_it_back() -> None:
 def test_one_that_is_cancelled_or_out_of_time_frees_its_slot() -> None:
     async def main() -> None:
         async with sim_worker(decode_tps=1) as worker:
-            call = replace(chat(), resume=Resume("[sim]", 1, "id"))
+            call = structs.replace(chat(), resume=Resume("[sim]", 1, "id"))
             outlet = FakeOutlet()
-            end = await worker.answer(replace(call, timeout_s=3.0), outlet)
+            end = await worker.answer(structs.replace(call, timeout_s=3.0), outlet)
             assert end.code is EndCode.DEADLINE
             assert outlet.chunks
             answering = asyncio.create_task(worker.answer(call, FakeOutlet()))
@@ -362,7 +363,7 @@ def test_the_engine_behind_prompt_is_asked_for_its_model_when_the_client_names_n
     async def main() -> None:
         engine = ScriptedEngine()
         made = Setup(engine, observation=replace(READY, resumes=OPENAI))
-        await made.worker.answer(replace(prompt_call(stream=True), resume=Resume("Hi", 1)), FakeOutlet())
+        await made.worker.answer(structs.replace(prompt_call(stream=True), resume=Resume("Hi", 1)), FakeOutlet())
         [asked] = engine.calls
         assert asked.path == CHAT
         assert json.loads(asked.body)["model"] == "tiny"
@@ -398,7 +399,7 @@ def test_ollamas_clients_compute_the_rate_at_which_the_rest_was_said() -> None:
         async with sim_worker(decode_tps=10) as worker:
             stream, _ = await answered(worker, call)
             begun = b"".join(events_of(stream)[:15])
-            rest, _ = await answered(worker, replace(call, resume=read(begun).resume()))
+            rest, _ = await answered(worker, structs.replace(call, resume=read(begun).resume()))
         last = json.loads(events_of(rest)[-1])
         assert last["eval_count"] == 20
         assert last["eval_count"] / last["eval_duration"] == pytest.approx(10e-9, rel=0.3)

@@ -19,9 +19,9 @@ def told(metrics: WorkerMetrics) -> set[str]:
 
 
 def one_request(model: ModelMetrics) -> None:
-    model.tokens_generated.inc()
-    model.prompt_tokens.inc()
-    model.continued.inc()
+    model.tokens_generated.value += 1
+    model.prompt_tokens.value += 1
+    model.continued.value += 1
     model.inference_duration.observe(1)
     model.time_to_first_token.observe(1)
     model.inter_token_latency.observe(1)

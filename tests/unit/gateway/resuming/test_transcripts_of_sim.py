@@ -7,10 +7,10 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from neurogate.channel import Call, Resume
 from neurogate.dataplane.recovery import Transcript
