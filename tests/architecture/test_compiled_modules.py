@@ -21,7 +21,7 @@ MODULES: list[str] = HOOK["modules"]
 def wrong(source: str) -> list[str]:
     """What of a module must stay interpreted, each with its line."""
     tree = ast.parse(source)
-    return sorted({*_waits(tree, handling=False), *_classes(tree), *_names(tree)})
+    return sorted({*_waits(tree, handling=False), *_classes(tree), *_names(tree), *_handlers(tree)})
 
 
 def _waits(node: ast.AST, *, handling: bool) -> Iterator[str]:
@@ -69,6 +69,18 @@ def _names(tree: ast.AST) -> Iterator[str]:
             yield f"{node.lineno}: {node.attr} would be a word of C"
 
 
+def _handlers(tree: ast.AST) -> Iterator[str]:
+    """A name has one type: a second handler's exception that is of another one raises a TypeError in its place."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            types: dict[str, str] = {}
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and node.name and node.type is not None:
+                    caught = ast.unparse(node.type)
+                    if types.setdefault(node.name, caught) != caught:
+                        yield f"{node.lineno}: {node.name} is the name of another exception, too"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_compiled_module_has_nothing_that_the_compiler_gets_wrong(module):
     assert wrong((ROOT / "pkg" / (module.replace(".", "/") + ".py")).read_text()) == []
@@ -100,6 +112,11 @@ def test_the_compiler_is_the_one_that_the_lock_names():
         ("import msgspec\nclass A(msgspec.Struct, frozen=True):\n pass", ["2: another package's class is a base"]),
         ("from a.b import C as D\nclass A(D):\n pass", ["2: another package's class is a base"]),
         ("import asyncio\nclass A(asyncio.Protocol):\n pass", []),
+        (
+            "def f():\n try:\n  h()\n except A as e:\n  pass\n except B as e:\n  pass",
+            ["6: e is the name of another exception, too"],
+        ),
+        ("def f():\n try:\n  h()\n except A as e:\n  pass\n except B as b:\n  pass", []),
         ("self._thread = 1", ["1: _thread would be a word of C"]),
     ],
 )

@@ -171,15 +171,18 @@ class ClientResponse:
 
         A streamed answer begins after `comment_every_s` and gets its place in the queue so often; 0 keeps silent.
         """
-        come = False
+        come = sent_away = False
         try:
-            come = await self._turn(ticket, comment_every_s)
-            if not come:
+            try:
+                come = await self._turn(ticket, comment_every_s)
+            except GatewayError as error:
+                sent_away = True
+                self.on_error(error)
+            if sent_away:
+                self._connection.on_lost(self._left)
+                await self._done
+            elif not come:
                 self.status = CLIENT_GONE
-        except GatewayError as error:
-            self.on_error(error)
-            self._connection.on_lost(self._left)
-            await self._done
         finally:
             if not come:
                 self._let_go()

@@ -17,6 +17,7 @@ import structlog
 
 from neurogate.api.v1 import worker_pb2 as pb
 from neurogate.channel import Call, End, EndCode, LinkObserver, Sink
+from neurogate.rpc.afterwards import afterwards
 from neurogate.rpc.call_channel import CallChannel, Dial, dial_plain
 from neurogate.rpc.codec import end_from_wire, report_from_wire
 from neurogate.rpc.http2.call import GrpcCall
@@ -131,17 +132,20 @@ class LinkClient:
 
     async def run(self) -> None:
         """Keep the link open until cancelled."""
+        await afterwards(self._keep_open(), self._stop)
+
+    async def _keep_open(self) -> None:
         backoff_s = self._settings.backoff_min_s
-        try:
-            while True:
-                was_up = await self._session()
-                if was_up:
-                    backoff_s = self._settings.backoff_min_s
-                await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
-                backoff_s = min(backoff_s * 2, self._settings.backoff_max_s)
-        finally:
-            self._lose_all("the gateway stops")
-            await self.calls.close()
+        while True:
+            was_up = await self._session()
+            if was_up:
+                backoff_s = self._settings.backoff_min_s
+            await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
+            backoff_s = min(backoff_s * 2, self._settings.backoff_max_s)
+
+    async def _stop(self) -> None:
+        self._lose_all("the gateway stops")
+        await self.calls.close()
 
     async def _session(self) -> bool:
         """One connection, to its end; True when it had come up."""
@@ -171,19 +175,22 @@ class LinkClient:
             self._call = await self._dialer(
                 self._address, self, timeout_s=silence_s, max_message_bytes=_FRAME_BYTES_MAX
             )
-        except DialError as error:
-            return f"unavailable: {error}"
+        except DialError as refused:
+            return f"unavailable: {refused}"
         except Exception as error:  # noqa: BLE001 - a bug costs this link, not the process
             _log.exception("link failed", address=self._address)
             return str(error)
         self._silence = Silence(silence_s, self._on_silence, loop=self._loop)
-        try:
-            self._lingering.now()
-            return await over
-        finally:
-            call, self._call = self._call, None
+        self._lingering.now()
+        return await afterwards(over, self._let_go)
+
+    async def _let_go(self) -> None:
+        """Of the session's connection."""
+        call, self._call = self._call, None
+        if self._silence is not None:
             self._silence.stop()
-            self._lingering.stop()
+        self._lingering.stop()
+        if call is not None:
             call.abort()
             await call.closed()
 
@@ -195,8 +202,8 @@ class LinkClient:
             self._silence.heard_at = self._loop.time()
         try:
             self._deliver(_frame(message))
-        except LinkLostError as error:
-            self._leave(str(error))
+        except LinkLostError as lost:
+            self._leave(str(lost))
         except Exception as error:  # noqa: BLE001 - a bug on either side costs this link, whose calls move on, not the process
             self._failed(error)
 
