@@ -45,13 +45,14 @@ async def relay(
 
     def take(data: bytes) -> bool:
         nonlocal seen
-        goes_on = True
         passing = feed(data)
         if passing:
             goes_on = say(passing)
             events = tap.events
             count(events - seen)
             seen = events
+        else:
+            goes_on = not outlet.full
         return goes_on and tap.error is None
 
     while await pump(reply.body, take) and tap.error is None:
