@@ -6,6 +6,7 @@ import asyncio
 import gc
 import random
 from dataclasses import replace
+from typing import Any
 
 import grpc.aio
 import msgspec
@@ -29,7 +30,7 @@ from neurogate.channel import End, EndCode, Resume
 from neurogate.inference import Usage
 from neurogate.rpc.backend import IncomingCall, Outlet
 from neurogate.rpc.http2.client import ClientCall
-from neurogate.rpc.outbox import FRAME_BYTES, WorkerOutbox
+from neurogate.rpc.outbox import FRAME_BYTES
 from real_loop import eventually, run_real
 
 MIB = 1 << 20
@@ -294,15 +295,18 @@ def test_an_answer_that_lost_a_frame_does_not_end_as_a_whole_one(monkeypatch: py
                 await sink.chunked.until(lambda chunks: chunks > 0)
             return End(http_status=200)
 
-        next_frame = WorkerOutbox.next_frame
+        well = pb.WorkerFrame
 
-        def break_at(self: WorkerOutbox) -> pb.WorkerFrame:
-            frame = next_frame(self)
-            if b"<1>" in frame.chunks:
-                raise ValueError("a bug")
-            return frame
+        class Breaking:
+            FromString = staticmethod(well.FromString)
+            SerializeToString = staticmethod(well.SerializeToString)
 
-        monkeypatch.setattr(WorkerOutbox, "next_frame", break_at)
+            def __call__(self, *, chunks: list[bytes], **said: Any) -> pb.WorkerFrame:
+                if b"<1>" in chunks:
+                    raise ValueError("a bug")
+                return well(chunks=chunks, **said)
+
+        monkeypatch.setattr(pb, "WorkerFrame", Breaking())
         sink, other = RecordingSink(), RecordingSink()
         with capture_logs() as logs:
             async with serving(ScriptedBackend(speak)) as (_, address), linking(address) as (client, observer):

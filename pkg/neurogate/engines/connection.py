@@ -14,6 +14,8 @@ from typing import cast
 
 import httptools
 
+from neurogate.engines.lost import ConnectionLostError, afresh
+
 HEAD_BYTES_MAX = 64 * 1024
 _JOINED_BYTES_MAX = 16 * 1024
 """A body up to here is copied behind its head: cheaper than a write of two buffers."""
@@ -29,7 +31,7 @@ _SHORT_BYTES = 2048
 
 def _chunk_heads() -> tuple[bytes, ...]:
     """By the size of a whole chunk, head and end and all, how it begins; the last of all chunks is none of them."""
-    heads = [b"-"] * _SHORT_BYTES
+    heads = [b"-" * _SHORT_BYTES] * _SHORT_BYTES  # longer than what is looked up: of some sizes there is no chunk
     for size in range(1, _SHORT_BYTES):
         head = b"%x\r\n" % size
         whole = len(head) + size + 2
@@ -41,12 +43,11 @@ def _chunk_heads() -> tuple[bytes, ...]:
 _CHUNK_HEADS = _chunk_heads()
 
 
-class ConnectionLostError(ConnectionError):
-    """The engine closed the connection, or spoke no HTTP, before its answer was whole."""
-
-
 class Connection(asyncio.Protocol):
     """See the module. `on_lost` hears when it is gone."""
+
+    __deletable__ = ("_parser",)
+    """For the compiler (ADR 0030), whose classes keep what they have unless this says otherwise."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
         self._loop = loop
@@ -222,8 +223,8 @@ class Connection(asyncio.Protocol):
             try:
                 if not take(data[len(head) : -2]):
                     waiter.set_result(True)
-            except Exception as error:  # noqa: BLE001 - it is told where the body is read
-                waiter.set_exception(error)
+            except Exception as raised:  # noqa: BLE001 - it is told where the body is read
+                waiter.set_exception(raised)
             return
         if self._complete:  # nothing was asked
             self.close(ConnectionLostError("the engine spoke without being asked"))
@@ -324,15 +325,3 @@ class Connection(asyncio.Protocol):
             self._check_inflated()
             self._complete = True
             self._keeps = self._parser.should_keep_alive()
-
-
-def afresh(error: OSError) -> OSError:
-    """The same error to raise. One that is kept would hold the frames it passed, and the request's body, in a ring."""
-    return type(error)(*error.args)
-
-
-def reason_of(error: BaseException) -> str:
-    """What went wrong, for a person: never empty."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(error) or type(error).__name__

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from neurogate import urls
-from neurogate.engines.connection import Connection, ConnectionLostError, afresh
+from neurogate.engines.connection import Connection
 from neurogate.engines.dialing import dial
+from neurogate.engines.lost import ConnectionLostError, afresh
 
 KEEPALIVE_S = 3.0
 """Idle connections are dropped before the engine does it: llama.cpp and uvicorn close theirs after 5 s, and a request

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from neurogate.engines.connection import Connection, ConnectionLostError, reason_of
+from neurogate.engines.connection import Connection
 from neurogate.engines.engine import EngineBrokenError, EngineCall, EngineReply, PushedBody
+from neurogate.engines.lost import ConnectionLostError, reason_of
 
 
 class ReplyBody(PushedBody):

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from neurogate import __version__, urls
 from neurogate.channel import Resume
-from neurogate.engines.connection import Connection, reason_of
+from neurogate.engines.connection import Connection
 from neurogate.engines.connections import KEEPALIVE_S, Connections, Origin
 from neurogate.engines.engine import (
     EngineBrokenError,
@@ -37,6 +37,7 @@ from neurogate.engines.engine import (
     Observation,
 )
 from neurogate.engines.exchange import Exchange, ReplyBody
+from neurogate.engines.lost import reason_of
 from neurogate.engines.payload import chunk_of, is_json, json_of, message_of
 from neurogate.engines.sse import DONE, SseTap, events
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage

@@ -18,7 +18,6 @@ import msgspec
 
 from neurogate.channel import Resume
 from neurogate.engines import ollama_resume
-from neurogate.engines.connection import reason_of
 from neurogate.engines.engine import (
     EngineBrokenError,
     EngineCall,
@@ -31,6 +30,7 @@ from neurogate.engines.engine import (
     Observation,
 )
 from neurogate.engines.http import OBSERVE_TIMEOUT_S, OPENAI_PATHS, HttpEngine, refusal
+from neurogate.engines.lost import reason_of
 from neurogate.engines.ollama_lines import Line, lines
 from neurogate.engines.payload import json_of
 from neurogate.inference import Finished, GenerationEvent, Prompt, Token, Usage

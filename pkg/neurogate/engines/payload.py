@@ -86,9 +86,17 @@ class Chunk(msgspec.Struct):
         return None
 
 
+class _Told(msgspec.Struct, gc=False):
+    """What tells an error from a token. Decoding walks over all of an object and builds only these."""
+
+    error: msgspec.Raw = msgspec.Raw()
+    object: str = ""
+
+
 _CHUNKS = msgspec.json.Decoder(Chunk, strict=False)
 _ANYTHING = msgspec.json.Decoder()
 _SKIPPED = msgspec.json.Decoder(msgspec.Raw)
+_told = msgspec.json.Decoder(_Told).decode
 
 
 def chunk_of(data: bytes) -> Chunk | None:
@@ -114,6 +122,17 @@ def is_json(data: bytes) -> bool:
     except UNDECODABLE:
         return _is_odd_json(data)
     return data.isascii() or is_text(data)
+
+
+def is_sound(data: bytes) -> bool:
+    """Whether this is one whole object of JSON that is no error. False where it would take a closer look to tell."""
+    if not (data.isascii() or is_text(data)):
+        return False
+    try:
+        told = _told(data)
+    except UNDECODABLE:
+        return False
+    return not told.error and told.object != "error"
 
 
 def _is_odd_json(data: bytes) -> bool:

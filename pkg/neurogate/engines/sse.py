@@ -15,14 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgspec
-
 from neurogate.engines import accounting
 from neurogate.engines.engine import EngineBrokenError
-from neurogate.engines.payload import is_json, is_text, json_of, message_of
+from neurogate.engines.payload import is_json, is_sound, json_of, message_of
 from neurogate.inference import Usage
 from neurogate.operations import Ending as EndMark
-from neurogate.prompt_api import UNDECODABLE
 
 EVENT_BYTES_MAX = 1 << 20
 DONE = b"[DONE]"
@@ -52,16 +49,6 @@ _RESPONSE_END = re.compile(rb"^event: ?response\.(?:completed|incomplete|failed)
 _RESPONSE_DELTA = re.compile(rb"^event: ?response\.[a-z_.]+\.delta\b", re.MULTILINE)
 _STOP = re.compile(rb'"stop": ?true')
 """A quote inside a JSON string is escaped, so this is a key."""
-
-
-class _Seen(msgspec.Struct, gc=False):
-    """What tells an error from a token. Decoding walks over all of an object and builds only these."""
-
-    error: msgspec.Raw = msgspec.Raw()
-    object: str = ""
-
-
-_see = msgspec.json.Decoder(_Seen).decode
 
 
 class Event(NamedTuple):
@@ -171,7 +158,14 @@ class SseTap:
         neither JSON nor an end mark, and `finish` tells of it; behind the end of the stream it is only left out. Raises
         EngineBrokenError for an event of more than 1 MiB.
         """
-        if self._plain and data[-2:] == b"\n\n" and data[:6] == b"data: " and _is_token(data[6:-2]):
+        if (
+            self._plain
+            and data[-2:] == b"\n\n"
+            and data[:6] == b"data: "
+            and _LF not in (told := data[6:-2])
+            and _CR not in told
+            and is_sound(told)
+        ):  # one event of one line, which carries a token
             self.events += 1
             self._edge.append(data)
             if self._first is None:
@@ -282,18 +276,7 @@ def _sound(whole: bytes) -> int:
 
 def _is_plain(data: bytes) -> bool:
     """Whether bytes that end in a blank line are one event of one line, an object: nearly all that engines send."""
-    return data.startswith(b"data: {") and data.find(b"\n") >= len(data) - 3 and is_json(data[6:])
-
-
-def _is_token(told: bytes) -> bool:
-    """Whether the data of an event of one line carries a token: an object of JSON that is no error."""
-    if _LF in told or not (told.isascii() or is_text(told)):
-        return False
-    try:
-        seen = _see(told)
-    except UNDECODABLE:
-        return False
-    return not seen.error and seen.object != "error"
+    return data.startswith(b"data: {") and data.find(b"\n") == len(data) - 2 and _CR not in data and is_json(data[6:])
 
 
 def _is_event(block: bytes) -> bool:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neurogate.engines.connection import HEAD_BYTES_MAX, Connection, ConnectionLostError
+from neurogate.engines.connection import HEAD_BYTES_MAX, Connection
+from neurogate.engines.lost import ConnectionLostError
 from neurogate.virtual_time import run
 
 CHUNKED = (
@@ -421,6 +422,10 @@ READS = [
     b"1\r\n5\r\n5\r\n",
     b"8\r\nwrong length\r\n",
     b"9\r\nwrong end!!",
+    b"-\r\n",
+    b"-1\r\n",
+    b"-" + bytes(18) + b"\r\n",
+    b"-" + bytes(259) + b"\r\n",
     b"0\r\n",
     b"0\r\n\r\n",
     b"",
@@ -465,6 +470,20 @@ def test_a_read_that_is_one_chunk_is_what_it_is_in_pieces(reads: list[bytes]) ->
         assert taken == known or error
 
     run(main())
+
+
+@pytest.mark.parametrize("length", range(3, 300))
+@pytest.mark.parametrize("begin", [b"-", b"x", b"\0"])
+def test_what_begins_as_no_chunk_does_is_never_taken_for_one(length: int, begin: bytes) -> None:
+    """Of some lengths there is no chunk at all."""
+
+    async def test(wire: Wire) -> None:
+        nonsense = begin + bytes(length - 3) + b"\r\n"
+        taken, whole, error = await pushed(wire, chunk(b"first"), nonsense, chunk(b"more"), b"0\r\n\r\n")
+        assert (taken, whole) == (b"first", False)
+        assert error
+
+    on_a_wire(test)
 
 
 @pytest.mark.parametrize("size", [1, 9, 10, 15, 16, 17, 255, 256, 257, 2000, 2041, 2042, 2048, 4095, 4096, 70_000])

@@ -197,6 +197,8 @@ NO_EVENTS = [
     b'data: {"a":1}{"b":2}\n\n',
     b'data: {"a":1}\ndata: {"b":2}\n\n',
     b'data: {"a":\n1}\n\n',
+    b'data: {"a":\r1}\n\n',
+    b'data:  {"a":\r1}\n\n',
     b'data: {"said": "\xff"}\n\n',
     b"data: not json\n\n",
     b'data: "words"\n\n',
@@ -220,6 +222,17 @@ def test_what_is_no_event_is_held_back_and_nothing_follows_it(strange: bytes, be
     assert tap.error is not None
     assert tap.error.startswith("something that is no event: ")
     assert len(tap.error) < 500
+    with pytest.raises(EngineBrokenError, match="the engine sent something that is no event: "):
+        tap.finish()
+
+
+@pytest.mark.parametrize("strange", NO_EVENTS, ids=lambda event: str(event[:24]))
+def test_what_is_no_event_is_held_back_when_it_comes_alone(strange: bytes) -> None:
+    tap = SseTap()
+
+    assert tap.feed(chunk("a")) == chunk("a")
+    assert tap.feed(strange) == b""
+    assert tap.feed(chunk("b")) == b""
     with pytest.raises(EngineBrokenError, match="the engine sent something that is no event: "):
         tap.finish()
 

@@ -23,7 +23,6 @@ from typing import Any
 import structlog
 
 from neurogate.channel import Resume
-from neurogate.engines.connection import reason_of
 from neurogate.engines.engine import (
     EngineCall,
     EngineFatalError,
@@ -39,6 +38,7 @@ from neurogate.engines.llamacpp.cores import usable_cores
 from neurogate.engines.llamacpp.gguf import pooling_of, validate
 from neurogate.engines.llamacpp.process import Launch, Log
 from neurogate.engines.llamacpp.supervisor import Supervisor
+from neurogate.engines.lost import reason_of
 from neurogate.engines.settings import EngineSettings
 from neurogate.errors import NeuroGateError
 from neurogate.inference import GenerationEvent, Prompt
