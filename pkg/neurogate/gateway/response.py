@@ -30,7 +30,7 @@ from neurogate.gateway.refusal_head import error_headers, retry_after
 from neurogate.httpd import Connection
 from neurogate.httpd.answer_head import LENGTH, LINES, lines_of
 from neurogate.httpd.at_once import DONE
-from neurogate.httpd.cycle import pieces_of
+from neurogate.httpd.cycle import cycle_of
 from neurogate.inference import Usage
 from neurogate.telemetry.concern import about
 
@@ -247,10 +247,9 @@ class ClientResponse:
                 _log.warning("answer not understood", request_id=self._request_id, error=str(error))
             self.on_error(EngineFailedError("the worker's answer was not what this API gives; see the gateway's log"))
             return
-        self.bytes_sent = length = len(answer.body)
+        self.bytes_sent = len(answer.body)
         again = b"" if end.retry_after_s is None else lines_of([retry_after(end.retry_after_s)])
-        self._start(answer.status, answer.content_type, again, length)
-        self._put({"type": "http.response.body", "body": answer.body, "more_body": False})
+        self._say(answer.status, answer.content_type, again, answer.body)
         self._ended()
 
     def on_error(self, error: GatewayError) -> None:
@@ -266,8 +265,7 @@ class ClientResponse:
             body = self._dialect.error(error, self._request_id)
             self.bytes_sent = len(body)
             again = lines_of(error_headers(error))
-            self._start(error.status, JSON, again, len(body))
-            self._put({"type": "http.response.body", "body": body, "more_body": False})
+            self._say(error.status, JSON, again, body)
         self._metrics.turned_away(error)
         level = _log.warning if error.status >= 500 else _log.info
         with about(self._request_id, self._traceparent):
@@ -288,8 +286,11 @@ class ClientResponse:
             self._start_stream()
 
     def _start_stream(self) -> None:
-        self._short = pieces_of(self._send)
-        self._start(200, self._dialect.stream_type, _STREAM_LINES, None)
+        cycle = cycle_of(self._send)
+        if cycle is not None:
+            self._short = cycle.piece
+        lines = self._head(200, self._dialect.stream_type, _STREAM_LINES)
+        self._put({"type": "http.response.start", "status": 200, LINES: lines, LENGTH: None})
 
     def _own_lines(self) -> bytes:
         """Which request this answers, who did, and what else there is to know of it."""
@@ -304,17 +305,29 @@ class ClientResponse:
             lines += lines_of([(b"x-neurogate-explain", picks)])
         return lines
 
-    def _start(self, status: int, content_type: bytes, lines: bytes, length: int | None) -> None:
+    def _head(self, status: int, content_type: bytes, lines: bytes) -> bytes:
+        """The head's lines; empty when the client is given up because there can be none."""
         self._started = True
         self.status = status
         try:
-            lines = _type_line(content_type) + lines + self._own_lines()
+            return b"%b%b%b" % (_type_line(content_type), lines, self._own_lines())
         except RuntimeError as error:  # the engine's type, or what a worker is called, is not one line
             self._leave(f"sending failed: {error}")
-            return
-        if length is not None:
-            lines = b"content-length: %d\r\n%b" % (length, lines)
-        self._put({"type": "http.response.start", "status": status, LINES: lines, LENGTH: length})
+            return b""
+
+    def _say(self, status: int, content_type: bytes, lines: bytes, body: bytes) -> None:
+        """Write a whole answer."""
+        lines = b"content-length: %d\r\n%b" % (len(body), self._head(status, content_type, lines))
+        cycle = cycle_of(self._send)
+        if cycle is not None and not self._done.done():
+            try:
+                if cycle.answer(status, lines, body):
+                    return
+            except Exception as error:  # noqa: BLE001 - as in `_put`
+                self._leave(f"sending failed: {error}")
+                return
+        self._put({"type": "http.response.start", "status": status, LINES: lines, LENGTH: len(body)})
+        self._put({"type": "http.response.body", "body": body, "more_body": False})
 
     def _put(self, message: Message) -> None:
         """Send a message now; behind a `send` that waits, hold it."""

@@ -1,7 +1,7 @@
 """One request and its answer, between an ASGI app and the bytes of a connection.
 
 `receive` and `send` are functions that give something to await, which is nearly always one of those that are over at
-once (`at_once.py`). Whoever has many pieces to send and finds `pieces_of` its `send` needs no message for each of them.
+once (`at_once.py`). Whoever finds the cycle of its `send` can say a whole answer, or a piece, without a message for it.
 """
 
 from __future__ import annotations
@@ -162,6 +162,24 @@ class RequestCycle:
         self._write(message)
         return DONE
 
+    def answer(self, status: int, lines: bytes, body: bytes) -> bool:
+        """Write a whole answer as `send` would: its head's lines, of which nobody looks at any again, and its body.
+
+        False where nothing was done, and `send` must say it: behind a head, to a client that has enough or is gone, and
+        to one that asked for the head alone.
+        """
+        if self.response_started or self.disconnected or self._flow.write_paused or self.scope["method"] == "HEAD":
+            return False
+        closing = b""
+        if self._closes or not self.keep_alive:
+            self.keep_alive = False
+            closing = b"connection: close\r\n"
+        self.response_started = True
+        self._expects_continue = False
+        self._transport.write(b"%b%b%b%b\r\n%b" % (status_line(status), self._commons.lines, lines, closing, body))
+        self._complete()
+        return True
+
     def piece(self, data: bytes) -> int:
         """Write a piece of the body as `send` would, and tell its size; 0 where nothing was done, and `send` must say.
 
@@ -250,15 +268,18 @@ class RequestCycle:
         if not more:
             if self._left:
                 raise RuntimeError("the answer is shorter than its Content-Length")
-            self.response_complete = True
-            self._write_piece = None
-            self.wake()
-            if not self.keep_alive:
-                self._transport.close()
-            self._on_answered()
+            self._complete()
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self._write_piece = None
+        self.wake()
+        if not self.keep_alive:
+            self._transport.close()
+        self._on_answered()
 
 
-def pieces_of(send: Send) -> Callable[[bytes], int] | None:
-    """The short way for what `send` is given piece by piece; None where `send` is not a cycle's own."""
+def cycle_of(send: Send) -> RequestCycle | None:
+    """The cycle whose own this `send` is; None of any other, as where somebody stands in between."""
     cycle = getattr(send, "__self__", None)
-    return cycle.piece if isinstance(cycle, RequestCycle) else None
+    return cycle if isinstance(cycle, RequestCycle) else None

@@ -1,4 +1,4 @@
-"""A streamed answer over the gateway's own listener, whose way for a token is a short one."""
+"""Answers over the gateway's own listener, whose ways for a token and for a whole answer are short ones."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from uvicorn.server import ServerState
 from dataplane_support import turns
 from gateway_support import CHAT, Edge, edge
 from http2_support import MemoryTransport
-from neurogate.channel import End
+from neurogate.channel import End, EndCode
 from neurogate.dataplane.exchange import Exchange
 from neurogate.httpd.commons import Commons
-from neurogate.httpd.cycle import RequestCycle, pieces_of
+from neurogate.httpd.cycle import RequestCycle, cycle_of
 from neurogate.httpd.limits import HttpLimits
 from neurogate.httpd.protocol import HttpConnection
 from neurogate.testing.workers import FakeCall
 from neurogate.virtual_time import run
 
-BODY = b'{"messages":[{"role":"user","content":"Why?"}],"stream":true}'
-REQUEST = b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (CHAT.encode(), len(BODY), BODY)
+
+def request(path: str, body: bytes, lines: bytes = b"") -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: a\r\n%bcontent-length: %d\r\n\r\n%b" % (path.encode(), lines, len(body), body)
+
+
+REQUEST = request(CHAT, b'{"messages":[{"role":"user","content":"Why?"}],"stream":true}')
+WHOLE = b'{"messages":[{"role":"user","content":"Why?"}]}'
 GOOD = End(http_status=200)
 
 
@@ -44,13 +49,18 @@ def resumed(held: FakeCall) -> None:
 class Client:
     """A client of the listener, without a socket: when it reads, the listener is told."""
 
-    def __init__(self, made: Edge) -> None:
+    def __init__(self, made: Edge, *, behind: bool = False, closes: bool = False) -> None:
+        """`behind` somebody who passes on what is sent, so that no short way is found; `closes` as a listener does."""
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def passing(message: Message) -> None:
+                await send(message)
+
             self.sends.append(send)
-            await made.endpoints[scope["path"]](scope, receive, send)
+            await made.endpoints[scope["path"]](scope, receive, passing if behind else send)
 
         self.sends: list[Send] = []
-        self._made = made
+        self.made = made
         loop = asyncio.get_running_loop()
         self.state = ServerState()
         commons = Commons(
@@ -62,15 +72,16 @@ class Client:
             on_refused=lambda _: None,
             loop=loop,
         )
+        commons.closes = closes
         self.connection = HttpConnection(commons)
         self.transport = MemoryTransport(self.connection)
         self.connection.connection_made(self.transport)
 
-    async def ask(self) -> FakeCall:
+    async def ask(self, request: bytes = REQUEST) -> FakeCall:
         """Send a request, and give what the worker got of it."""
-        self.connection.data_received(REQUEST)
+        self.connection.data_received(request)
         await turns()
-        return self._made.data_plane.worker().calls[-1]
+        return self.made.data_plane.worker().calls[-1]
 
     @property
     def cycle(self) -> RequestCycle:
@@ -95,10 +106,10 @@ class Client:
 
 
 @asynccontextmanager
-async def listening(**settings: Any) -> AsyncIterator[Client]:
+async def listening(*, behind: bool = False, closes: bool = False, **settings: Any) -> AsyncIterator[Client]:
     """A client of the hot endpoints; afterwards its connection is over."""
     async with edge(**settings) as made:
-        client = Client(made)
+        client = Client(made, behind=behind, closes=closes)
         yield client
         await turns()
         client.transport.abort()
@@ -260,7 +271,7 @@ def test_the_short_way_is_for_a_cycles_own_send(own: bool) -> None:
             async def wrapped(message: Message) -> None:
                 await send(message)
 
-            assert (pieces_of(send if own else wrapped) is not None) is own
+            assert (cycle_of(send if own else wrapped) is not None) is own
             held.end(GOOD)
 
     run(main())
@@ -297,5 +308,72 @@ def test_however_the_client_reads_it_reads_what_was_said(steps: list[bytes | str
             held.end(GOOD)
             await turns()
             assert client.answer() == (said, True)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("asked", "chunks", "end"),
+    [
+        (request(CHAT, WHOLE), [b'{"choices":', b"[]}"], GOOD),
+        (request(CHAT, WHOLE), [b"x" * 300_000], End(http_status=200, content_type="application/x")),
+        (request(CHAT, WHOLE), [], End(http_status=200)),
+        (request(CHAT, WHOLE), [], End(http_status=204)),
+        (request(CHAT, WHOLE), [], End(http_status=404, body=b"{}")),
+        (request(CHAT, WHOLE), [], End(http_status=400)),
+        (request(CHAT, WHOLE), [], End(EndCode.BUSY, retry_after_s=2.0)),
+        (request(CHAT, WHOLE), [], End(EndCode.INTERNAL, message="a bug")),
+        (request(CHAT, WHOLE), [b"{}"], End(http_status=200, content_type="no\r\nline")),
+        (request(CHAT, WHOLE, b"connection: close\r\n"), [b"{}"], GOOD),
+        (request(CHAT, WHOLE, b"expect: 100-continue\r\n"), [b"{}"], GOOD),
+        (request("/prompt", b'{"query":"Why?"}'), [b"nonsense"], GOOD),
+        (request("/prompt", b'{"query":"Why?"}', b"x-request-id: r-1\r\n"), [], End(http_status=429)),
+        (REQUEST, [b"x", b"y" * 2000, b"", b"z"], GOOD),
+        (REQUEST, [], GOOD),
+        (REQUEST, [b"x"], End(EndCode.BROKEN)),
+        (REQUEST, [], End(http_status=422, body=b'{"error":{}}')),
+    ],
+)
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_short_ways_write_what_the_long_ones_write(
+    asked: bytes, chunks: list[bytes], end: End, closes: bool, paused: bool
+) -> None:
+    async def written(*, behind: bool) -> tuple[bytes, bool, float]:
+        async with listening(behind=behind, closes=closes) as client:
+            held = await client.ask(asked)
+            if paused:
+                client.connection.pause_writing()
+            for chunk in chunks:
+                held.chunk(chunk)
+            held.end(end)
+            if paused:
+                assert not [each for each in client.transport.writes if not each.startswith(b"HTTP/1.1 100")]
+                client.connection.resume_writing()
+            await turns()
+            statuses = (200, 204, 400, 404, 422, 429, 499, 500, 502, 503)
+            counted = sum(client.made.count(status, path) for status in statuses for path in (CHAT, "/prompt"))
+            return b"".join(client.transport.writes), client.transport.closing, counted
+
+    async def main() -> None:
+        short = await written(behind=False)
+        assert short == await written(behind=True)
+        assert short[2] == 1
+
+    run(main())
+
+
+def test_a_whole_answer_is_one_write() -> None:
+    async def main() -> None:
+        async with listening() as client:
+            for _ in range(2):
+                client.transport.writes.clear()
+                held = await client.ask(request(CHAT, WHOLE))
+                held.chunk(b"{}")
+                held.end(GOOD)
+                assert len(client.transport.writes) == 1
+                assert client.answer() == (b"{}", True)
+                assert not client.cycle.answer(200, b"", b"again")
+                await turns()
 
     run(main())
