@@ -151,22 +151,31 @@ def test_a_traced_call_is_a_span_and_tells_its_client() -> None:
     run_real(main())
 
 
+class Overheard:
+    """A channel, and what was sent by it."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self.calls: list[Any] = []
+
+    def submit(self, call: Any, sink: Any) -> int:
+        self.calls.append(call)
+        ticket: int = self._channel.submit(call, sink)
+        return ticket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+
 def test_the_trace_and_the_prompts_fields_reach_the_worker() -> None:
     async def main() -> None:
         async with served() as it:
             trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-            seen = []
-            channel = it.made.gateway.pool.snapshot.members[0].channel
-            submit = channel.submit
-
-            def overheard(call: Any, sink: Any) -> int:
-                seen.append(call)
-                return submit(call, sink)
-
-            channel.submit = overheard  # type: ignore[method-assign]
+            (member,) = it.made.gateway.pool.snapshot.members
+            member.channel = overheard = Overheard(member.channel)
             request = llm_pb2.PromptRequest(prompt="Why?", model="tiny", system_prompt="Be brief.", temperature=0.5)
             await it.llm.GenerateText(request, metadata=(BEARER, ("traceparent", trace)), timeout=20)
-            (call,) = seen
+            (call,) = overheard.calls
             assert (call.path, call.traceparent, call.model) == ("/prompt", trace, "tiny")
             assert call.body == (
                 b'{"query":"Why?","stream":false,"model":"tiny","temperature":0.5,"system_prompt":"Be brief."}'
