@@ -27,6 +27,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return child_environment(
         {
             "HTTP_PORT": "0",
+            "METRICS_PORT": "0",
+            "PORT_HEALTH": "0",
+            "NEUROGATE_GRPC_PORT": "0",
+            "GRPC_PORT": "0",
             "XDG_STATE_HOME": str(tmp_path),
             "NEUROGATE_SIM_DECODE_TPS": "0",
             "NEUROGATE_SIM_PREFILL_TPS": "0",

@@ -21,13 +21,15 @@ from neurogate.local.sources import source
 from neurogate.worker.settings import WorkerConfig
 
 KEY = "neurogate-secret-key-1"
+ANY_PORTS = dict.fromkeys(("HTTP_PORT", "METRICS_PORT", "PORT_HEALTH", "NEUROGATE_GRPC_PORT", "GRPC_PORT"), "0")
+"""The usual ones are wanted by other files' fleets, which run at the same time."""
 FAKE_COMMAND = (sys.executable, str(fake_fleet.SCRIPT))
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepared:
     """Two workers on any free ports."""
-    request = FleetRequest(workers=2, keys=(KEY,), settings={"HTTP_PORT": "0"})
+    request = FleetRequest(workers=2, keys=(KEY,), settings=ANY_PORTS)
     gateway, worker = source(GatewayConfig, request.flags).read(), source(WorkerConfig, request.settings).read()
     return Prepared(
         plan=plan(request, gateway=gateway, worker=worker, threads=1),
