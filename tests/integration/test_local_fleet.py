@@ -166,7 +166,7 @@ def test_failing_worker_fails_the_start_with_its_log(environment):
 
 def test_demo_with_simulated_engines(environment):
     environment["NEUROGATE_ENGINE"] = "sim"
-    environment["NEUROGATE_SIM_DECODE_TPS"] = "50"  # an answer that lasts long enough to lose its worker
+    environment["NEUROGATE_SIM_DECODE_TPS"] = "25"  # an answer that lasts long enough to lose its worker
 
     done = subprocess.run(
         [*NEUROGATE, "demo", "--workers", "2"], env=environment, check=False, capture_output=True, text=True
@@ -179,7 +179,7 @@ def test_demo_with_simulated_engines(environment):
 
 def test_demo_needs_neither_the_keys_nor_the_certificates(guarded):
     guarded["NEUROGATE_ENGINE"] = "sim"
-    guarded["NEUROGATE_SIM_DECODE_TPS"] = "50"
+    guarded["NEUROGATE_SIM_DECODE_TPS"] = "25"
 
     done = subprocess.run(
         [*NEUROGATE, "demo", "--workers", "2"], env=guarded, check=False, capture_output=True, text=True
