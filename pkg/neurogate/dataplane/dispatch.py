@@ -79,7 +79,8 @@ class DispatchLimits:
     max_answer_bytes: int = 64 * 1024 * 1024
     """Largest unstreamed answer held in memory."""
     resume_attempts: int = 5
-    """How often one stream may be continued that engines break or no token comes of; ten times as often in all."""
+    """How often one stream may be continued that engines break; twice as often in a row where workers are lost before a
+    token comes of it, and ten times as often in all."""
     resume_wait_s: float = 15.0
     """Seconds a broken stream waits for any usable worker."""
     resume_buffer_bytes: int = 32 * 1024

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _RESUMES_PER_ATTEMPT = 10
 """How many times as often a stream may be continued that only lost its workers, and had something of each."""
 
+_IN_VAIN_PER_ATTEMPT = 2
+"""How many times as often in a row without a token, where workers were lost: it may be its doing, or the fleet's."""
+
 _AGAIN_S = 1.0
 """Until the only worker there is may be asked again to continue a stream that it did not continue."""
 
@@ -372,7 +375,8 @@ class Exchange:
         if end.code is EndCode.ANSWERED and end.http_status < 500 and end.http_status != 429:
             raise CannotResumeError("the worker that was asked to refused it")
         attempts = self._dispatcher.resume_attempts
-        if max(self._doubtful, self._fruitless) >= attempts or self.resumes >= attempts * _RESUMES_PER_ATTEMPT:
+        in_vain = self._doubtful >= attempts or self._fruitless >= attempts * _IN_VAIN_PER_ATTEMPT
+        if in_vain or self.resumes >= attempts * _RESUMES_PER_ATTEMPT:
             raise CannotResumeError(f"that was tried {self.resumes} times (NEUROGATE_RESUME_ATTEMPTS)")
         if self._like is not None and (why_not := self._dispatcher.nobody_continues(self.call, self._like)):
             raise CannotResumeError(why_not)

@@ -266,13 +266,16 @@ def test_after_as_many_attempts_as_may_be_the_stream_stays_broken() -> None:
 
 def test_workers_that_are_lost_before_they_say_anything_are_attempts_in_vain() -> None:
     async def main() -> None:
-        async with fleet(4, limits=DispatchLimits(resume_attempts=2)) as made:
+        async with fleet(6, limits=DispatchLimits(resume_attempts=2)) as made:
             _, receiver = begin(made)
-            for index in range(3):
+            for index in range(4):
                 made.worker(index).die()
+            assert receiver.last_words == []
 
-            assert asked(made) == [1, 1, 1, 0]
-            assert "that was tried 2 times" in broken(receiver)
+            made.worker(4).die()
+
+            assert asked(made) == [1, 1, 1, 1, 1, 0]
+            assert "that was tried 4 times" in broken(receiver)
 
     virtual_time.run(main())
 
