@@ -162,7 +162,7 @@ def at_hand(arriving: object, limit: int, take: Callable[[int], None]) -> bytes 
 async def rest_of(
     arriving: Awaitable[Message], receive: Receive, limit: int, timeout_s: float, take: Callable[[int], None]
 ) -> bytes:
-    """The body that is not `at_hand`. Raises what `read_body` does."""
+    """The body whose first piece is `arriving`, whether it is `at_hand` or not. Raises what `read_body` does."""
     if not isinstance(arriving, Ready):
         try:
             waits_for = arriving.send(None)  # type: ignore[attr-defined]
@@ -181,6 +181,4 @@ async def read_body(
 
     Raises TooLargeError, BodyTimeoutError and ClientGoneError.
     """
-    arriving = receive()
-    body = at_hand(arriving, limit, take)
-    return body if body is not None else await rest_of(arriving, receive, limit, timeout_s, take)
+    return await rest_of(receive(), receive, limit, timeout_s, take)
